@@ -1,0 +1,19 @@
+//! The promise a publisher is waiting for, as the layers below the server see it.
+
+use std::sync::Arc;
+
+/// Whoever told its peer that stored messages will be confirmed: one per AMQP channel. Called from the
+/// committer's thread, so it must neither block nor call back into storage.
+pub trait ConfirmSink: Send + Sync {
+    /// These publishes are on stable storage (or were consumed before they had to be).
+    fn stored(&self, tags: &[u64]);
+}
+
+/// One publish awaiting its confirm.
+#[derive(Clone)]
+pub struct ConfirmToken {
+    /// Held by the channel that published.
+    pub sink: Arc<dyn ConfirmSink>,
+    /// The channel's publish sequence number.
+    pub tag: u64,
+}
