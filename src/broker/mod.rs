@@ -1,6 +1,12 @@
 //! The AMQP model: values and functions. No sockets, no files, no clock, no task.
 
 pub mod confirm;
+pub mod confirms;
 pub mod definition;
+pub mod error;
+pub mod exchange;
 pub mod ids;
 pub mod message;
+pub mod queue;
+pub mod topology;
+pub mod unacked;

@@ -1,6 +1,8 @@
 //! Bytes to frames to methods, and back. No sockets, no clock, nothing of the broker's.
 
+pub mod assembler;
 pub mod field;
+pub mod frame;
 pub mod method;
 pub mod properties;
 pub mod reply_code;

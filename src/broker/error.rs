@@ -1,0 +1,130 @@
+//! Everything the broker can refuse, with the reply code and the text a client is told.
+//! Texts are RabbitMQ's, because tools parse them (amqp-behaviour sections 2 to 5).
+
+use crate::broker::{definition::Name};
+use crate::protocol::{reply_code::ReplyCode};
+
+/// What kind of resource a text speaks of: rendered as RabbitMQ does, `queue 'q' in vhost '/'`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Queue,
+    Exchange,
+}
+
+/// A resource as texts name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub kind: Kind,
+    pub name: String,
+    pub vhost: Name,
+}
+
+impl Resource {
+    pub fn queue(name: &str, vhost: &Name) -> Self {
+        Self { kind: Kind::Queue, name: name.to_owned(), vhost: Name::clone(vhost) }
+    }
+
+    pub fn exchange(name: &str, vhost: &Name) -> Self {
+        Self { kind: Kind::Exchange, name: name.to_owned(), vhost: Name::clone(vhost) }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.kind {
+            Kind::Queue => "queue",
+            Kind::Exchange => "exchange",
+        };
+        write!(out, "{kind} '{}' in vhost '{}'", self.name, self.vhost)
+    }
+}
+
+/// A refusal. The text is what follows `NAME - ` in the close method.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    #[error("no {0}")]
+    NotFound(Resource),
+    #[error("no previously declared queue")]
+    NoPreviousQueue,
+    #[error("operation not permitted on the default exchange")]
+    DefaultExchange,
+    #[error("{kind} name '{name}' contains reserved prefix 'amq.*'")]
+    ReservedName { kind: &'static str, name: String },
+    #[error("deletion of system {0} not allowed")]
+    SystemExchange(Resource),
+    #[error("cannot publish to internal {0}")]
+    InternalExchange(Resource),
+    #[error("unknown exchange type '{0}'")]
+    UnknownExchangeType(String),
+    #[error("inequivalent arg '{field}' for {resource}: received {received} but current is {current}")]
+    Inequivalent { field: String, resource: Resource, received: String, current: String },
+    #[error(
+        "cannot obtain exclusive access to locked {0}. It could be originally declared on another connection \
+         or the exclusive property value does not match that of the original declaration."
+    )]
+    Locked(Resource),
+    #[error("{0} in exclusive use")]
+    ExclusiveUse(Resource),
+    #[error("{0} in use")]
+    InUse(Resource),
+    #[error("{0} not empty")]
+    NotEmpty(Resource),
+    #[error("invalid arg '{argument}' for {resource}: {detail}")]
+    InvalidArgument { argument: String, resource: Resource, detail: String },
+    #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
+    InvalidArgumentType { argument: &'static str, resource: Resource, found: &'static str },
+    #[error("{0}")]
+    InvalidBinding(String),
+    #[error("unknown delivery tag {0}")]
+    UnknownDeliveryTag(u64),
+    #[error("attempt to reuse consumer tag '{0}'")]
+    ConsumerTagReused(String),
+    #[error("message size {size} is larger than configured max size {max}")]
+    MessageTooLarge { size: u64, max: u64 },
+    #[error("invalid expiration '{value}': {detail}")]
+    InvalidExpiration { value: String, detail: String },
+    #[error("user_id property set to '{claimed}' but authenticated user was '{user}'")]
+    ForeignUserId { claimed: String, user: String },
+    #[error("invalid message: {{unacceptable_type_in_header,\"{header}\",{found}}}")]
+    UnacceptableHeader { header: &'static str, found: &'static str },
+    #[error("{0}")]
+    NotImplemented(String),
+    #[error("cannot switch from {from} to {to} mode")]
+    ModeSwitch { from: &'static str, to: &'static str },
+    #[error("channel is not transactional")]
+    NotTransactional,
+    #[error("the message store has failed: the broker is stopping and confirms nothing more")]
+    StoreFailed,
+}
+
+impl BrokerError {
+    /// The code a client is told. No `_` arm, so that a new error has to choose one.
+    pub fn reply_code(&self) -> ReplyCode {
+        match self {
+            Self::NotFound(_) | Self::NoPreviousQueue => ReplyCode::NotFound,
+            Self::DefaultExchange
+            | Self::ReservedName { .. }
+            | Self::SystemExchange(_)
+            | Self::InternalExchange(_)
+            | Self::ExclusiveUse(_) => ReplyCode::AccessRefused,
+            Self::Locked(_) => ReplyCode::ResourceLocked,
+            Self::UnknownExchangeType(_)
+            | Self::Inequivalent { .. }
+            | Self::InUse(_)
+            | Self::NotEmpty(_)
+            | Self::InvalidArgument { .. }
+            | Self::InvalidArgumentType { .. }
+            | Self::InvalidBinding(_)
+            | Self::UnknownDeliveryTag(_)
+            | Self::MessageTooLarge { .. }
+            | Self::InvalidExpiration { .. }
+            | Self::ForeignUserId { .. }
+            | Self::UnacceptableHeader { .. }
+            | Self::ModeSwitch { .. }
+            | Self::NotTransactional => ReplyCode::PreconditionFailed,
+            Self::ConsumerTagReused(_) => ReplyCode::NotAllowed,
+            Self::NotImplemented(_) => ReplyCode::NotImplemented,
+            Self::StoreFailed => ReplyCode::InternalError,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Exchanges: which bindings a message matches. One file per type; this one holds what they share.
+
+mod direct;
+mod fanout;
+mod headers;
+mod topic;
+
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use self::{direct::Direct, fanout::Fanout, headers::Headers, topic::Topic};
+use crate::broker::{
+    definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
+    error::BrokerError,
+};
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    properties::RawProperties,
+};
+
+/// A queue as routing sees it: cheap to clone, ordered by its id so that several can be locked without deadlock.
+pub trait QueueRef: Clone + Ord {}
+impl<T: Clone + Ord> QueueRef for T {}
+
+/// Where a matching binding leads: a queue itself, or another exchange by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop<Q> {
+    Queue(Q),
+    Exchange(Name),
+}
+
+/// What the matchers collect. A message seldom matches more than a few bindings.
+pub type Hops<Q> = SmallVec<[Hop<Q>; 4]>;
+
+/// The parts of a message that routing may read.
+pub struct Routable<'a> {
+    pub routing_key: &'a [u8],
+    pub properties: RawProperties<'a>,
+}
+
+/// The exchange types every vhost offers.
+pub const TYPES: [&str; 4] = ["direct", "fanout", "topic", "headers"];
+
+/// A binding's identity besides its source. Arguments by content in canonical order (amqp-behaviour 3.8).
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct BindingKey {
+    destination: Destination,
+    routing_key: Name,
+    arguments: Vec<u8>,
+}
+
+impl BindingKey {
+    fn new(destination: &Destination, routing_key: &Name, arguments: &FieldTable) -> Self {
+        let mut encoded = bytes::BytesMut::new();
+        arguments.canonical().encode(&mut encoded);
+        Self { destination: destination.clone(), routing_key: Name::clone(routing_key), arguments: encoded.to_vec() }
+    }
+}
+
+enum Matcher<Q> {
+    Direct(Direct<Q>),
+    Fanout(Fanout<Q>),
+    Topic(Topic<Q>),
+    Headers(Headers<Q>),
+}
+
+/// One exchange: its definition, its bindings, and the index its type routes by.
+pub struct Exchange<Q> {
+    definition: ExchangeDefinition,
+    alternate: Option<Name>,
+    bindings: HashMap<BindingKey, BindingDefinition>,
+    matcher: Matcher<Q>,
+}
+
+impl<Q: QueueRef> Exchange<Q> {
+    /// An exchange without bindings.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownExchangeType`].
+    pub fn new(definition: ExchangeDefinition) -> Result<Self, BrokerError> {
+        let matcher = match &*definition.kind {
+            "direct" => Matcher::Direct(Direct::default()),
+            "fanout" => Matcher::Fanout(Fanout::default()),
+            "topic" => Matcher::Topic(Topic::default()),
+            "headers" => Matcher::Headers(Headers::default()),
+            other => return Err(BrokerError::UnknownExchangeType(other.to_owned())),
+        };
+        let alternate = match definition.arguments.get("alternate-exchange") {
+            Some(FieldValue::LongString(name)) => Some(Name::from(&*String::from_utf8_lossy(name))),
+            _ => None,
+        };
+        Ok(Self { definition, alternate, bindings: HashMap::new(), matcher })
+    }
+
+    pub fn definition(&self) -> &ExchangeDefinition {
+        &self.definition
+    }
+
+    /// The exchange tried when this one matches nothing (amqp-behaviour 3.5).
+    pub fn alternate(&self) -> Option<&Name> {
+        self.alternate.as_ref()
+    }
+
+    /// True when it is the source of at least one binding.
+    pub fn is_bound(&self) -> bool {
+        !self.bindings.is_empty()
+    }
+
+    /// Its bindings, in no order.
+    pub fn bindings(&self) -> impl Iterator<Item = &BindingDefinition> {
+        self.bindings.values()
+    }
+
+    /// Refuses binding keys and arguments that the type does not understand.
+    ///
+    /// # Errors
+    /// [`BrokerError::InvalidBinding`].
+    pub fn check_binding(&self, routing_key: &str, arguments: &FieldTable) -> Result<(), BrokerError> {
+        match &self.matcher {
+            Matcher::Direct(_) | Matcher::Fanout(_) => Ok(()),
+            Matcher::Topic(_) => topic::check(routing_key),
+            Matcher::Headers(_) => headers::check(arguments),
+        }
+    }
+
+    /// Adds a binding; false when the identical one exists. `hop` is the binding's destination as routing needs it.
+    pub fn bind(&mut self, binding: BindingDefinition, hop: Hop<Q>) -> bool {
+        let key = BindingKey::new(&binding.destination, &binding.routing_key, &binding.arguments);
+        if self.bindings.contains_key(&key) {
+            return false;
+        }
+        match &mut self.matcher {
+            Matcher::Direct(direct) => direct.insert(binding.routing_key.as_bytes(), hop),
+            Matcher::Fanout(fanout) => fanout.insert(hop),
+            Matcher::Topic(topic) => topic.insert(binding.routing_key.as_bytes(), hop),
+            Matcher::Headers(headers) => headers.insert(&binding.arguments, hop),
+        }
+        self.bindings.insert(key, binding);
+        true
+    }
+
+    /// Removes exactly this binding; `None` when it does not exist.
+    pub fn unbind(
+        &mut self,
+        destination: &Destination,
+        routing_key: &Name,
+        arguments: &FieldTable,
+        hop: &Hop<Q>,
+    ) -> Option<BindingDefinition> {
+        let binding = self.bindings.remove(&BindingKey::new(destination, routing_key, arguments))?;
+        self.unindex(&binding, hop);
+        Some(binding)
+    }
+
+    /// Removes every binding to a destination that is going away.
+    pub fn unbind_all(&mut self, destination: &Destination, hop: &Hop<Q>) -> Vec<BindingDefinition> {
+        let gone: Vec<_> = self.bindings.extract_if(|key, _| key.destination == *destination).collect();
+        gone.into_iter()
+            .map(|(_, binding)| {
+                self.unindex(&binding, hop);
+                binding
+            })
+            .collect()
+    }
+
+    fn unindex(&mut self, binding: &BindingDefinition, hop: &Hop<Q>) {
+        match &mut self.matcher {
+            Matcher::Direct(direct) => direct.remove(binding.routing_key.as_bytes(), hop),
+            Matcher::Fanout(fanout) => fanout.remove(hop),
+            Matcher::Topic(topic) => topic.remove(binding.routing_key.as_bytes(), hop),
+            Matcher::Headers(headers) => headers.remove(&binding.arguments, hop),
+        }
+    }
+
+    /// True when routing reads the message's headers, so that a route cannot be remembered by its key.
+    pub fn reads_headers(&self) -> bool {
+        matches!(self.matcher, Matcher::Headers(_))
+    }
+
+    /// Appends the destinations of all matching bindings; the same one may come more than once.
+    pub fn matches(&self, message: &Routable<'_>, hops: &mut Hops<Q>) {
+        match &self.matcher {
+            Matcher::Direct(direct) => direct.matches(message.routing_key, hops),
+            Matcher::Fanout(fanout) => fanout.matches(hops),
+            Matcher::Topic(topic) => topic.matches(message.routing_key, hops),
+            Matcher::Headers(headers) => headers.matches(message, hops),
+        }
+    }
+}
+
+/// Destinations with how many bindings lead there, so that removing one of two leaves the other.
+struct Counted<Q>(Vec<(Hop<Q>, u32)>);
+
+impl<Q> Default for Counted<Q> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<Q: QueueRef> Counted<Q> {
+    fn insert(&mut self, hop: Hop<Q>) {
+        match self.0.iter_mut().find(|(known, _)| *known == hop) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((hop, 1)),
+        }
+    }
+
+    fn remove(&mut self, hop: &Hop<Q>) {
+        let Some(at) = self.0.iter().position(|(known, _)| known == hop) else { return };
+        if let Some((_, count)) = self.0.get_mut(at) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.swap_remove(at);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn append_to(&self, hops: &mut Hops<Q>) {
+        hops.extend(self.0.iter().map(|(hop, _)| hop.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The messages waiting for a consumer that are in memory, oldest first.
+//!
+//! While part of the queue is only on disk (the gap), `head` lies before it and `tail` behind it; otherwise all
+//! is in `head`. Returned messages stand apart, because they come back in any order and to any place.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::broker::{
+    ids::Seq,
+    queue::{Entry, Removed},
+};
+
+#[derive(Default)]
+pub(super) struct Ready {
+    head: VecDeque<Entry>,
+    tail: VecDeque<Entry>,
+    returned: BTreeMap<Seq, Entry>,
+    /// Transient messages inside the gap: the store does not have them. Ascending.
+    stranded: VecDeque<Entry>,
+    split: bool,
+    head_bytes: usize,
+    tail_bytes: usize,
+}
+
+/// What an entry costs beside its message.
+const ENTRY_BYTES: usize = 64;
+
+fn cost(entry: &Entry) -> usize {
+    entry.message.memory_bytes() + ENTRY_BYTES
+}
+
+impl Ready {
+    pub(super) fn len(&self) -> u64 {
+        (self.head.len() + self.tail.len() + self.returned.len() + self.stranded.len()) as u64
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.head_bytes + self.tail_bytes
+    }
+
+    pub(super) fn head_bytes(&self) -> usize {
+        self.head_bytes
+    }
+
+    /// A new message, behind all others.
+    pub(super) fn push_tail(&mut self, entry: Entry) {
+        if self.split {
+            self.tail_bytes += cost(&entry);
+            self.tail.push_back(entry);
+        } else {
+            self.push_head(entry);
+        }
+    }
+
+    fn push_head(&mut self, entry: Entry) {
+        self.head_bytes += cost(&entry);
+        self.head.push_back(entry);
+    }
+
+    /// A message that was handed out returns to its place.
+    pub(super) fn put_back(&mut self, entry: Entry) {
+        self.returned.insert(entry.seq, entry);
+    }
+
+    /// Whether [`Self::pop`] would give a message.
+    pub(super) fn can_pop(&self, gap_from: Option<Seq>) -> bool {
+        !self.head.is_empty()
+            || self.returned.first_key_value().is_some_and(|(&seq, _)| gap_from.is_none_or(|gap| seq < gap))
+    }
+
+    /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
+    pub(super) fn pop(&mut self, gap_from: Option<Seq>) -> Option<Entry> {
+        let front = self.head.front().map(|entry| entry.seq);
+        if let Some((&seq, _)) = self.returned.first_key_value()
+            && front.is_none_or(|front| seq < front)
+            && gap_from.is_none_or(|gap| seq < gap)
+        {
+            return self.returned.pop_first().map(|(_, entry)| entry);
+        }
+        let entry = self.head.pop_front()?;
+        self.head_bytes -= cost(&entry);
+        Some(entry)
+    }
+
+    /// Splits the messages: what exceeds `keep` bytes at the front moves behind a gap that begins there. Returns the
+    /// first place behind the head.
+    pub(super) fn split_off(&mut self, keep: usize, next_seq: Seq) -> Seq {
+        debug_assert!(!self.split, "one gap at a time");
+        let mut kept = 0;
+        let at = self.head.iter().position(|entry| {
+            kept += cost(entry);
+            kept > keep
+        });
+        self.tail = self.head.split_off(at.unwrap_or(self.head.len()));
+        self.tail_bytes = self.tail.iter().map(cost).sum();
+        self.head_bytes -= self.tail_bytes;
+        self.split = true;
+        self.tail.front().map_or(next_seq, |entry| entry.seq)
+    }
+
+    /// There is no message in memory; all there is lies on disk.
+    pub(super) fn all_on_disk() -> Self {
+        Self { split: true, ..Self::default() }
+    }
+
+    /// Takes from the tail's front what the store holds for certain (up to `committed`): those messages leave
+    /// memory, transient ones are set aside. Calls `left` for each stored one.
+    pub(super) fn absorb(&mut self, committed: Seq, mut left: impl FnMut(&Entry)) -> Option<Seq> {
+        let mut last = None;
+        while let Some(front) = self.tail.front() {
+            if front.stored && front.seq > committed {
+                break;
+            }
+            let Some(entry) = self.tail.pop_front() else { break };
+            self.tail_bytes -= cost(&entry);
+            last = Some(entry.seq);
+            if entry.stored {
+                left(&entry);
+            } else {
+                self.stranded.push_back(entry);
+            }
+        }
+        last
+    }
+
+    /// Messages read back, ascending; everything before `through` (exclusive) is now in memory.
+    pub(super) fn page_in(&mut self, entries: impl Iterator<Item = Entry>, through: Seq) {
+        for entry in entries {
+            self.take_stranded(entry.seq);
+            self.push_head(entry);
+        }
+        self.take_stranded(through);
+    }
+
+    fn take_stranded(&mut self, before: Seq) {
+        while self.stranded.front().is_some_and(|entry| entry.seq < before) {
+            if let Some(entry) = self.stranded.pop_front() {
+                self.push_head(entry);
+            }
+        }
+    }
+
+    /// The gap is closed: head and tail are one again.
+    pub(super) fn join(&mut self) {
+        self.head_bytes += self.tail_bytes;
+        self.tail_bytes = 0;
+        self.head.append(&mut self.stranded);
+        self.head.append(&mut self.tail);
+        self.split = false;
+    }
+
+    /// Drops everything; returns the places of stored messages.
+    pub(super) fn clear(&mut self) -> Removed {
+        let gone = std::mem::take(self);
+        gone.head
+            .iter()
+            .chain(&gone.tail)
+            .chain(gone.returned.values())
+            .filter(|entry| entry.stored)
+            .map(|entry| entry.seq)
+            .collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! One vhost's exchanges, queues and bindings: what exists, what a declaration may change, where a message goes.
+//! Queues are opaque handles here; the server keeps their state.
+
+use std::collections::{HashMap, HashSet};
+
+use ahash::AHashMap;
+use smallvec::SmallVec;
+
+use crate::broker::{
+    definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
+    error::{BrokerError, Resource},
+    exchange::{Exchange, Hop, Hops, QueueRef, Routable},
+    queue::arguments::{inequivalent, inequivalent_flag},
+};
+use crate::protocol::field::{FieldTable, FieldValue};
+
+/// The queues a message goes to, ascending and each once.
+pub type Route<Q> = SmallVec<[Q; 4]>;
+
+/// The predeclared exchanges of every vhost beside the default one (amqp-behaviour 3.1).
+const PREDECLARED: [(&str, &str); 6] = [
+    ("amq.direct", "direct"),
+    ("amq.fanout", "fanout"),
+    ("amq.topic", "topic"),
+    ("amq.headers", "headers"),
+    ("amq.match", "headers"),
+    ("amq.rabbitmq.trace", "topic"),
+];
+
+/// What a deletion took with it.
+#[derive(Default, Debug)]
+pub struct Removals {
+    pub bindings: Vec<BindingDefinition>,
+    /// Auto-delete exchanges that lost their last binding, and the exchange itself when one was deleted.
+    pub exchanges: Vec<ExchangeDefinition>,
+}
+
+pub struct Topology<Q> {
+    vhost: Name,
+    exchanges: AHashMap<Box<[u8]>, Exchange<Q>>,
+    queues: AHashMap<Box<[u8]>, Q>,
+    /// Which exchanges have bindings to a destination, so that its deletion need not search all.
+    sources: HashMap<Destination, HashSet<Name>>,
+}
+
+impl<Q: QueueRef> Topology<Q> {
+    /// A vhost with the predeclared exchanges.
+    pub fn new(vhost: Name) -> Self {
+        let mut topology =
+            Self { vhost, exchanges: AHashMap::new(), queues: AHashMap::new(), sources: HashMap::new() };
+        for (name, kind) in PREDECLARED {
+            let definition = ExchangeDefinition {
+                vhost: Name::clone(&topology.vhost),
+                name: name.into(),
+                kind: kind.into(),
+                durable: true,
+                auto_delete: false,
+                internal: name == "amq.rabbitmq.trace",
+                arguments: FieldTable::default(),
+            };
+            if let Ok(exchange) = Exchange::new(definition) {
+                topology.exchanges.insert(name.as_bytes().into(), exchange);
+            }
+        }
+        topology
+    }
+
+    pub fn vhost(&self) -> &Name {
+        &self.vhost
+    }
+
+    pub fn queue(&self, name: &[u8]) -> Option<&Q> {
+        self.queues.get(name)
+    }
+
+    pub fn queues(&self) -> impl Iterator<Item = &Q> {
+        self.queues.values()
+    }
+
+    pub fn exchange(&self, name: &str) -> Option<&Exchange<Q>> {
+        self.exchanges.get(name.as_bytes())
+    }
+
+    pub fn exchanges(&self) -> impl Iterator<Item = &Exchange<Q>> {
+        self.exchanges.values()
+    }
+
+    pub fn add_queue(&mut self, name: &str, queue: Q) {
+        self.queues.insert(name.as_bytes().into(), queue);
+    }
+
+    /// Removes a queue with its bindings, and auto-delete exchanges that end unbound.
+    pub fn remove_queue(&mut self, name: &str) -> Option<(Q, Removals)> {
+        let queue = self.queues.remove(name.as_bytes())?;
+        let mut removals = Removals::default();
+        self.unbind_destination(&Destination::Queue(name.into()), &Hop::Queue(queue.clone()), &mut removals);
+        Some((queue, removals))
+    }
+
+    /// Declares an exchange; true when it is new (amqp-behaviour 2.2).
+    ///
+    /// # Errors
+    /// Unknown type, reserved name, wrong `alternate-exchange`, or an inequivalent redeclaration.
+    pub fn declare_exchange(&mut self, definition: ExchangeDefinition) -> Result<bool, BrokerError> {
+        let resource = Resource::exchange(&definition.name, &self.vhost);
+        let candidate = Exchange::new(definition)?;
+        let definition = candidate.definition();
+        if definition.name.is_empty() {
+            return Err(BrokerError::DefaultExchange);
+        }
+        if let Some(existing) = self.exchange(&definition.name) {
+            check_equivalent(existing.definition(), definition, &resource)?;
+            return Ok(false);
+        }
+        if definition.name.starts_with("amq.") {
+            return Err(BrokerError::ReservedName { kind: "exchange", name: definition.name.to_string() });
+        }
+        if let Some(value) = definition.arguments.get("alternate-exchange")
+            && !matches!(value, FieldValue::LongString(_))
+        {
+            let found = value.type_name();
+            return Err(BrokerError::InvalidArgumentType { argument: "alternate-exchange", resource, found });
+        }
+        self.exchanges.insert(definition.name.as_bytes().into(), candidate);
+        Ok(true)
+    }
+
+    /// Puts back an exchange that the store kept.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownExchangeType`].
+    pub fn restore_exchange(&mut self, definition: ExchangeDefinition) -> Result<(), BrokerError> {
+        let name: Box<[u8]> = definition.name.as_bytes().into();
+        self.exchanges.insert(name, Exchange::new(definition)?);
+        Ok(())
+    }
+
+    /// A passive declaration.
+    ///
+    /// # Errors
+    /// 404 when it does not exist, 403 for the default exchange.
+    pub fn check_exchange(&self, name: &str) -> Result<(), BrokerError> {
+        if name.is_empty() {
+            return Err(BrokerError::DefaultExchange);
+        }
+        self.exchange(name).map(|_| ()).ok_or_else(|| self.no_exchange(name))
+    }
+
+    /// Deletes an exchange; a missing one counts as deleted.
+    ///
+    /// # Errors
+    /// 403 for predeclared ones, 406 when `if_unused` and it is the source of a binding.
+    pub fn delete_exchange(&mut self, name: &str, if_unused: bool) -> Result<Removals, BrokerError> {
+        if name.is_empty() {
+            return Err(BrokerError::DefaultExchange);
+        }
+        let resource = Resource::exchange(name, &self.vhost);
+        if name.starts_with("amq.") {
+            return Err(BrokerError::SystemExchange(resource));
+        }
+        let mut removals = Removals::default();
+        if let Some(exchange) = self.exchange(name) {
+            if if_unused && exchange.is_bound() {
+                return Err(BrokerError::InUse(resource));
+            }
+            self.drop_exchange(name, &mut removals);
+        }
+        Ok(removals)
+    }
+
+    /// Removes an exchange with the bindings from and to it. Cascades are as long as chains of auto-delete exchanges;
+    /// a loop replaces recursion, because clients build the chains.
+    fn drop_exchange(&mut self, name: &str, removals: &mut Removals) {
+        let mut doomed = vec![name.to_owned()];
+        while let Some(name) = doomed.pop() {
+            let Some(exchange) = self.exchanges.remove(name.as_bytes()) else { continue };
+            for binding in exchange.bindings() {
+                self.forget_source(&binding.destination, &binding.source);
+                removals.bindings.push(binding.clone());
+            }
+            removals.exchanges.push(exchange.definition().clone());
+            let shared: Name = name.as_str().into();
+            let destination = Destination::Exchange(Name::clone(&shared));
+            doomed.extend(self.unbind_from_all(&destination, &Hop::Exchange(shared), removals));
+        }
+    }
+
+    fn unbind_destination(&mut self, destination: &Destination, hop: &Hop<Q>, removals: &mut Removals) {
+        for name in self.unbind_from_all(destination, hop, removals) {
+            self.drop_exchange(&name, removals);
+        }
+    }
+
+    /// Returns the auto-delete exchanges that are unbound now.
+    fn unbind_from_all(&mut self, destination: &Destination, hop: &Hop<Q>, removals: &mut Removals) -> Vec<String> {
+        let mut unbound = Vec::new();
+        for source in self.sources.remove(destination).unwrap_or_default() {
+            let Some(exchange) = self.exchanges.get_mut(source.as_bytes()) else { continue };
+            removals.bindings.extend(exchange.unbind_all(destination, hop));
+            if exchange.definition().auto_delete && !exchange.is_bound() {
+                unbound.push(source.to_string());
+            }
+        }
+        unbound
+    }
+
+    fn forget_source(&mut self, destination: &Destination, source: &Name) {
+        if let Some(sources) = self.sources.get_mut(destination) {
+            sources.remove(source);
+            if sources.is_empty() {
+                self.sources.remove(destination);
+            }
+        }
+    }
+
+    /// Adds a binding; true when it is new. Checks in RabbitMQ's order: default exchange, source, destination, key.
+    ///
+    /// # Errors
+    /// 403, 404 or 406 accordingly.
+    pub fn bind(&mut self, binding: BindingDefinition) -> Result<bool, BrokerError> {
+        refuse_default(&binding)?;
+        let Some(source) = self.exchange(&binding.source) else { return Err(self.no_exchange(&binding.source)) };
+        let hop = self.hop(&binding.destination)?;
+        source.check_binding(&binding.routing_key, &binding.arguments)?;
+        self.sources.entry(binding.destination.clone()).or_default().insert(Name::clone(&binding.source));
+        let name = Name::clone(&binding.source);
+        Ok(self.exchanges.get_mut(name.as_bytes()).is_some_and(|source| source.bind(binding, hop)))
+    }
+
+    /// Removes a binding; what is missing counts as removed. Returns what went, an auto-delete source included.
+    ///
+    /// # Errors
+    /// 403 for the default exchange.
+    pub fn unbind(&mut self, binding: &BindingDefinition) -> Result<Removals, BrokerError> {
+        refuse_default(binding)?;
+        let mut removals = Removals::default();
+        let Ok(hop) = self.hop(&binding.destination) else { return Ok(removals) };
+        let Some(source) = self.exchanges.get_mut(binding.source.as_bytes()) else { return Ok(removals) };
+        let gone = source.unbind(&binding.destination, &binding.routing_key, &binding.arguments, &hop);
+        let Some(gone) = gone else { return Ok(removals) };
+        removals.bindings.push(gone);
+        let elsewhere = source.bindings().any(|other| other.destination == binding.destination);
+        let unused = source.definition().auto_delete && !source.is_bound();
+        if !elsewhere {
+            self.forget_source(&binding.destination, &binding.source);
+        }
+        if unused {
+            self.drop_exchange(&binding.source, &mut removals);
+        }
+        Ok(removals)
+    }
+
+    fn hop(&self, destination: &Destination) -> Result<Hop<Q>, BrokerError> {
+        match destination {
+            Destination::Queue(name) => self
+                .queue(name.as_bytes())
+                .map(|queue| Hop::Queue(queue.clone()))
+                .ok_or_else(|| BrokerError::NotFound(Resource::queue(name, &self.vhost))),
+            Destination::Exchange(name) if self.exchange(name).is_some() => Ok(Hop::Exchange(Name::clone(name))),
+            Destination::Exchange(name) => Err(self.no_exchange(name)),
+        }
+    }
+
+    fn no_exchange(&self, name: &str) -> BrokerError {
+        BrokerError::NotFound(Resource::exchange(name, &self.vhost))
+    }
+
+    /// Where a publish to `exchange` goes (amqp-behaviour 3.2). The flag is false when the route depends on more
+    /// than the key, so that it cannot be remembered.
+    ///
+    /// # Errors
+    /// 404 for a missing exchange, 403 for an internal one.
+    pub fn route(&self, exchange: &[u8], message: &Routable<'_>, route: &mut Route<Q>) -> Result<bool, BrokerError> {
+        if exchange.is_empty() {
+            route.extend(self.queues.get(message.routing_key).cloned());
+            return Ok(true);
+        }
+        let Some(first) = self.exchanges.get(exchange) else {
+            return Err(self.no_exchange(&String::from_utf8_lossy(exchange)));
+        };
+        if first.definition().internal {
+            let name = String::from_utf8_lossy(exchange);
+            return Err(BrokerError::InternalExchange(Resource::exchange(&name, &self.vhost)));
+        }
+        let cacheable = self.walk(first, message, route);
+        route.sort_unstable();
+        route.dedup();
+        Ok(cacheable)
+    }
+
+    /// Follows bindings from exchange to exchange, each visited once, so that cycles end.
+    fn walk(&self, first: &Exchange<Q>, message: &Routable<'_>, route: &mut Route<Q>) -> bool {
+        let mut cacheable = true;
+        let mut hops = Hops::new();
+        let mut seen: SmallVec<[&str; 4]> = SmallVec::new();
+        seen.push(&first.definition().name);
+        let mut at = 0;
+        while let Some(exchange) = seen.get(at).and_then(|name| self.exchange(name)) {
+            at += 1;
+            cacheable &= !exchange.reads_headers();
+            exchange.matches(message, &mut hops);
+            if hops.is_empty()
+                && let Some(alternate) = exchange.alternate()
+            {
+                hops.push(Hop::Exchange(Name::clone(alternate)));
+            }
+            for hop in hops.drain(..) {
+                match hop {
+                    Hop::Queue(queue) => route.push(queue),
+                    Hop::Exchange(name) => {
+                        // A missing exchange is skipped; the map's copy of the name outlives the hop's.
+                        if let Some(next) = self.exchange(&name).map(|next| &*next.definition().name)
+                            && !seen.contains(&next)
+                        {
+                            seen.push(next);
+                        } else if name.is_empty() {
+                            route.extend(self.queues.get(message.routing_key).cloned());
+                        }
+                    }
+                }
+            }
+        }
+        cacheable
+    }
+}
+
+fn refuse_default(binding: &BindingDefinition) -> Result<(), BrokerError> {
+    let to_default = matches!(&binding.destination, Destination::Exchange(name) if name.is_empty());
+    if binding.source.is_empty() || to_default { Err(BrokerError::DefaultExchange) } else { Ok(()) }
+}
+
+fn check_equivalent(
+    current: &ExchangeDefinition,
+    received: &ExchangeDefinition,
+    resource: &Resource,
+) -> Result<(), BrokerError> {
+    if current.kind != received.kind {
+        return Err(inequivalent_flag("type", resource, &received.kind, &current.kind));
+    }
+    let flags = [
+        ("durable", received.durable, current.durable),
+        ("auto_delete", received.auto_delete, current.auto_delete),
+        ("internal", received.internal, current.internal),
+    ];
+    for (name, received, current) in flags {
+        if received != current {
+            return Err(inequivalent_flag(name, resource, &received.to_string(), &current.to_string()));
+        }
+    }
+    let name = "alternate-exchange";
+    let (have, want) = (current.arguments.get(name), received.arguments.get(name));
+    if have == want { Ok(()) } else { Err(inequivalent(name, resource, want, have)) }
+}
+
+#[cfg(test)]
+mod tests;
