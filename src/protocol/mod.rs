@@ -6,3 +6,4 @@ pub mod frame;
 pub mod method;
 pub mod properties;
 pub mod reply_code;
+mod wire;
