@@ -1,0 +1,164 @@
+//! The words between the broker and the store: what can be logged, what is answered, who is told.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::broker::{
+    confirm::ConfirmToken,
+    definition::{BindingDefinition, Definition, Name},
+    ids::{QueueId, Seq},
+    message::Message,
+};
+use crate::storage::{StoreError, StoreFailure};
+
+/// Told by the committer's thread when everything up to its operation is durable, or that it never will be.
+/// Must neither block nor call back into the store.
+pub type Done = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
+
+/// One queue's place for a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    pub queue: QueueId,
+    /// The priority lane, 0 for a queue without priorities.
+    pub lane: u8,
+    /// Ascending in the log per queue and lane.
+    pub seq: Seq,
+}
+
+/// One entry of the op log. An operation logged later is in the same or a later group, never an earlier one,
+/// and an operation is never split over two groups.
+pub enum Op {
+    /// A persistent message for durable queues.
+    Publish { message: Message, targets: SmallVec<[Target; 1]>, confirm: Option<ConfirmToken> },
+    /// These messages are gone from the queue. Unknown ones are ignored.
+    Ack { queue: QueueId, lane: u8, seqs: SmallVec<[Seq; 4]> },
+    /// Stores a definition, or overwrites the one of the same identity. A queue gets its row.
+    Define { definition: Definition, done: Option<Done> },
+    /// Removes a definition; a queue goes with all its messages.
+    Undefine { key: DefinitionKey, done: Option<Done> },
+    /// Removes what lies in `from..until`, messages the queue does not hold in memory. `count` and `bytes` are what
+    /// the queue believes to lie there.
+    Purge { queue: QueueId, lane: u8, from: Seq, until: Seq, count: u64, bytes: u64 },
+    /// Messages up to `through` were handed out: they are redelivered after a restart. Causes no write by itself.
+    Delivered { queue: QueueId, through: Seq },
+    /// All or nothing.
+    Tx { ops: Vec<Op>, done: Option<Done> },
+    /// Tells when everything logged before is durable.
+    Barrier { done: Done },
+    /// The store's own: queue ids below this number may be in use.
+    #[doc(hidden)]
+    ReserveQueueIds { until: u64 },
+}
+
+/// What an [`Op::Undefine`] removes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DefinitionKey {
+    Vhost(Name),
+    Exchange {
+        vhost: Name,
+        name: Name,
+    },
+    Queue {
+        vhost: Name,
+        name: Name,
+        id: QueueId,
+    },
+    /// A binding is its own identity.
+    Binding(BindingDefinition),
+}
+
+/// A queue asks for messages it no longer, or not yet, holds in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadRequest {
+    pub queue: QueueId,
+    pub lane: u8,
+    pub from: Seq,
+    /// Exclusive.
+    pub until: Seq,
+    /// About this many bytes of messages are answered; at least one page.
+    pub max_bytes: usize,
+}
+
+/// The answer to a [`ReadRequest`].
+pub struct Loaded {
+    pub lane: u8,
+    /// Ascending; without what was acked or purged by operations logged before the request.
+    pub entries: Vec<(Seq, Message)>,
+    /// Where to go on; `None` when everything below the request's `until` was read.
+    pub next: Option<Seq>,
+}
+
+/// The broker's side of the store. Called from the store's threads; must neither block nor wait for the store.
+pub trait StoreEvents: Send + Sync {
+    /// All persistent messages of these queues up to and including that seq are written. Once per group.
+    fn committed(&self, queues: &[(QueueId, Seq)]);
+
+    /// The answer to a read.
+    fn loaded(&self, queue: QueueId, loaded: Loaded);
+
+    /// A read found damage or a broken disk. Only this queue suffers.
+    fn read_failed(&self, queue: QueueId, error: StoreError);
+
+    /// A write or sync failed. Nothing will be confirmed any more (storage-design B11); reads go on.
+    fn failed(&self, error: StoreError);
+
+    /// The disk has no room (`true`): commits wait and are tried again each second; `false` when they go on.
+    fn full(&self, full: bool);
+}
+
+/// What a store held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    pub definitions: Vec<Definition>,
+    /// One per stored queue.
+    pub queues: Vec<RecoveredQueue>,
+    pub took: Duration,
+    /// Nothing was there: the store was created by this open.
+    pub fresh: bool,
+}
+
+/// A queue's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredQueue {
+    pub id: QueueId,
+    /// Stored and not acked.
+    pub messages: u64,
+    /// Their bodies.
+    pub bytes: u64,
+    /// No message lies below; equal to `next_seq` when the queue is empty.
+    pub low: Seq,
+    /// What the next message gets.
+    pub next_seq: Seq,
+    /// Messages up to this one had been handed out: redelivered.
+    pub delivered_through: Seq,
+    /// The lanes that hold messages, ascending, each with its own low end.
+    pub lanes: Vec<(u8, Seq)>,
+}
+
+impl Op {
+    /// Memory the op holds while it waits, for the limits of groups and of backpressure.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        const SMALL: usize = 64;
+        match self {
+            Self::Publish { message, targets, .. } => SMALL + message.memory_bytes() + targets.len() * 24,
+            Self::Ack { seqs, .. } => SMALL + seqs.len() * 8,
+            Self::Define { .. } | Self::Undefine { .. } => SMALL * 8,
+            Self::Tx { ops, .. } => SMALL + ops.iter().map(Self::pending_bytes).sum::<usize>(),
+            _ => SMALL,
+        }
+    }
+
+    /// How many parties wait for this op to be durable.
+    pub(crate) fn waiters(&self) -> usize {
+        match self {
+            Self::Publish { confirm, .. } => usize::from(confirm.is_some()),
+            Self::Define { done, .. } | Self::Undefine { done, .. } => usize::from(done.is_some()),
+            Self::Tx { ops, done } => {
+                usize::from(done.is_some()) + ops.iter().map(Self::waiters).sum::<usize>()
+            }
+            Self::Barrier { .. } => 1,
+            Self::Ack { .. } | Self::Purge { .. } | Self::Delivered { .. } | Self::ReserveQueueIds { .. } => 0,
+        }
+    }
+}
