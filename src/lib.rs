@@ -6,3 +6,9 @@ pub mod protocol;
 pub mod broker;
 
 pub mod storage;
+
+pub mod auth;
+
+pub mod server;
+
+pub mod config;

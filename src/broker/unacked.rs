@@ -63,11 +63,15 @@ impl<Q> Unacked<Q> {
         &mut self,
         tag: u64,
         multiple: bool,
-        mut settled: impl FnMut(UnackedDelivery<Q>),
+        mut settled: impl FnMut(u64, UnackedDelivery<Q>),
     ) -> Result<(), BrokerError> {
         if tag == 0 && multiple {
             self.outstanding = 0;
-            self.slots.drain(..).filter_map(|(_, delivery)| delivery).for_each(settled);
+            for (tag, delivery) in self.slots.drain(..) {
+                if let Some(delivery) = delivery {
+                    settled(tag, delivery);
+                }
+            }
             return Ok(());
         }
         let unknown = BrokerError::UnknownDeliveryTag(tag);
@@ -77,18 +81,31 @@ impl<Q> Unacked<Q> {
             return Err(unknown);
         }
         if multiple {
-            for (_, delivery) in self.slots.drain(..=at) {
+            for (tag, delivery) in self.slots.drain(..=at) {
                 if let Some(delivery) = delivery {
                     self.outstanding -= 1;
-                    settled(delivery);
+                    settled(tag, delivery);
                 }
             }
         } else if let Some(delivery) = slot.take() {
             self.outstanding -= 1;
-            settled(delivery);
+            settled(tag, delivery);
         }
         self.tidy();
         Ok(())
+    }
+
+    /// A settled delivery is outstanding again under its tag: its transaction was rolled back.
+    pub fn restore(&mut self, tag: u64, delivery: UnackedDelivery<Q>) {
+        match self.slots.binary_search_by_key(&tag, |(tag, _)| *tag) {
+            Ok(at) => {
+                if let Some((_, slot)) = self.slots.get_mut(at) {
+                    *slot = Some(delivery);
+                }
+            }
+            Err(at) => self.slots.insert(at, (tag, Some(delivery))),
+        }
+        self.outstanding += 1;
     }
 
     /// Everything outstanding, in tag order: the channel closes or recovers.
@@ -125,7 +142,7 @@ mod tests {
 
     fn settle(ledger: &mut Unacked<()>, tag: u64, multiple: bool) -> Result<Vec<u64>, BrokerError> {
         let mut seqs = Vec::new();
-        ledger.settle(tag, multiple, |delivery| seqs.push(delivery.entry.seq.0))?;
+        ledger.settle(tag, multiple, |_, delivery| seqs.push(delivery.entry.seq.0))?;
         Ok(seqs)
     }
 

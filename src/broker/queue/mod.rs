@@ -80,6 +80,7 @@ pub struct QueueState<P> {
     deleted: bool,
     /// Highest place ever handed out, for the redelivered flag after a restart.
     delivered: Seq,
+    delivered_logged: Seq,
     resident_limit: usize,
 }
 
@@ -90,6 +91,12 @@ pub struct Recovered {
     pub messages: u64,
     pub bytes: u64,
     pub delivered_through: Seq,
+}
+
+impl Recovered {
+    /// A queue that never held a message.
+    pub const EMPTY: Self =
+        Self { low: Seq(1), next_seq: Seq(1), messages: 0, bytes: 0, delivered_through: Seq(0) };
 }
 
 /// What a purge or a deletion removed.
@@ -118,6 +125,7 @@ impl<P: Port> QueueState<P> {
             had_consumer: false,
             deleted: false,
             delivered: Seq(0),
+            delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
         }
     }
@@ -278,9 +286,11 @@ impl<P: Port> QueueState<P> {
         messages
     }
 
-    /// Highest place handed out so far.
-    pub fn delivered_through(&self) -> Seq {
-        self.delivered
+    /// The highest place handed out, when the store should learn of it: it rose since the last call.
+    pub fn take_delivered(&mut self) -> Option<Seq> {
+        let risen = self.durable && self.delivered > self.delivered_logged;
+        self.delivered_logged = self.delivered;
+        risen.then_some(self.delivered)
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {

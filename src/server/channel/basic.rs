@@ -1,0 +1,358 @@
+//! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Reply;
+use crate::broker::{
+    error::BrokerError,
+    message::{INLINE_BODY_MAX, Message, MessageParts},
+    queue::Removed,
+    unacked::UnackedDelivery,
+};
+use crate::protocol::{
+    assembler::Content,
+    field::{FieldValue, ShortString},
+    method::{Method, MethodId, PublishFields},
+    properties::RawProperties,
+    reply_code::ReplyCode,
+};
+use crate::server::{
+    close::Fault,
+    connection::Connection,
+    publisher::Publish,
+    queue_cell::QueueHandle,
+};
+
+/// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
+pub(in crate::server) enum Body<'a> {
+    Slice(&'a [u8]),
+    Pieces(Vec<Bytes>, u64),
+}
+
+impl<'a> From<&'a [u8]> for Body<'a> {
+    fn from(slice: &'a [u8]) -> Self {
+        Self::Slice(slice)
+    }
+}
+
+impl Body<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Slice(slice) => slice.len() as u64,
+            Self::Pieces(_, len) => *len,
+        }
+    }
+}
+
+impl Connection {
+    /// A method with content. Only basic.publish may come from a client.
+    pub(in crate::server) fn content(&mut self, number: u16, content: Content) -> Result<(), Fault> {
+        match content.method {
+            Method::BasicPublish { exchange, routing_key, mandatory, immediate } => {
+                let fields = PublishFields {
+                    exchange: exchange.as_bytes(),
+                    routing_key: routing_key.as_bytes(),
+                    mandatory,
+                    immediate,
+                };
+                let body = Body::Pieces(content.body, content.body_len);
+                self.publish(number, fields, &content.properties, body)
+            }
+            other => Err(super::unimplemented(other.id())),
+        }
+    }
+
+    /// Hop 2 of a published message: checked, numbered, routed, put with the others of this read.
+    pub(in crate::server) fn publish(
+        &mut self,
+        number: u16,
+        fields: PublishFields<'_>,
+        properties: &[u8],
+        body: Body<'_>,
+    ) -> Result<(), Fault> {
+        let id = MethodId::BASIC_PUBLISH;
+        let refuse = |error: BrokerError| Fault::refuse(number, &error, id);
+        if fields.immediate {
+            return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
+        }
+        let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
+        if size > max {
+            return Err(refuse(BrokerError::MessageTooLarge { size, max }));
+        }
+        let raw = RawProperties::new(properties);
+        let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
+        raw.validate().map_err(damaged)?;
+        let route =
+            self.routes.route(&self.vhost, fields.exchange, fields.routing_key, raw).map_err(refuse)?;
+        check_properties(raw, &self.user).map_err(refuse)?;
+        let parts = MessageParts {
+            exchange: fields.exchange,
+            routing_key: fields.routing_key,
+            properties,
+            persistent: raw.delivery_mode().map_err(damaged)? == Some(2),
+            priority: raw.priority().map_err(damaged)?.unwrap_or(0),
+        };
+        let message = build(&parts, body, &mut self.scratch);
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        self.published = true;
+        if let Some(transaction) = &mut channel.transaction {
+            transaction.publish(route, message, fields.mandatory);
+            return Ok(());
+        }
+        let confirm = channel.confirms.as_ref().map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if !route.is_empty() {
+            self.batch.publish(route, Publish { message, confirm });
+            return Ok(());
+        }
+        if fields.mandatory {
+            self.return_unroutable(number, &message);
+        }
+        if let Some((confirms, tag)) = confirm {
+            self.batch.confirm_now(&confirms, tag);
+        }
+        Ok(())
+    }
+
+    /// basic.return; it precedes the confirm, which is only sent with the batch.
+    pub(super) fn return_unroutable(&self, number: u16, message: &Message) {
+        let Some(channel) = self.channels.get(&number) else { return };
+        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
+        let method = Method::BasicReturn {
+            reply_code: ReplyCode::NoRoute.number(),
+            reply_text: name(b"NO_ROUTE"),
+            exchange: name(message.exchange()),
+            routing_key: name(message.routing_key()),
+        };
+        channel.out.outbox.append(|frames| {
+            channel.out.write_content(frames, message, |out| method.encode(out));
+        });
+    }
+
+    /// basic.ack; on a transactional channel it waits for the commit.
+    pub(in crate::server) fn ack(&mut self, number: u16, tag: u64, multiple: bool) -> Result<(), Fault> {
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let batch = &mut self.batch;
+        let mut unacked = channel.out.unacked.lock();
+        let result = match &mut channel.transaction {
+            Some(transaction) => {
+                unacked.settle(tag, multiple, |tag, delivery| transaction.settle(tag, delivery, false))
+            }
+            None => unacked.settle(tag, multiple, |_, delivery| {
+                batch.ack(delivery.queue, delivery.consumer, delivery.entry);
+            }),
+        };
+        result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
+    }
+
+    pub(super) fn basic_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
+        Some(match method {
+            Method::BasicQos { prefetch_size, prefetch_count, global: _ } => {
+                // Since 4.3 a global limit is taken for a limit of each consumer (amqp-behaviour 2.4).
+                if prefetch_size != 0 {
+                    let text = format!("prefetch_size!=0 ({prefetch_size})");
+                    return Some(Err(BrokerError::NotImplemented(text)));
+                }
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.prefetch = prefetch_count;
+                }
+                Ok(Reply::Now(Method::BasicQosOk))
+            }
+            Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } => {
+                let how = super::consume::Wanted { no_ack, exclusive, nowait, arguments };
+                self.consume(number, &queue, &consumer_tag, &how)
+            }
+            Method::BasicCancel { consumer_tag, nowait } => self.cancel(number, consumer_tag, nowait),
+            Method::BasicCancelOk { .. } => Ok(Reply::None),
+            Method::BasicAck { delivery_tag, multiple } => match self.ack(number, delivery_tag, multiple) {
+                Ok(()) => Ok(Reply::None),
+                Err(_) => Err(BrokerError::UnknownDeliveryTag(delivery_tag)),
+            },
+            Method::BasicNack { delivery_tag, multiple, requeue } => {
+                self.reject(number, delivery_tag, multiple, requeue)
+            }
+            Method::BasicReject { delivery_tag, requeue } => self.reject(number, delivery_tag, false, requeue),
+            Method::BasicRecover { requeue } => self.recover(number, requeue, Some(Method::BasicRecoverOk)),
+            Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, None),
+            _ => return None,
+        })
+    }
+
+    fn reject(&mut self, number: u16, tag: u64, multiple: bool, requeue: bool) -> Result<Reply, BrokerError> {
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        let mut rejected = Vec::new();
+        channel.out.unacked.lock().settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
+        if let Some(transaction) = &mut channel.transaction {
+            for (tag, delivery) in rejected {
+                transaction.settle(tag, delivery, requeue);
+            }
+        } else if requeue {
+            Self::requeue(rejected.into_iter().map(|(_, delivery)| delivery).collect());
+        } else {
+            for (_, delivery) in rejected {
+                self.batch.ack(delivery.queue, delivery.consumer, delivery.entry);
+            }
+            self.batch.flush();
+        }
+        Ok(Reply::None)
+    }
+
+    fn recover(&mut self, number: u16, requeue: bool, reply: Option<Method>) -> Result<Reply, BrokerError> {
+        if !requeue {
+            return Err(BrokerError::NotImplemented("requeue=false".to_owned()));
+        }
+        if let Some(channel) = self.channels.get(&number) {
+            let outstanding = channel.out.unacked.lock().take_all();
+            Self::requeue(outstanding);
+        }
+        Ok(reply.map_or(Reply::None, Reply::Now))
+    }
+
+    /// Puts deliveries back to their queues, each queue locked once.
+    pub(super) fn requeue(mut deliveries: Vec<UnackedDelivery<QueueHandle>>) {
+        deliveries.sort_by(|left, right| left.queue.cmp(&right.queue));
+        let mut deliveries = deliveries.into_iter().peekable();
+        while let Some(first) = deliveries.next() {
+            let handle = first.queue;
+            let mut queue = handle.lock();
+            queue.state.requeue(first.consumer, first.entry);
+            while let Some(next) = deliveries.next_if(|next| next.queue == handle) {
+                queue.state.requeue(next.consumer, next.entry);
+            }
+            queue.dispatch();
+        }
+    }
+
+    /// basic.get; waits when the message must be read from disk.
+    pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
+        let name = self.queue_name(number, name)?;
+        let queue = self.vhost.queue(&name, self.id)?;
+        let Some(channel) = self.channels.get(&number) else { return Ok(()) };
+        let out = Arc::clone(&channel.out);
+        let delivery = loop {
+            let loaded = queue.loaded.notified();
+            tokio::pin!(loaded);
+            loaded.as_mut().enable();
+            let read = {
+                let mut guard = queue.lock();
+                let mut removed = Removed::new();
+                let got = guard.state.get(no_ack, &mut removed);
+                guard.log_removed(removed);
+                match got {
+                    Ok(delivery) => break delivery,
+                    Err(read) => read,
+                }
+            };
+            queue.read(read);
+            loaded.await;
+        };
+        let Some(delivery) = delivery else {
+            self.outbox.method(number, &Method::BasicGetEmpty);
+            return Ok(());
+        };
+        let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+        let mut ledger = out.unacked.lock();
+        let delivery_tag = if no_ack {
+            ledger.skip()
+        } else {
+            ledger.add(UnackedDelivery { queue, consumer: None, entry: delivery.entry })
+        };
+        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
+        let method = Method::BasicGetOk {
+            delivery_tag,
+            redelivered,
+            exchange: name(message.exchange()),
+            routing_key: name(message.routing_key()),
+            message_count: u32::try_from(delivery.remaining).unwrap_or(u32::MAX),
+        };
+        out.outbox.append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
+        Ok(())
+    }
+}
+
+fn build(parts: &MessageParts<'_>, body: Body<'_>, scratch: &mut Vec<u8>) -> Message {
+    match body {
+        Body::Slice(slice) => Message::new(parts, slice, scratch),
+        Body::Pieces(pieces, len) if len <= INLINE_BODY_MAX as u64 => match &pieces[..] {
+            [] => Message::new(parts, &[], scratch),
+            [one] => Message::new(parts, one, scratch),
+            several => Message::new(parts, &several.concat(), scratch),
+        },
+        Body::Pieces(pieces, _) => Message::with_large_body(parts, pieces, scratch),
+    }
+}
+
+/// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
+fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
+    if raw.has_expiration()
+        && let Ok(Some(value)) = raw.expiration()
+    {
+        check_expiration(value)?;
+    }
+    if raw.has_headers()
+        && let Ok(Some(headers)) = raw.headers()
+    {
+        for header in ["CC", "BCC"] {
+            match headers.get(header) {
+                None | Some(FieldValue::Array(_)) => {}
+                Some(other) => {
+                    return Err(BrokerError::UnacceptableHeader { header, found: other.type_name() });
+                }
+            }
+        }
+    }
+    if raw.has_user_id()
+        && let Ok(Some(claimed)) = raw.user_id()
+        && claimed != user.as_bytes()
+    {
+        let claimed = String::from_utf8_lossy(claimed).into_owned();
+        return Err(BrokerError::ForeignUserId { claimed, user: user.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_expiration(value: &[u8]) -> Result<(), BrokerError> {
+    const MAX: i64 = 315_360_000_000;
+    let text = String::from_utf8_lossy(value);
+    let refuse = |detail: String| Err(BrokerError::InvalidExpiration { value: text.to_string(), detail });
+    let sign = usize::from(text.starts_with(['+', '-']));
+    let digits = text.get(sign..).unwrap_or("").bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at_checked(sign + digits).unwrap_or((&text, ""));
+    if digits == 0 {
+        return refuse("no_integer".to_owned());
+    }
+    if !rest.is_empty() {
+        return refuse(format!("{{leftover_string,\"{rest}\"}}"));
+    }
+    match number.parse::<i64>() {
+        Ok(number) if number < 0 => refuse(format!("{{value_negative,{number}}}")),
+        Ok(number) if number <= MAX => Ok(()),
+        _ => refuse(format!("{{value_too_large,{number}}}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_expiration;
+
+    #[test]
+    fn an_expiration_is_a_decimal_number_and_nothing_else() {
+        for good in ["0", "60000", "+5", "315360000000"] {
+            assert!(check_expiration(good.as_bytes()).is_ok(), "{good}");
+        }
+        let bad = [
+            ("", "no_integer"),
+            ("abc", "no_integer"),
+            (" 5", "no_integer"),
+            ("1.5", "{leftover_string,\".5\"}"),
+            ("10s", "{leftover_string,\"s\"}"),
+            ("-1", "{value_negative,-1}"),
+            ("315360000001", "{value_too_large,315360000001}"),
+        ];
+        for (value, detail) in bad {
+            let error = check_expiration(value.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), format!("invalid expiration '{value}': {detail}"));
+        }
+    }
+}

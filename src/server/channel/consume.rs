@@ -1,0 +1,110 @@
+//! basic.consume and basic.cancel.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use rand::RngCore;
+
+use super::Reply;
+use crate::broker::{
+    error::{BrokerError, Resource},
+    queue::{ConsumerId, ConsumerOptions},
+};
+use crate::protocol::{field::FieldTable, method::Method};
+use crate::server::{connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle};
+
+/// A consumer as its channel remembers it.
+pub(super) struct Consumer {
+    pub(super) queue: QueueHandle,
+    pub(super) id: ConsumerId,
+}
+
+/// What the client asked for beside queue and tag.
+pub(super) struct Wanted {
+    pub(super) no_ack: bool,
+    pub(super) exclusive: bool,
+    pub(super) nowait: bool,
+    pub(super) arguments: FieldTable,
+}
+
+/// `PREFIX-` and 22 characters that nobody guesses, as RabbitMQ names queues and consumers.
+pub(super) fn generated_name(prefix: &str) -> String {
+    let mut random = [0; 16];
+    rand::rng().fill_bytes(&mut random);
+    format!("{prefix}-{}", URL_SAFE_NO_PAD.encode(random))
+}
+
+impl Connection {
+    pub(super) fn consume(
+        &mut self,
+        number: u16,
+        queue: &str,
+        tag: &str,
+        wanted: &Wanted,
+    ) -> Result<Reply, BrokerError> {
+        let name = self.queue_name(number, queue)?;
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        channel.forget_cancelled();
+        let tag = if tag.is_empty() { generated_name("amq.ctag") } else { tag.to_owned() };
+        let key = Bytes::copy_from_slice(tag.as_bytes());
+        if channel.consumers.contains_key(&key) {
+            return Err(BrokerError::ConsumerTagReused(tag));
+        }
+        let queue = self.vhost.queue(&name, self.id)?;
+        let resource = Resource::queue(&name, &self.vhost.name);
+        let options = ConsumerOptions {
+            no_ack: wanted.no_ack,
+            prefetch: channel.prefetch,
+            exclusive: wanted.exclusive,
+            priority: priority(&wanted.arguments, &resource)?,
+        };
+        let port = ConsumerPort {
+            channel: Arc::clone(&channel.out),
+            queue: queue.weak(),
+            tag: key.clone(),
+            no_ack: wanted.no_ack,
+        };
+        {
+            let mut guard = queue.lock();
+            if guard.state.is_deleted() {
+                return Err(BrokerError::NotFound(resource));
+            }
+            let id = guard.state.consume(options, port).ok_or(BrokerError::ExclusiveUse(resource))?;
+            channel.consumers.insert(key, Consumer { queue: queue.clone(), id });
+            // The answer precedes the first delivery, which the dispatch may make.
+            if !wanted.nowait {
+                self.outbox.method(number, &Method::BasicConsumeOk { consumer_tag: tag });
+            }
+            guard.dispatch();
+        }
+        Ok(Reply::None)
+    }
+
+    /// A tag that is not known is cancelled as well as one that is (amqp-behaviour 2.4).
+    pub(super) fn cancel(&mut self, number: u16, tag: String, nowait: bool) -> Result<Reply, BrokerError> {
+        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        channel.forget_cancelled();
+        let mut unused = None;
+        if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
+            let empty = consumer.queue.lock().state.cancel(consumer.id);
+            unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
+        }
+        if !nowait {
+            self.outbox.method(number, &Method::BasicCancelOk { consumer_tag: tag });
+        }
+        if let Some(queue) = unused {
+            self.delete_unused(&queue);
+        }
+        Ok(Reply::None)
+    }
+}
+
+fn priority(arguments: &FieldTable, queue: &Resource) -> Result<i64, BrokerError> {
+    let Some(value) = arguments.get("x-priority") else { return Ok(0) };
+    value.as_integer().ok_or_else(|| BrokerError::InvalidArgument {
+        argument: "x-priority".to_owned(),
+        resource: queue.clone(),
+        detail: format!("\"expected integer, got {}\"", value.type_name()),
+    })
+}

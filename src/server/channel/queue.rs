@@ -1,0 +1,196 @@
+//! Class queue: declare, bind, unbind, purge, delete.
+
+use super::{Reply, consume::generated_name, exchange::without_line_breaks};
+use crate::broker::{
+    definition::{Destination, Name, QueueDefinition},
+    error::{BrokerError, Resource},
+    queue::arguments::{self, inequivalent_flag},
+};
+use crate::protocol::{field::FieldTable, method::Method};
+use crate::server::{
+    connection::Connection,
+    queue_cell::QueueHandle,
+    registry::{DeleteIf, Durable},
+};
+
+struct Declare {
+    name: String,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    nowait: bool,
+    arguments: FieldTable,
+}
+
+impl Connection {
+    /// The queue a method means: an empty name stands for the one declared last on the channel.
+    pub(super) fn queue_name(&self, number: u16, name: &str) -> Result<String, BrokerError> {
+        if !name.is_empty() {
+            return Ok(name.to_owned());
+        }
+        let last = self.channels.get(&number).and_then(|channel| channel.last_queue.clone());
+        last.ok_or(BrokerError::NoPreviousQueue)
+    }
+
+    fn remember_queue(&mut self, number: u16, name: &str) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.last_queue = Some(name.to_owned());
+        }
+    }
+
+    pub(super) fn queue_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
+        Some(match method {
+            Method::QueueDeclare { queue, passive: true, nowait, .. } => {
+                self.declare_passive(number, without_line_breaks(queue), nowait)
+            }
+            Method::QueueDeclare { queue, durable, exclusive, auto_delete, nowait, arguments, .. } => {
+                let name = without_line_breaks(queue);
+                self.declare(number, Declare { name, durable, exclusive, auto_delete, nowait, arguments })
+            }
+            Method::QueueBind { queue, exchange, routing_key, nowait, arguments } => {
+                let reply = (!nowait).then_some(Method::QueueBindOk);
+                self.queue_binding(number, queue, exchange, routing_key, arguments)
+                    .and_then(|binding| self.vhost.bind(binding, self.id))
+                    .map(|durable| Reply::WhenDurable(durable, reply))
+            }
+            Method::QueueUnbind { queue, exchange, routing_key, arguments } => self
+                .queue_binding(number, queue, exchange, routing_key, arguments)
+                .and_then(|binding| self.vhost.unbind(&binding, self.id))
+                .map(|durable| Reply::WhenDurable(durable, Some(Method::QueueUnbindOk))),
+            Method::QueuePurge { queue, nowait } => self.purge(number, &queue, nowait),
+            Method::QueueDelete { queue, if_unused, if_empty, nowait } => {
+                let only = DeleteIf { unused: if_unused, empty: if_empty, without_consumers: false };
+                self.delete(number, queue, only, nowait)
+            }
+            _ => return None,
+        })
+    }
+
+    fn declare(&mut self, number: u16, declare: Declare) -> Result<Reply, BrokerError> {
+        let Declare { mut name, durable, exclusive, auto_delete, nowait, arguments } = declare;
+        if name.is_empty() {
+            name = generated_name("amq.gen");
+        } else if name.starts_with("amq.") {
+            return Err(BrokerError::ReservedName { kind: "queue", name });
+        }
+        let resource = Resource::queue(&name, &self.vhost.name);
+        if let Some(existing) = self.vhost.read(|topology| topology.queue(name.as_bytes()).cloned()) {
+            return self.redeclare(number, &existing, durable, exclusive, auto_delete, &arguments, nowait);
+        }
+        arguments::check(&arguments, &resource)?;
+        let definition = QueueDefinition {
+            vhost: Name::clone(&self.vhost.name),
+            name: name.as_str().into(),
+            id: self.broker.store().next_queue_id(),
+            durable: durable && !exclusive,
+            auto_delete,
+            arguments: arguments.clone(),
+        };
+        match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
+            Ok((queue, stored)) => {
+                if exclusive {
+                    self.exclusive.push(queue);
+                }
+                self.remember_queue(number, &name);
+                Ok(declared(name, 0, 0, stored, nowait))
+            }
+            // Somebody else was faster.
+            Err(existing) => {
+                self.redeclare(number, &existing, durable, exclusive, auto_delete, &arguments, nowait)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of queue.declare, compared one by one")]
+    fn redeclare(
+        &mut self,
+        number: u16,
+        existing: &QueueHandle,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        received: &FieldTable,
+        nowait: bool,
+    ) -> Result<Reply, BrokerError> {
+        let current = &existing.definition;
+        let resource = Resource::queue(&current.name, &self.vhost.name);
+        if existing.owner != exclusive.then_some(self.id) {
+            return Err(BrokerError::Locked(resource));
+        }
+        let flags = [
+            ("durable", durable && !exclusive, current.durable),
+            ("auto_delete", auto_delete, current.auto_delete),
+        ];
+        for (name, received, current) in flags {
+            if received != current {
+                return Err(inequivalent_flag(name, &resource, &received.to_string(), &current.to_string()));
+            }
+        }
+        arguments::check_equivalent(&current.arguments, received, &resource)?;
+        self.remember_queue(number, &current.name);
+        Ok(counted(existing, nowait))
+    }
+
+    fn declare_passive(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        let queue = self.vhost.queue(&name, self.id)?;
+        self.remember_queue(number, &name);
+        Ok(counted(&queue, nowait))
+    }
+
+    /// An empty queue name stands for the last declared one, and with an empty key for the key too.
+    fn queue_binding(
+        &self,
+        number: u16,
+        queue: String,
+        exchange: String,
+        routing_key: String,
+        arguments: FieldTable,
+    ) -> Result<crate::broker::definition::BindingDefinition, BrokerError> {
+        let name = without_line_breaks(self.queue_name(number, &queue)?);
+        let key = if queue.is_empty() && routing_key.is_empty() { name.clone() } else { routing_key };
+        Ok(self.binding(exchange, Destination::Queue(name.into()), key, arguments))
+    }
+
+    fn purge(&mut self, number: u16, name: &str, nowait: bool) -> Result<Reply, BrokerError> {
+        let name = self.queue_name(number, name)?;
+        let queue = self.vhost.queue(&name, self.id)?;
+        let guard = &mut queue.lock();
+        let mut purged = guard.state.purge();
+        queue.log_purged(&mut purged);
+        let message_count = u32::try_from(purged.messages).unwrap_or(u32::MAX);
+        Ok(Reply::unless(nowait, Method::QueuePurgeOk { message_count }))
+    }
+
+    /// A queue that does not exist counts as deleted (amqp-behaviour 2.3).
+    fn delete(&mut self, number: u16, name: String, only: DeleteIf, nowait: bool) -> Result<Reply, BrokerError> {
+        let name = without_line_breaks(self.queue_name(number, &name)?);
+        let (messages, durable) = match self.vhost.queue(&name, self.id) {
+            Ok(queue) => {
+                self.exclusive.retain(|mine| *mine != queue);
+                self.vhost.delete_queue(&queue, only)?.unwrap_or_default()
+            }
+            Err(BrokerError::NotFound(_)) => (0, None),
+            Err(error) => return Err(error),
+        };
+        let message_count = u32::try_from(messages).unwrap_or(u32::MAX);
+        let reply = (!nowait).then_some(Method::QueueDeleteOk { message_count });
+        Ok(Reply::WhenDurable(durable, reply))
+    }
+}
+
+fn counted(queue: &QueueHandle, nowait: bool) -> Reply {
+    let (messages, consumers) = {
+        let guard = queue.lock();
+        (guard.state.ready_count(), guard.state.consumer_count())
+    };
+    declared(queue.name().to_string(), messages, consumers, None, nowait)
+}
+
+fn declared(name: String, messages: u64, consumers: usize, stored: Option<Durable>, nowait: bool) -> Reply {
+    let method = Method::QueueDeclareOk {
+        queue: name,
+        message_count: u32::try_from(messages).unwrap_or(u32::MAX),
+        consumer_count: u32::try_from(consumers).unwrap_or(u32::MAX),
+    };
+    Reply::WhenDurable(stored, (!nowait).then_some(method))
+}

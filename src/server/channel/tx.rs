@@ -1,0 +1,80 @@
+//! Class tx: publishes and acks held back until commit. What must survive is one operation in the store's log, so a
+//! commit is atomic there, and commit-ok comes when it is durable (amqp-behaviour 2.6).
+
+use super::Reply;
+use crate::broker::{error::BrokerError, message::Message, unacked::UnackedDelivery};
+use crate::protocol::method::{Method, MethodId};
+use crate::server::{
+    close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle,
+};
+
+/// What a channel did since tx.select or the last commit or rollback.
+#[derive(Default)]
+pub(in crate::server) struct Transaction {
+    /// Routed when published; the flag is mandatory.
+    publishes: Vec<(SharedRoute, Message, bool)>,
+    pub(in crate::server) settled: Vec<Settled>,
+}
+
+/// A delivery acked, or rejected, before the commit.
+pub(in crate::server) struct Settled {
+    tag: u64,
+    pub(in crate::server) delivery: UnackedDelivery<QueueHandle>,
+    pub(in crate::server) requeue: bool,
+}
+
+impl Transaction {
+    pub(super) fn publish(&mut self, route: SharedRoute, message: Message, mandatory: bool) {
+        self.publishes.push((route, message, mandatory));
+    }
+
+    pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, requeue: bool) {
+        self.settled.push(Settled { tag, delivery, requeue });
+    }
+}
+
+impl Connection {
+    pub(super) fn tx_class(&mut self, number: u16, method: &Method) -> Option<Result<Reply, BrokerError>> {
+        let channel = self.channels.get_mut(&number)?;
+        Some(match method {
+            Method::TxSelect if channel.confirms.is_some() => {
+                Err(BrokerError::ModeSwitch { from: "confirm", to: "tx" })
+            }
+            Method::TxSelect => {
+                channel.transaction.get_or_insert_default();
+                Ok(Reply::Now(Method::TxSelectOk))
+            }
+            Method::TxRollback => match channel.transaction.as_mut().map(std::mem::take) {
+                Some(transaction) => {
+                    let mut unacked = channel.out.unacked.lock();
+                    for settled in transaction.settled {
+                        unacked.restore(settled.tag, settled.delivery);
+                    }
+                    Ok(Reply::Now(Method::TxRollbackOk))
+                }
+                None => Err(BrokerError::NotTransactional),
+            },
+            _ => return None,
+        })
+    }
+
+    /// tx.commit: returns first, then everything at once, then the answer when it is durable.
+    pub(super) async fn commit(&mut self, number: u16) -> Result<(), Fault> {
+        let refuse = |error| Fault::refuse(number, &error, MethodId::TX_COMMIT);
+        let transaction = self.channels.get_mut(&number).and_then(|channel| channel.transaction.as_mut());
+        let transaction = transaction.map(std::mem::take).ok_or_else(|| refuse(BrokerError::NotTransactional))?;
+        let mut publishes = Vec::with_capacity(transaction.publishes.len());
+        for (route, message, mandatory) in transaction.publishes {
+            if !route.is_empty() {
+                publishes.push((route, message));
+            } else if mandatory {
+                self.return_unroutable(number, &message);
+            }
+        }
+        if let Some(durable) = self.batch.commit(publishes, transaction.settled) {
+            durable.await.ok().and_then(Result::ok).ok_or_else(|| refuse(BrokerError::StoreFailed))?;
+        }
+        self.outbox.method(number, &Method::TxCommitOk);
+        Ok(())
+    }
+}

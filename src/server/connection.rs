@@ -1,0 +1,383 @@
+//! One task per client: bytes to frames, frames to channels, and the connection's own methods. Hops 1 and 2 of a
+//! message's walk begin here.
+
+use std::{sync::Arc, time::Duration};
+
+use ahash::AHashMap;
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::AsyncReadExt,
+    net::tcp::OwnedReadHalf,
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::protocol::{
+    assembler::{AssemblyError, SHARED_FRAME_MIN, Step, whole_publish},
+    frame::{self, Frame},
+    method::{Method, MethodId, decode_ack},
+    reply_code::ReplyCode,
+};
+use crate::server::{
+    Broker,
+    channel::Channel,
+    close::{Close, Fault},
+    handshake::{Established, drain},
+    outbox::Outbox,
+    publisher::{Batch, Routes},
+    queue_cell::{ConnectionId, QueueHandle},
+    registry::{DeleteIf, Vhost},
+};
+
+/// What one read takes at most; a connection's input never grows beyond this and one frame.
+const READ_BYTES: usize = 128 * 1024;
+/// How long we wait for close-ok when there is no heartbeat to go by.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a client that broke the framing may go on talking; it is not understood any more.
+const UNFRAMED_WAIT: Duration = Duration::from_secs(3);
+
+/// How a connection came to its end; the caller logs it.
+#[derive(Debug)]
+pub(super) enum End {
+    /// connection.close from the client.
+    ByClient,
+    /// The socket ended or failed.
+    Dropped(String),
+    /// connection.close from us.
+    Closed(String),
+    MissedHeartbeats(Duration),
+}
+
+/// A connection after its handshake.
+pub(super) struct Connection {
+    pub(super) broker: Arc<Broker>,
+    pub(super) vhost: Arc<Vhost>,
+    pub(super) id: ConnectionId,
+    pub(super) user: String,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) channels: AHashMap<u16, Channel>,
+    pub(super) exclusive: Vec<QueueHandle>,
+    pub(super) batch: Batch,
+    pub(super) routes: Routes,
+    /// Working memory for building messages.
+    pub(super) scratch: Vec<u8>,
+    pub(super) frame_max: u32,
+    pub(super) cancel_notify: bool,
+    channel_max: u16,
+    heartbeat: Duration,
+    /// It published since the store last lagged; only such connections wait for the store.
+    pub(super) published: bool,
+}
+
+/// What to do after a frame.
+enum Next {
+    Read,
+    Closed(End),
+}
+
+impl Connection {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        vhost: Arc<Vhost>,
+        id: ConnectionId,
+        established: Established,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        let batch = Batch::new(broker.store().clone());
+        Self {
+            broker,
+            vhost,
+            id,
+            user: established.user,
+            outbox,
+            channels: AHashMap::new(),
+            exclusive: Vec::new(),
+            batch,
+            routes: Routes::default(),
+            scratch: Vec::new(),
+            frame_max: established.frame_max,
+            cancel_notify: established.cancel_notify,
+            channel_max: established.channel_max,
+            heartbeat: established.heartbeat,
+            published: false,
+        }
+    }
+
+    /// Serves the client until the connection ends, then releases what it held.
+    pub(super) async fn serve(mut self, mut socket: OwnedReadHalf, mut input: BytesMut) -> End {
+        let end = match self.read_loop(&mut socket, &mut input).await {
+            Ok(end) => {
+                self.release();
+                if matches!(end, End::ByClient) {
+                    self.outbox.method(0, &Method::ConnectionCloseOk);
+                }
+                end
+            }
+            Err(close) => {
+                self.release();
+                self.outbox.method(0, &close.connection_method());
+                self.await_close_ok(&mut socket, &mut input).await;
+                End::Closed(close.text)
+            }
+        };
+        self.outbox.close();
+        drain(&mut socket, Duration::from_secs(1)).await;
+        end
+    }
+
+    async fn read_loop(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) -> Result<End, Close> {
+        let beat = if self.heartbeat.is_zero() { Duration::from_secs(86_400) } else { self.heartbeat };
+        let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
+        samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shutdown = self.broker.shutdown_signal();
+        let (mut heard, mut missed) = (true, 0);
+        loop {
+            let done = self.frames(input).await;
+            self.batch.flush();
+            if let Next::Closed(end) = done? {
+                return Ok(end);
+            }
+            self.backpressure().await;
+            input.reserve(READ_BYTES.max(frame::announced_len(input).unwrap_or(0).min(self.frame_max as usize + 8)));
+            tokio::select! {
+                biased;
+                read = socket.read_buf(input) => match read {
+                    Ok(0) => return Ok(End::Dropped("the client closed the socket".to_owned())),
+                    Ok(_) => heard = true,
+                    Err(error) => return Ok(End::Dropped(error.to_string())),
+                },
+                _ = samples.tick() => {
+                    missed = if std::mem::take(&mut heard) { 0 } else { missed + 1 };
+                    if missed >= 2 && !self.heartbeat.is_zero() {
+                        return Ok(End::MissedHeartbeats(self.heartbeat));
+                    }
+                }
+                reason = shutdown.wait_for(Option::is_some) => {
+                    let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                    return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
+                }
+            }
+            if self.outbox.is_broken() {
+                return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
+            }
+        }
+    }
+
+    /// Waits while the client does not take what it asked for, or the store does not keep up with what it publishes.
+    async fn backpressure(&mut self) {
+        if self.outbox.room() == 0 {
+            self.outbox.wait_for_room().await;
+        }
+        if std::mem::take(&mut self.published) {
+            self.broker.wait_for_store().await;
+        }
+    }
+
+    /// Handles every whole frame of the input.
+    async fn frames(&mut self, input: &mut BytesMut) -> Result<Next, Close> {
+        let mut at = 0;
+        let result = loop {
+            let rest = input.get(at..).unwrap_or(&[]);
+            if let Some(publish) = whole_publish(rest, self.frame_max)
+                && self.channels.get(&publish.channel).is_some_and(Channel::takes_publish)
+            {
+                at += publish.wire_len;
+                let channel = publish.channel;
+                if let Err(fault) = self.publish(channel, publish.fields, publish.properties, publish.body.into()) {
+                    self.fault(fault)?;
+                }
+                continue;
+            }
+            let frame = match frame::parse(rest, self.frame_max) {
+                Ok(None) => break Ok(Next::Read),
+                Ok(Some(frame)) => frame,
+                Err(error) => break Err(Fault::frame(&error)),
+            };
+            let len = frame.wire_len();
+            let next = if frame.kind == frame::BODY && frame.payload.len() >= SHARED_FRAME_MIN {
+                let (kind, channel) = (frame.kind, frame.channel);
+                input.advance(at);
+                at = 0;
+                let whole = input.split_to(len).freeze();
+                let payload = whole.slice(frame::HEAD..len - 1);
+                let frame = Frame { kind, channel, payload: &payload };
+                self.frame(frame, Some(payload.clone())).await
+            } else {
+                at += len;
+                self.frame(frame, None).await
+            };
+            match next {
+                Ok(Next::Read) => {}
+                Ok(closed) => break Ok(closed),
+                Err(fault) => self.fault(fault)?,
+            }
+        };
+        input.advance(at);
+        match result {
+            Ok(next) => Ok(next),
+            Err(fault) => self.fault(fault).map(|()| Next::Read),
+        }
+    }
+
+    /// Turns a fault into a channel.close, or gives back the connection.close that ends the loop.
+    fn fault(&mut self, fault: Fault) -> Result<(), Close> {
+        self.batch.flush();
+        match fault {
+            Fault::Connection(close) => Err(close),
+            Fault::Channel { channel, close } => {
+                tracing::warn!(channel, error = %close.text, method = %close.id, "channel closed");
+                self.release_channel(channel);
+                self.outbox.method(channel, &close.channel_method());
+                Ok(())
+            }
+        }
+    }
+
+    async fn frame(&mut self, frame: Frame<'_>, shared: Option<bytes::Bytes>) -> Result<Next, Fault> {
+        let number = frame.channel;
+        if number == 0 || frame.kind == frame::HEARTBEAT {
+            return self.connection_frame(frame);
+        }
+        let Some(channel) = self.channels.get_mut(&number) else { return self.first_frame(frame) };
+        if channel.takes_publish()
+            && let Some([0, 60, 0, 80, fields @ ..]) = (frame.kind == frame::METHOD).then_some(frame.payload)
+        {
+            let (tag, bits) = decode_ack(fields).map_err(|error| Fault::method(&error, frame.payload))?;
+            return self.ack(number, tag, bits & 1 != 0).map(|()| Next::Read);
+        }
+        if channel.is_closing() {
+            return self.frame_while_closing(frame);
+        }
+        let pending = channel.assembler.pending().map_or(MethodId::NONE, Method::id);
+        let step = channel
+            .assembler
+            .frame(&frame, shared)
+            .map_err(|error| Fault::assembly(&error, frame.payload, pending))?;
+        match step {
+            Step::More => {}
+            Step::Content(content) => self.content(number, *content)?,
+            Step::Method(method) => {
+                self.batch.flush();
+                self.method(number, method).await?;
+            }
+        }
+        Ok(Next::Read)
+    }
+
+    /// The first frame on a channel number creates the channel: it must be channel.open (amqp-behaviour 1.6).
+    fn first_frame(&mut self, frame: Frame<'_>) -> Result<Next, Fault> {
+        if frame.kind != frame::METHOD {
+            return Err(Fault::assembly(&AssemblyError::ExpectedMethod, frame.payload, MethodId::NONE));
+        }
+        let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
+        match method {
+            Method::ChannelOpen => {}
+            // Both sides closed the channel at once: these answer what is already gone.
+            Method::ChannelCloseOk => return Ok(Next::Read),
+            other => {
+                return Err(Fault::connection(ReplyCode::ChannelError, "expected 'channel.open'", other.id()));
+            }
+        }
+        let (open, max) = (self.channels.len(), usize::from(self.channel_max));
+        if max != 0 && open >= max {
+            let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
+        }
+        let channel = Channel::new(frame.channel, Arc::clone(&self.outbox), self.frame_max, self.cancel_notify);
+        self.channels.insert(frame.channel, channel);
+        self.outbox.method(frame.channel, &Method::ChannelOpenOk);
+        Ok(Next::Read)
+    }
+
+    /// After our channel.close everything is read over until the client's close-ok (amqp-behaviour 2.1).
+    fn frame_while_closing(&mut self, frame: Frame<'_>) -> Result<Next, Fault> {
+        let id = MethodId::split(frame.payload).map(|(id, _)| id);
+        match id {
+            Ok(MethodId::CHANNEL_CLOSE_OK) if frame.kind == frame::METHOD => {
+                self.channels.remove(&frame.channel);
+            }
+            Ok(MethodId::CHANNEL_CLOSE) if frame.kind == frame::METHOD => {
+                self.outbox.method(frame.channel, &Method::ChannelCloseOk);
+            }
+            Ok(id @ MethodId::CHANNEL_OPEN) if frame.kind == frame::METHOD => {
+                return Err(Fault::connection(ReplyCode::ChannelError, "second 'channel.open' seen", id));
+            }
+            _ => {}
+        }
+        Ok(Next::Read)
+    }
+
+    fn connection_frame(&mut self, frame: Frame<'_>) -> Result<Next, Fault> {
+        if frame.kind == frame::HEARTBEAT && frame.channel == 0 {
+            return Ok(Next::Read);
+        }
+        if frame.kind != frame::METHOD {
+            let text = format!("type {}, {}", frame.kind, frame::octets(frame.payload));
+            return Err(Fault::connection(ReplyCode::UnexpectedFrame, text, MethodId::NONE));
+        }
+        let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
+        match method {
+            Method::ConnectionClose { .. } => Ok(Next::Closed(End::ByClient)),
+            Method::ConnectionCloseOk => Ok(Next::Read),
+            Method::ConnectionUpdateSecret { .. } => {
+                self.outbox.method(0, &Method::ConnectionUpdateSecretOk);
+                Ok(Next::Read)
+            }
+            other => {
+                let text = "unexpected method in connection state running";
+                Err(Fault::connection(ReplyCode::ChannelError, text, other.id()))
+            }
+        }
+    }
+
+    /// Gives back what the connection held: unacked messages to their queues, exclusive queues to nothing.
+    fn release(&mut self) {
+        self.batch.flush();
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        for number in numbers {
+            self.release_channel(number);
+        }
+        self.channels.clear();
+        for queue in self.exclusive.drain(..) {
+            if let Err(error) = self.vhost.delete_queue(&queue, DeleteIf::default()) {
+                tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted");
+            }
+        }
+    }
+
+    /// After our connection.close: input is read over until close-ok, a close, or the end of patience.
+    async fn await_close_ok(&self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
+        let patience = if self.heartbeat.is_zero() { CLOSE_WAIT_MAX } else { self.heartbeat.min(CLOSE_WAIT_MAX) };
+        let wait = async {
+            loop {
+                match frame::parse(input, self.frame_max) {
+                    Ok(Some(frame)) => {
+                        let len = frame.wire_len();
+                        let method = (frame.kind == frame::METHOD && frame.channel == 0)
+                            .then(|| Method::decode(frame.payload).ok())
+                            .flatten();
+                        input.advance(len);
+                        match method {
+                            Some(Method::ConnectionCloseOk) => return,
+                            Some(Method::ConnectionClose { .. }) => {
+                                self.outbox.method(0, &Method::ConnectionCloseOk);
+                                return;
+                            }
+                            _ => continue,
+                        }
+                    }
+                    Ok(None) => {}
+                    // What broke the framing is still in front: only the end of the socket can follow.
+                    Err(_) => return drain(socket, UNFRAMED_WAIT).await,
+                }
+                input.reserve(4096);
+                match socket.read_buf(input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        // Elapsed or answered: the socket is closed next.
+        drop(tokio::time::timeout(patience, wait).await);
+    }
+}

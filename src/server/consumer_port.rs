@@ -1,0 +1,136 @@
+//! A consumer's end of a queue: takes deliveries under the queue's lock, gives them tags, enters them in the
+//! channel's ledger and encodes them into the connection's outbox.
+
+use std::sync::{Arc, Weak};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::broker::{
+    message::Message,
+    queue::{ConsumerId, Delivery, Port},
+    unacked::{Unacked, UnackedDelivery},
+};
+use crate::protocol::{
+    frame,
+    method::{Method, encode_deliver},
+};
+use crate::server::{
+    outbox::{Frames, Outbox},
+    queue_cell::{QueueCell, QueueHandle},
+};
+
+/// Octets of a content header before the property flags.
+const HEADER_FIXED: usize = 12;
+
+/// What of a channel its consumers share with it.
+pub(super) struct ChannelOut {
+    pub(super) id: u16,
+    pub(super) outbox: Arc<Outbox>,
+    /// Octets of a body frame's payload.
+    pub(super) body_max: usize,
+    /// The client understands basic.cancel from the server.
+    pub(super) cancel_notify: bool,
+    pub(super) unacked: Mutex<Unacked<QueueHandle>>,
+    /// Consumers whose queue went away; the channel forgets their tags at its next request.
+    pub(super) cancelled: Mutex<Vec<Bytes>>,
+}
+
+/// The port of one consumer.
+pub(super) struct ConsumerPort {
+    pub(super) channel: Arc<ChannelOut>,
+    pub(super) queue: Weak<QueueCell>,
+    pub(super) tag: Bytes,
+    pub(super) no_ack: bool,
+}
+
+impl Port for ConsumerPort {
+    fn room(&self) -> usize {
+        self.channel.outbox.room()
+    }
+
+    fn stall(&self) -> bool {
+        self.channel.outbox.stall(Weak::clone(&self.queue))
+    }
+
+    fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
+        let Some(queue) = self.queue.upgrade().map(QueueHandle) else { return };
+        let mut ledger = self.channel.unacked.lock();
+        self.channel.outbox.append(|frames| {
+            for delivery in deliveries.drain(..) {
+                let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+                let delivery_tag = if self.no_ack {
+                    ledger.skip()
+                } else {
+                    let (queue, entry) = (queue.clone(), delivery.entry);
+                    ledger.add(UnackedDelivery { queue, consumer: Some(consumer), entry })
+                };
+                self.channel.write_content(frames, &message, |out| {
+                    encode_deliver(
+                        out,
+                        &self.tag,
+                        delivery_tag,
+                        redelivered,
+                        message.exchange(),
+                        message.routing_key(),
+                    );
+                });
+            }
+        });
+    }
+
+    fn cancelled(&self) {
+        self.channel.cancelled.lock().push(self.tag.clone());
+        if self.channel.cancel_notify {
+            let consumer_tag = String::from_utf8_lossy(&self.tag).into_owned();
+            self.channel.outbox.method(self.channel.id, &Method::BasicCancel { consumer_tag, nowait: true });
+        }
+    }
+}
+
+impl ChannelOut {
+    /// Writes a method with the message as its content.
+    pub(super) fn write_content(&self, frames: &mut Frames, message: &Message, method: impl FnOnce(&mut BytesMut)) {
+        let (channel, out) = (self.id, frames.tail());
+        frame::write(out, frame::METHOD, channel, method);
+        let properties = message.properties();
+        frame::write_head(out, frame::HEADER, channel, HEADER_FIXED + properties.len());
+        out.put_u32(60 << 16);
+        out.put_u64(message.body_len());
+        out.extend_from_slice(properties);
+        out.put_u8(frame::FRAME_END);
+        match message.large_body() {
+            None => {
+                for part in message.inline_body().chunks(self.body_max) {
+                    frame::write_head(out, frame::BODY, channel, part.len());
+                    out.extend_from_slice(part);
+                    out.put_u8(frame::FRAME_END);
+                }
+            }
+            Some(body) => self.write_large(frames, &body.chunks, body.len),
+        }
+    }
+
+    /// Cuts a body held in pieces into frames; the pieces are shared, not copied.
+    fn write_large(&self, frames: &mut Frames, pieces: &[Bytes], len: u64) {
+        let mut pieces = pieces.iter().cloned();
+        let mut piece = Bytes::new();
+        let mut remaining = usize::try_from(len).unwrap_or(usize::MAX);
+        while remaining > 0 {
+            let mut wanted = remaining.min(self.body_max);
+            remaining -= wanted;
+            frame::write_head(frames.tail(), frame::BODY, self.id, wanted);
+            while wanted > 0 {
+                if piece.is_empty() {
+                    let Some(next) = pieces.next() else { return };
+                    piece = next;
+                    continue;
+                }
+                let part = piece.split_to(piece.len().min(wanted));
+                wanted -= part.len();
+                frames.push_shared(part);
+            }
+            frames.tail().put_u8(frame::FRAME_END);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the store tells the broker, called from the store's threads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{Notify, watch};
+
+use crate::broker::ids::{QueueId, Seq};
+use crate::server::registry::Queues;
+use crate::storage::{Loaded, Store, StoreError, StoreEvents};
+
+/// Publishers wait above this many bytes between the broker and the disk (storage-design B11).
+const LAG_BYTES: usize = 32 * 1024 * 1024;
+/// And go on below this many.
+const LAG_OVER_BYTES: usize = 16 * 1024 * 1024;
+
+pub(super) struct Events {
+    queues: Arc<Queues>,
+    /// A publisher waits for the store.
+    lagging: AtomicBool,
+    caught_up: Notify,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Events {
+    /// The receiver learns when the store has failed for good.
+    pub(super) fn new(queues: Arc<Queues>) -> (Arc<Self>, watch::Receiver<Option<String>>) {
+        let (failed, receiver) = watch::channel(None);
+        let lagging = AtomicBool::new(false);
+        (Arc::new(Self { queues, lagging, caught_up: Notify::new(), failed }), receiver)
+    }
+
+    pub(super) async fn wait_for_store(&self, store: &Store) {
+        if store.pending_bytes() <= LAG_BYTES {
+            return;
+        }
+        loop {
+            let caught_up = self.caught_up.notified();
+            tokio::pin!(caught_up);
+            caught_up.as_mut().enable();
+            self.lagging.store(true, Ordering::SeqCst);
+            if store.pending_bytes() <= LAG_OVER_BYTES || self.failed.borrow().is_some() {
+                return;
+            }
+            caught_up.await;
+        }
+    }
+}
+
+impl StoreEvents for Events {
+    fn committed(&self, queues: &[(QueueId, Seq)]) {
+        for (id, through) in queues {
+            if let Some(queue) = self.queues.get(*id) {
+                queue.committed(*through);
+            }
+        }
+        if self.lagging.swap(false, Ordering::SeqCst) {
+            self.caught_up.notify_waiters();
+        }
+    }
+
+    fn loaded(&self, queue: QueueId, loaded: Loaded) {
+        if let Some(queue) = self.queues.get(queue) {
+            queue.loaded(loaded);
+        }
+    }
+
+    fn read_failed(&self, id: QueueId, error: StoreError) {
+        let Some(queue) = self.queues.get(id) else { return };
+        tracing::error!(queue = %queue.name(), vhost = %queue.definition.vhost, %error, "messages cannot be read");
+        queue.read_failed();
+    }
+
+    fn failed(&self, error: StoreError) {
+        tracing::error!(%error, "the store failed: nothing more is confirmed");
+        self.failed.send_replace(Some(error.to_string()));
+        self.caught_up.notify_waiters();
+    }
+
+    fn full(&self, full: bool) {
+        if full {
+            tracing::error!("the disk is full: publishes wait and nothing is confirmed until there is room");
+        } else {
+            tracing::info!("the disk has room again: commits go on");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! From an accepted socket to an open connection: protocol header, login, tune, open (amqp-behaviour 1.1 to 1.5).
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::auth;
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    frame::{self, PROTOCOL_HEADER},
+    method::{Method, MethodId},
+    reply_code::ReplyCode,
+};
+use crate::server::{Broker, close::Close};
+
+/// Frames before tune may have this payload; SASL responses are the longest.
+const INITIAL_FRAME_MAX: u32 = 8192;
+/// RabbitMQ accepts 4096 up to 4.0 and 8192 since; the smaller bound harms nobody.
+const FRAME_MAX_LOWEST: u32 = 4096;
+/// How long a failed login keeps its socket, as a damper on guessing.
+const FAILURE_DELAY: Duration = Duration::from_secs(3);
+
+/// What a handshake agreed on.
+pub(super) struct Established {
+    pub(super) user: String,
+    pub(super) vhost: String,
+    pub(super) channel_max: u16,
+    pub(super) frame_max: u32,
+    pub(super) heartbeat: Duration,
+    pub(super) cancel_notify: bool,
+    pub(super) name: Option<String>,
+}
+
+/// Why there will be no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// Nothing was sent: a health check.
+    #[error("closed before a byte was sent")]
+    Silent,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("not AMQP 0-9-1: {0}")]
+    WrongProtocol(&'static str),
+    #[error("{0}")]
+    Protocol(String),
+    #[error("login of user '{user}' with {mechanism} refused")]
+    Login { user: String, mechanism: String },
+    #[error("{0}")]
+    Denied(String),
+}
+
+pub(super) struct Handshake<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) socket: &'a mut TcpStream,
+    /// Input; what a client pipelined behind connection.open is left in it.
+    pub(super) input: &'a mut BytesMut,
+    pub(super) peer: SocketAddr,
+}
+
+impl Handshake<'_> {
+    /// Runs the handshake; the caller bounds its time.
+    pub(super) async fn run(&mut self) -> Result<Established, Refusal> {
+        self.protocol_header().await?;
+        let limits = self.broker.limits();
+        self.send(&start(&self.broker.cluster_name())).await?;
+        let Method::ConnectionStartOk { client_properties, mechanism, response, .. } = self.receive().await? else {
+            return self.give_up("expected connection.start-ok").await;
+        };
+        let capabilities = match client_properties.get("capabilities") {
+            Some(FieldValue::Table(table)) => table.clone(),
+            _ => FieldTable::default(),
+        };
+        let capable = |name| capabilities.get(name) == Some(&FieldValue::Bool(true));
+        let user = self.login(&mechanism, &response, capable("authentication_failure_close")).await?;
+        let (channel_max, frame_max) = (limits.channel_max, limits.frame_max);
+        self.send(&Method::ConnectionTune { channel_max, frame_max, heartbeat: limits.heartbeat_s }).await?;
+        let Method::ConnectionTuneOk { channel_max, frame_max, heartbeat } = self.receive().await? else {
+            return self.give_up("expected connection.tune-ok").await;
+        };
+        let checks = [
+            check_tune("frame_max", frame_max, FRAME_MAX_LOWEST, limits.frame_max),
+            check_tune("channel_max", channel_max.into(), 1, limits.channel_max.into()),
+        ];
+        if let Some(problem) = checks.into_iter().flatten().next() {
+            return self.give_up(&problem).await;
+        }
+        let Method::ConnectionOpen { virtual_host: vhost } = self.receive().await? else {
+            return self.give_up("expected connection.open").await;
+        };
+        self.open(&vhost).await?;
+        let name = client_properties
+            .get("connection_name")
+            .and_then(|name| name.as_str_bytes())
+            .map(|name| String::from_utf8_lossy(name).chars().take(256).collect());
+        let cancel_notify = capable("consumer_cancel_notify");
+        let heartbeat = Duration::from_secs(heartbeat.into());
+        Ok(Established { user, vhost, channel_max, frame_max, heartbeat, cancel_notify, name })
+    }
+
+    async fn protocol_header(&mut self) -> Result<(), Refusal> {
+        while self.input.len() < PROTOCOL_HEADER.len() {
+            if self.socket.read_buf(self.input).await? == 0 {
+                if self.input.is_empty() {
+                    return Err(Refusal::Silent);
+                }
+                return Err(self.wrong_protocol().await);
+            }
+            // Something that cannot become a header is answered at once: a TLS client waits for our first move.
+            let known = self.input.len().min(4);
+            if self.input.get(..known) != PROTOCOL_HEADER.get(..known) {
+                return Err(self.wrong_protocol().await);
+            }
+        }
+        let header = self.input.split_to(PROTOCOL_HEADER.len());
+        // `AMQP 1 1 0 9` is how 0-9 clients introduce themselves; RabbitMQ takes it for 0-9-1.
+        if header[..] == PROTOCOL_HEADER || &header[..] == b"AMQP\x01\x01\x00\x09" {
+            return Ok(());
+        }
+        Err(self.wrong_protocol().await)
+    }
+
+    async fn wrong_protocol(&mut self) -> Refusal {
+        let hint = match self.input.get(..4) {
+            Some(b"AMQP") => "another version of AMQP",
+            Some([0x16, 0x03, _, _]) => "looks like TLS",
+            Some(b"GET " | b"HEAD" | b"POST" | b"PUT ") => "looks like HTTP",
+            _ => "unknown header",
+        };
+        match self.socket.write_all(&PROTOCOL_HEADER).await {
+            Ok(()) => {
+                drain(self.socket, Duration::from_secs(1)).await;
+                Refusal::WrongProtocol(hint)
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The next method on channel 0; heartbeats are read over.
+    async fn receive(&mut self) -> Result<Method, Refusal> {
+        loop {
+            match frame::parse(self.input, INITIAL_FRAME_MAX) {
+                Ok(None) => {
+                    if self.socket.read_buf(self.input).await? == 0 {
+                        return Err(Refusal::Protocol("the client closed the socket during the handshake".to_owned()));
+                    }
+                }
+                Ok(Some(frame)) => {
+                    let (len, kind, channel) = (frame.wire_len(), frame.kind, frame.channel);
+                    let method = (kind == frame::METHOD && channel == 0).then(|| Method::decode(frame.payload));
+                    bytes::Buf::advance(self.input, len);
+                    match method {
+                        Some(Ok(method)) => return Ok(method),
+                        Some(Err(error)) => return self.give_up(&error.to_string()).await,
+                        None if kind == frame::HEARTBEAT && channel == 0 => {}
+                        None => return self.give_up("unexpected frame before the connection is open").await,
+                    }
+                }
+                Err(error) => return self.give_up(&error.to_string()).await,
+            }
+        }
+    }
+
+    async fn send(&mut self, method: &Method) -> Result<(), Refusal> {
+        let mut out = BytesMut::new();
+        frame::write(&mut out, frame::METHOD, 0, |out| method.encode(out));
+        Ok(self.socket.write_all(&out).await?)
+    }
+
+    /// A handshake that cannot go on ends without a word, after a while (amqp-behaviour 1.3, 1.4).
+    async fn give_up<T>(&mut self, problem: &str) -> Result<T, Refusal> {
+        drain(self.socket, FAILURE_DELAY).await;
+        Err(Refusal::Protocol(problem.to_owned()))
+    }
+
+    async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<String, Refusal> {
+        let credentials = match mechanism {
+            "PLAIN" => auth::plain(response),
+            "AMQPLAIN" => auth::amqplain(response),
+            _ => return self.give_up(&format!("unknown authentication mechanism '{mechanism}'")).await,
+        };
+        let Some((user, password)) = credentials else {
+            return self.give_up(&format!("malformed {mechanism} response")).await;
+        };
+        if self.broker.users().login(&user, &password, self.peer.ip()) {
+            return Ok(user);
+        }
+        if tell {
+            let text = format!(
+                "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
+            );
+            let close = Close::new(ReplyCode::AccessRefused, text, MethodId::NONE);
+            self.send(&close.connection_method()).await?;
+        }
+        drain(self.socket, FAILURE_DELAY).await;
+        Err(Refusal::Login { user, mechanism: mechanism.to_owned() })
+    }
+
+    async fn open(&mut self, vhost: &str) -> Result<(), Refusal> {
+        if self.broker.vhost(vhost).is_some() {
+            return self.send(&Method::ConnectionOpenOk).await;
+        }
+        let text = format!("vhost {vhost} not found");
+        let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
+        self.send(&close.connection_method()).await?;
+        drain(self.socket, FAILURE_DELAY).await;
+        Err(Refusal::Denied(text))
+    }
+}
+
+/// Reads and forgets until the peer closes or the time is over: closing a socket with unread input would reset it,
+/// and the peer might never see our last words.
+pub(super) async fn drain(socket: &mut (impl tokio::io::AsyncRead + Unpin), at_most: Duration) {
+    let mut sink = [0; 4096];
+    let read_all = async {
+        while let Ok(1..) = socket.read(&mut sink).await {}
+    };
+    // Elapsed or not, we are done with this peer.
+    drop(tokio::time::timeout(at_most, read_all).await);
+}
+
+fn check_tune(name: &str, value: u32, lowest: u32, offered: u32) -> Option<String> {
+    if value != 0 && value < lowest {
+        return Some(format!("negotiated {name} = {value} is lower than the minimum allowed value ({lowest})"));
+    }
+    if offered != 0 && (value == 0 || value > offered) {
+        let shown = if value == 0 { "0 (no limit)".to_owned() } else { value.to_string() };
+        return Some(format!("negotiated {name} = {shown} is higher than the maximum allowed value ({offered})"));
+    }
+    None
+}
+
+fn start(cluster_name: &str) -> Method {
+    let text = |value: &str| FieldValue::LongString(Bytes::copy_from_slice(value.as_bytes()));
+    let mut capabilities = FieldTable::default();
+    for name in [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "consumer_priorities",
+        "authentication_failure_close",
+        "per_consumer_qos",
+        "direct_reply_to",
+    ] {
+        capabilities.insert(name, FieldValue::Bool(true));
+    }
+    let mut properties = FieldTable::default();
+    properties.insert("capabilities", FieldValue::Table(capabilities));
+    properties.insert("cluster_name", text(cluster_name));
+    properties.insert("copyright", text("Copyright (c) 2026 the Leveret maintainers"));
+    properties.insert("information", text("Licensed under MIT OR Apache-2.0"));
+    properties.insert("platform", text("Rust"));
+    // Clients switch features on these two (Spring AMQP, MassTransit, kombu): they mean the behaviour, not the maker.
+    properties.insert("product", text("RabbitMQ"));
+    properties.insert("version", text("4.3.5"));
+    properties.insert("x-implementation", text(concat!("Leveret ", env!("CARGO_PKG_VERSION"))));
+    Method::ConnectionStart {
+        version_major: 0,
+        version_minor: 9,
+        server_properties: properties,
+        mechanisms: Bytes::from_static(b"PLAIN AMQPLAIN"),
+        locales: Bytes::from_static(b"en_US"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Accepts clients and runs each one's life: handshake, then connection.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::Instrument;
+
+use crate::server::{
+    Broker,
+    connection::{Connection, End},
+    handshake::{Handshake, Refusal},
+    outbox::{Outbox, write_loop},
+};
+
+const BACKLOG: i32 = 1024;
+/// After accept failed for want of file descriptors, a pause: retrying at once would only burn CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds; an IPv6 wildcard takes IPv4 too.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Runs until aborted.
+pub(super) async fn accept_loop(broker: Arc<Broker>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                let span = tracing::info_span!("connection", %peer, user = tracing::field::Empty, vhost = tracing::field::Empty);
+                tokio::spawn(client(Arc::clone(&broker), socket, peer).instrument(span));
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+    // Nagle's algorithm would hold small frames back for tens of milliseconds.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let mut input = BytesMut::new();
+    let established = {
+        let mut handshake = Handshake { broker: &broker, socket: &mut socket, input: &mut input, peer };
+        let mut shutdown = broker.shutdown_signal();
+        tokio::select! {
+            result = tokio::time::timeout(broker.limits().handshake_timeout, handshake.run()) => result,
+            _ = shutdown.wait_for(Option::is_some) => return,
+        }
+    };
+    let established = match established {
+        Ok(Ok(established)) => established,
+        Ok(Err(Refusal::Silent)) => return tracing::debug!("closed before a byte was sent"),
+        Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
+        Err(_) => return tracing::warn!("the handshake took too long"),
+    };
+    let Some(vhost) = broker.vhost(&established.vhost).cloned() else { return };
+    let span = tracing::Span::current();
+    span.record("user", established.user.as_str());
+    span.record("vhost", established.vhost.as_str());
+    let name = established.name.clone().unwrap_or_default();
+    tracing::info!(name, "connection opened");
+    let heartbeat = established.heartbeat;
+    let id = broker.connections.add(peer.to_string());
+    let (read, write) = socket.into_split();
+    let outbox = Outbox::new();
+    let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
+    let connection = Connection::new(Arc::clone(&broker), vhost, id, established, Arc::clone(&outbox));
+    let end = connection.serve(read, input).await;
+    // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
+    if tokio::time::timeout(Duration::from_secs(5), writer).await.is_err() {
+        outbox.abandon();
+    }
+    broker.connections.remove(id);
+    match end {
+        End::ByClient => tracing::info!(name, "connection closed"),
+        End::Dropped(reason) => tracing::warn!(name, reason, "connection ended without connection.close"),
+        End::Closed(reason) => tracing::warn!(name, reason, "connection closed by the broker"),
+        End::MissedHeartbeats(interval) => {
+            tracing::warn!(name, "missed heartbeats from client, timeout: {}s", interval.as_secs());
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
+
+mod channel;
+mod close;
+mod confirms;
+mod connection;
+mod consumer_port;
+mod events;
+mod handshake;
+mod listener;
+mod outbox;
+mod publisher;
+mod queue_cell;
+mod registry;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ahash::AHashMap;
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::{
+    events::Events,
+    registry::{Connections, Queues, Vhost},
+};
+use crate::auth::Users;
+use crate::broker::{
+    definition::{Definition, Name},
+    error::BrokerError,
+};
+use crate::storage::{Op, Store, StoreError, StoreOptions};
+
+/// What is negotiated with clients, and other bounds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Channels of a connection; 0 is no limit.
+    pub channel_max: u16,
+    /// Octets of a frame; 0 is no limit.
+    pub frame_max: u32,
+    /// Seconds, offered; the client's answer counts.
+    pub heartbeat_s: u16,
+    /// Octets of a message's body.
+    pub max_message_bytes: u64,
+    /// From accept to connection.open.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            channel_max: 2047,
+            frame_max: 131_072,
+            heartbeat_s: 60,
+            max_message_bytes: 16 * 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a broker is started.
+pub struct Options {
+    pub store: StoreOptions,
+    /// `None` opens no AMQP listener.
+    pub amqp_listen: Option<SocketAddr>,
+    pub limits: Limits,
+    pub default_vhost: String,
+    pub users: Users,
+}
+
+impl Options {
+    /// The defaults: a data directory, guest/guest on every loopback address, a port chosen by the system.
+    pub fn local(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            store: StoreOptions::new(data_dir),
+            amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            limits: Limits::default(),
+            default_vhost: "/".to_owned(),
+            users: Users::new("guest", "guest", vec!["guest".to_owned()]),
+        }
+    }
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("a stored definition cannot be used: {0}")]
+    Definition(BrokerError),
+}
+
+/// What a start found, for the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub queues: usize,
+    pub messages: u64,
+    pub took: Duration,
+    /// The data directory was new.
+    pub fresh: bool,
+}
+
+/// Numbers an operator asks for first.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    pub connections: usize,
+    pub queues: usize,
+    pub messages_ready: u64,
+    pub messages_unacked: u64,
+}
+
+/// What every connection shares.
+pub(crate) struct Broker {
+    store: Store,
+    vhosts: AHashMap<String, Arc<Vhost>>,
+    queues: Arc<Queues>,
+    connections: Connections,
+    users: Users,
+    limits: Limits,
+    events: Arc<Events>,
+    /// Becomes the reason when the broker stops.
+    shutdown: watch::Sender<Option<String>>,
+}
+
+impl Broker {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn users(&self) -> &Users {
+        &self.users
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
+        self.vhosts.get(name)
+    }
+
+    pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
+        self.shutdown.subscribe()
+    }
+
+    pub(crate) fn cluster_name(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        format!("leveret@{}", if host.trim().is_empty() { "localhost" } else { host.trim() })
+    }
+
+    /// Holds a publisher while the store lags behind.
+    pub(crate) async fn wait_for_store(&self) {
+        self.events.wait_for_store(&self.store).await;
+    }
+}
+
+/// A running broker.
+pub struct Server {
+    broker: Arc<Broker>,
+    amqp_address: Option<SocketAddr>,
+    found: Found,
+    listener: Option<JoinHandle<()>>,
+    store_failed: watch::Receiver<Option<String>>,
+}
+
+impl Server {
+    /// Opens the store, recovers what it held and starts to listen.
+    ///
+    /// # Errors
+    /// [`StartError`], saying which file, directory or address is the matter.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let began = Instant::now();
+        let (store, recovered) = Store::open(options.store)?;
+        let queues = Queues::new();
+        let (events, store_failed) = Events::new(Arc::clone(&queues));
+        let mut names: Vec<Name> = vec![options.default_vhost.as_str().into()];
+        names.extend(recovered.definitions.iter().filter_map(|definition| match definition {
+            Definition::Vhost(name) => Some(Name::clone(name)),
+            _ => None,
+        }));
+        let mut vhosts = AHashMap::new();
+        for name in names {
+            let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(&queues));
+            vhost.restore(&recovered).map_err(StartError::Definition)?;
+            vhosts.insert(name.to_string(), vhost);
+        }
+        store.start(Arc::clone(&events) as Arc<dyn crate::storage::StoreEvents>);
+        let definition = Definition::Vhost(options.default_vhost.as_str().into());
+        store.log(&mut vec![Op::Define { definition, done: None }]);
+        let found = Found {
+            queues: recovered.queues.len(),
+            messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
+            took: began.elapsed(),
+            fresh: recovered.fresh,
+        };
+        let (shutdown, _) = watch::channel(None);
+        let (users, limits) = (options.users, options.limits);
+        let connections = Connections::default();
+        let broker = Arc::new(Broker { store, vhosts, queues, connections, users, limits, events, shutdown });
+        let (mut amqp_address, mut task) = (None, None);
+        if let Some(address) = options.amqp_listen {
+            let listening = listener::listen(address).map_err(|source| StartError::Listen { address, source });
+            let listening = match listening {
+                Ok(listening) => listening,
+                Err(error) => {
+                    broker.store.close();
+                    return Err(error);
+                }
+            };
+            amqp_address = listening.local_addr().ok();
+            task = Some(tokio::spawn(listener::accept_loop(Arc::clone(&broker), listening)));
+        }
+        Ok(Self { broker, amqp_address, found, listener: task, store_failed })
+    }
+
+    /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
+    pub fn amqp_address(&self) -> Option<SocketAddr> {
+        self.amqp_address
+    }
+
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    pub fn counts(&self) -> Counts {
+        let (messages_ready, messages_unacked) = self.broker.queues.message_counts();
+        Counts {
+            connections: self.broker.connections.len(),
+            queues: self.broker.queues.len(),
+            messages_ready,
+            messages_unacked,
+        }
+    }
+
+    /// Resolves, with the reason, when the store failed and the broker must stop.
+    pub async fn store_failed(&self) -> String {
+        let mut failed = self.store_failed.clone();
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_else(|| "the store's thread ended".to_owned())
+    }
+
+    /// Stops accepting, closes clients with 320, commits what waits and closes the store.
+    pub async fn stop(self, reason: &str) {
+        /// Clients that do not answer are cut off after this.
+        const PATIENCE: Duration = Duration::from_secs(5);
+        if let Some(listener) = self.listener {
+            listener.abort();
+        }
+        self.broker.shutdown.send_replace(Some(reason.to_owned()));
+        let gone = async {
+            while self.broker.connections.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+            tracing::warn!(connections = self.broker.connections.len(), "clients did not answer the close in time");
+        }
+        let store = self.broker.store.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "the store did not close");
+        }
+    }
+}

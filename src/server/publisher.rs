@@ -1,0 +1,295 @@
+//! Publishes and acks of one socket read, gathered so that each queue is locked once for all of them
+//! (house: "handle all that one socket read brought before waking anyone").
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use smallvec::SmallVec;
+
+use crate::broker::{
+    confirm::{ConfirmSink, ConfirmToken},
+    error::BrokerError,
+    exchange::Routable,
+    message::Message,
+    queue::{ConsumerId, Entry},
+    topology::Route,
+    unacked::UnackedDelivery,
+};
+use crate::protocol::properties::RawProperties;
+use crate::server::{
+    channel::Settled,
+    confirms::ChannelConfirms,
+    queue_cell::{QueueGuard, QueueHandle},
+    registry::{Durable, Vhost, durable_done},
+};
+use crate::storage::{Op, Store, Target};
+
+/// Routes remembered per connection. A client that uses more keys than this pays the trie again.
+const ROUTES_MAX: usize = 1024;
+
+/// The queues of a remembered route.
+pub(super) type SharedRoute = Arc<[QueueHandle]>;
+
+/// Routes by exchange and key, valid for one generation of the topology.
+#[derive(Default)]
+pub(super) struct Routes {
+    generation: u64,
+    by_key: AHashMap<Box<[u8]>, SharedRoute>,
+    /// Key of the route used last: most publishers repeat themselves.
+    last_key: Vec<u8>,
+    last: Option<SharedRoute>,
+    scratch: Vec<u8>,
+}
+
+impl Routes {
+    /// Where a message goes.
+    ///
+    /// # Errors
+    /// As [`crate::broker::topology::Topology::route`].
+    pub(super) fn route(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &[u8],
+        routing_key: &[u8],
+        properties: RawProperties<'_>,
+    ) -> Result<SharedRoute, BrokerError> {
+        let generation = vhost.generation();
+        if generation != self.generation {
+            self.by_key.clear();
+            self.last = None;
+            self.generation = generation;
+        }
+        self.scratch.clear();
+        self.scratch.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
+        self.scratch.extend_from_slice(exchange);
+        self.scratch.extend_from_slice(routing_key);
+        if let Some(last) = &self.last
+            && self.last_key == self.scratch
+        {
+            return Ok(Arc::clone(last));
+        }
+        if let Some(known) = self.by_key.get(&self.scratch[..]) {
+            let known = Arc::clone(known);
+            self.remember_last(&known);
+            return Ok(known);
+        }
+        let mut found = Route::new();
+        let message = Routable { routing_key, properties };
+        let cacheable = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
+        let route: SharedRoute = Arc::from(found.as_slice());
+        if cacheable {
+            if self.by_key.len() >= ROUTES_MAX {
+                self.by_key.clear();
+            }
+            self.by_key.insert(self.scratch.as_slice().into(), Arc::clone(&route));
+            self.remember_last(&route);
+        }
+        Ok(route)
+    }
+
+    fn remember_last(&mut self, route: &SharedRoute) {
+        self.last_key.clone_from(&self.scratch);
+        self.last = Some(Arc::clone(route));
+    }
+}
+
+/// A message on its way into queues.
+pub(super) struct Publish {
+    pub(super) message: Message,
+    pub(super) confirm: Option<(Arc<ChannelConfirms>, u64)>,
+}
+
+/// Publishes waiting for [`Batch::flush`], grouped by queue, and acks.
+pub(super) struct Batch {
+    store: Store,
+    /// Messages for a single queue each. Their order matters only within a queue.
+    single: Vec<(QueueHandle, Vec<Publish>)>,
+    /// A run of messages with one route to several queues.
+    fan_out: Option<(SharedRoute, Vec<Publish>)>,
+    acks: Vec<(QueueHandle, Vec<(Option<ConsumerId>, Entry)>)>,
+    /// Confirms due without the store.
+    due: Vec<(Arc<ChannelConfirms>, Vec<u64>)>,
+    ops: Vec<Op>,
+    spare: Vec<Vec<Publish>>,
+}
+
+impl Batch {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            single: Vec::new(),
+            fan_out: None,
+            acks: Vec::new(),
+            due: Vec::new(),
+            ops: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Adds a message that goes to one or more queues.
+    pub(super) fn publish(&mut self, route: SharedRoute, publish: Publish) {
+        if let [queue] = &*route {
+            if self.fan_out.is_some() {
+                self.flush_publishes();
+            }
+            if let Some((_, messages)) = self.single.iter_mut().rev().take(8).find(|(known, _)| known == queue) {
+                messages.push(publish);
+                return;
+            }
+            // Beyond the eight latest queues a second group for a queue is no harm: groups are flushed in order.
+            let mut messages = self.spare.pop().unwrap_or_default();
+            messages.push(publish);
+            self.single.push((queue.clone(), messages));
+            return;
+        }
+        let same = self.fan_out.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, &route));
+        if !same {
+            self.flush_publishes();
+        }
+        self.fan_out.get_or_insert_with(|| (route, Vec::new())).1.push(publish);
+    }
+
+    /// A publish that no queue takes is confirmed without any.
+    pub(super) fn confirm_now(&mut self, confirms: &Arc<ChannelConfirms>, tag: u64) {
+        match self.due.last_mut() {
+            Some((channel, tags)) if Arc::ptr_eq(channel, confirms) => tags.push(tag),
+            _ => self.due.push((Arc::clone(confirms), vec![tag])),
+        }
+    }
+
+    /// A delivery that was acked or rejected for good.
+    pub(super) fn ack(&mut self, queue: QueueHandle, consumer: Option<ConsumerId>, entry: Entry) {
+        match self.acks.iter_mut().rev().take(8).find(|(known, _)| *known == queue) {
+            Some((_, settled)) => settled.push((consumer, entry)),
+            None => self.acks.push((queue, vec![(consumer, entry)])),
+        }
+    }
+
+    /// Carries everything out: publishes before acks, so that a message which replaces an acked one is in the store's
+    /// log before the ack.
+    pub(super) fn flush(&mut self) {
+        self.flush_publishes();
+        for (queue, mut settled) in self.acks.drain(..) {
+            let mut queue = queue.lock();
+            queue.ack(&mut settled);
+            queue.dispatch();
+        }
+        for (channel, tags) in self.due.drain(..) {
+            channel.resolve(&tags, true);
+        }
+    }
+
+    fn flush_publishes(&mut self) {
+        let mut single = std::mem::take(&mut self.single);
+        for (queue, mut messages) in single.drain(..) {
+            let mut guard: SmallVec<[QueueGuard<'_>; 4]> = SmallVec::new();
+            guard.push(queue.lock());
+            self.enqueue(&mut guard, &mut messages);
+            drop(guard);
+            if self.spare.len() < 64 && messages.capacity() <= 4096 {
+                self.spare.push(messages);
+            }
+        }
+        self.single = single;
+        if let Some((route, mut messages)) = self.fan_out.take() {
+            // Ascending by id, as `Topology::route` gives them: the order of locking.
+            let mut guards: SmallVec<[QueueGuard<'_>; 4]> = route.iter().map(|queue| queue.lock()).collect();
+            self.enqueue(&mut guards, &mut messages);
+        }
+    }
+
+    /// Carries out a transaction: all its queues are locked, all its operations are one in the store's log. Gives what
+    /// to wait for when something of it must be durable.
+    pub(super) fn commit(
+        &mut self,
+        publishes: Vec<(SharedRoute, Message)>,
+        settled: Vec<Settled>,
+    ) -> Option<Durable> {
+        self.flush();
+        let routed = publishes.iter().flat_map(|(route, _)| route.iter());
+        let mut handles: Vec<QueueHandle> =
+            routed.chain(settled.iter().map(|settled| &settled.delivery.queue)).cloned().collect();
+        handles.sort_unstable();
+        handles.dedup();
+        let mut guards: Vec<QueueGuard<'_>> = handles.iter().map(|queue| queue.lock()).collect();
+        let mut ops = Vec::new();
+        for (route, message) in publishes {
+            let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
+            for queue in &*route {
+                let Some(guard) = find(&mut guards, &handles, queue) else { continue };
+                let stores = guard.state.stores(&message);
+                if let Some(seq) = guard.state.enqueue(message.clone())
+                    && stores
+                {
+                    targets.push(Target { queue: queue.id(), lane: 0, seq });
+                }
+            }
+            if !targets.is_empty() {
+                ops.push(Op::Publish { message, targets, confirm: None });
+            }
+        }
+        for Settled { delivery: UnackedDelivery { queue, consumer, entry }, requeue, .. } in settled {
+            let Some(guard) = find(&mut guards, &handles, &queue) else { continue };
+            if requeue {
+                guard.state.requeue(consumer, entry);
+            } else if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
+                ops.push(Op::Ack { queue: queue.id(), lane: 0, seqs: SmallVec::from_slice(&[entry.seq]) });
+            }
+        }
+        let durable = (!ops.is_empty()).then(|| {
+            let (done, durable) = durable_done();
+            self.store.log(&mut vec![Op::Tx { ops, done: Some(done) }]);
+            durable
+        });
+        guards.iter_mut().for_each(QueueGuard::dispatch);
+        durable
+    }
+
+    /// Puts messages into locked queues, logs what must be stored, then lets deliveries go: a consumer's ack can never
+    /// stand in the log before its message.
+    fn enqueue(&mut self, queues: &mut SmallVec<[QueueGuard<'_>; 4]>, messages: &mut Vec<Publish>) {
+        for Publish { message, confirm } in messages.drain(..) {
+            let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
+            let last = queues.len().saturating_sub(1);
+            let mut stored = None;
+            let mut message = Some(message);
+            for (at, queue) in queues.iter_mut().enumerate() {
+                let stores = message.as_ref().is_some_and(|message| queue.state.stores(message));
+                if stores && stored.is_none() {
+                    stored.clone_from(&message);
+                }
+                let mine = if at == last { message.take() } else { message.clone() };
+                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else { continue };
+                if stores {
+                    targets.push(Target { queue: queue.state.id(), lane: 0, seq });
+                }
+            }
+            match (stored, confirm) {
+                (Some(message), confirm) if !targets.is_empty() => {
+                    let confirm = confirm.map(|(channel, tag)| {
+                        let sink: Arc<dyn ConfirmSink> = channel;
+                        ConfirmToken { sink, tag }
+                    });
+                    self.ops.push(Op::Publish { message, targets, confirm });
+                }
+                (_, Some((channel, tag))) => self.confirm_now(&channel, tag),
+                (_, None) => {}
+            }
+        }
+        if !self.ops.is_empty() {
+            self.store.log(&mut self.ops);
+        }
+        for queue in queues {
+            queue.dispatch();
+        }
+    }
+}
+
+/// The guard of a queue that is among the locked ones.
+fn find<'guards, 'queue>(
+    guards: &'guards mut [QueueGuard<'queue>],
+    handles: &[QueueHandle],
+    queue: &QueueHandle,
+) -> Option<&'guards mut QueueGuard<'queue>> {
+    handles.binary_search(queue).ok().and_then(|at| guards.get_mut(at))
+}

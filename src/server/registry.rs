@@ -1,0 +1,326 @@
+//! What exists: vhosts with their topology, queues by number, connections. Definitions are logged to the store while
+//! the topology's lock is held, so that the log has them in the order in which they became true.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use ahash::AHashMap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use crate::broker::{
+    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
+    error::{BrokerError, Resource},
+    ids::QueueId,
+    queue::Recovered as RecoveredRow,
+    topology::{Removals, Topology},
+};
+use crate::server::queue_cell::{ConnectionId, QueueCell, QueueHandle};
+use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
+
+/// Resolves when what was logged is durable.
+pub(super) type Durable = oneshot::Receiver<Result<(), StoreFailure>>;
+
+/// One vhost in the running broker.
+pub(super) struct Vhost {
+    pub(super) name: Name,
+    topology: RwLock<Topology<QueueHandle>>,
+    /// Counts changes, so that remembered routes know when they are stale.
+    generation: AtomicU64,
+    store: Store,
+    queues: Arc<Queues>,
+}
+
+/// All queues by number, for the store's answers.
+pub(super) struct Queues {
+    by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+}
+
+impl Queues {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { by_id: RwLock::default() })
+    }
+
+    pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
+        self.by_id.read().get(&id).cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.read().len()
+    }
+
+    /// Messages ready and unacked in all queues.
+    pub(super) fn message_counts(&self) -> (u64, u64) {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        queues.iter().fold((0, 0), |(ready, unacked), queue| {
+            let queue = queue.lock();
+            (ready + queue.state.ready_count(), unacked + queue.state.unacked_count())
+        })
+    }
+}
+
+/// Conditions of queue.delete.
+#[derive(Clone, Copy, Default)]
+pub(super) struct DeleteIf {
+    pub(super) unused: bool,
+    pub(super) empty: bool,
+    /// An auto-delete queue: only if no consumer came back meanwhile.
+    pub(super) without_consumers: bool,
+}
+
+/// A call for the committer to make, and what to await for it.
+pub(super) fn durable_done() -> (Done, Durable) {
+    let (done, durable) = oneshot::channel();
+    // The receiver is gone when the connection ended meanwhile: nobody waits then.
+    (Box::new(move |result| drop(done.send(result))), durable)
+}
+
+impl Vhost {
+    pub(super) fn new(name: Name, store: Store, queues: Arc<Queues>) -> Arc<Self> {
+        let topology = RwLock::new(Topology::new(Name::clone(&name)));
+        Arc::new(Self { name, topology, generation: AtomicU64::new(0), store, queues })
+    }
+
+    /// Puts back what the store kept.
+    pub(super) fn restore(&self, recovered: &Recovered) -> Result<(), BrokerError> {
+        let mut topology = self.topology.write();
+        let rows: AHashMap<QueueId, _> = recovered.queues.iter().map(|row| (row.id, row)).collect();
+        let mine = recovered.definitions.iter();
+        for definition in mine.clone() {
+            match definition {
+                Definition::Exchange(exchange) if exchange.vhost == self.name => {
+                    topology.restore_exchange(exchange.clone())?;
+                }
+                Definition::Queue(queue) if queue.vhost == self.name => {
+                    let row = rows.get(&queue.id).map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
+                        low: row.low,
+                        next_seq: row.next_seq,
+                        messages: row.messages,
+                        bytes: row.bytes,
+                        delivered_through: row.delivered_through,
+                    });
+                    let cell = QueueCell::recovered(queue.clone(), self.store.clone(), &row);
+                    self.queues.by_id.write().insert(queue.id, cell.clone());
+                    topology.add_queue(&queue.name, cell);
+                }
+                _ => {}
+            }
+        }
+        for definition in mine {
+            if let Definition::Binding(binding) = definition
+                && binding.vhost == self.name
+                && let Err(error) = topology.bind(binding.clone())
+            {
+                tracing::warn!(source = %binding.source, key = %binding.routing_key, %error, "a stored binding was dropped");
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes with every change of exchanges, queues and bindings.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Reads the topology under its lock.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Topology<QueueHandle>) -> T) -> T {
+        read(&self.topology.read())
+    }
+
+    fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Finds a queue that this connection may use.
+    ///
+    /// # Errors
+    /// 404, or 405 for another connection's exclusive queue.
+    pub(super) fn queue(&self, name: &str, connection: ConnectionId) -> Result<QueueHandle, BrokerError> {
+        let queue = self.read(|topology| topology.queue(name.as_bytes()).cloned());
+        let queue = queue.ok_or_else(|| BrokerError::NotFound(Resource::queue(name, &self.name)))?;
+        if queue.owner.is_some_and(|owner| owner != connection) {
+            return Err(BrokerError::Locked(Resource::queue(name, &self.name)));
+        }
+        Ok(queue)
+    }
+
+    /// Declares an exchange; durable ones are waited for.
+    pub(super) fn declare_exchange(&self, definition: ExchangeDefinition) -> Result<Option<Durable>, BrokerError> {
+        let mut topology = self.topology.write();
+        let stored = definition.clone();
+        if !topology.declare_exchange(definition)? {
+            return Ok(None);
+        }
+        self.changed();
+        Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
+    }
+
+    pub(super) fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Option<Durable>, BrokerError> {
+        let mut topology = self.topology.write();
+        let removals = topology.delete_exchange(name, if_unused)?;
+        self.changed();
+        Ok(self.undefine(removals, None))
+    }
+
+    /// Adds a queue unless one of that name exists; then that one is given back.
+    pub(super) fn add_queue(
+        &self,
+        definition: QueueDefinition,
+        owner: Option<ConnectionId>,
+    ) -> Result<(QueueHandle, Option<Durable>), QueueHandle> {
+        let mut topology = self.topology.write();
+        if let Some(existing) = topology.queue(definition.name.as_bytes()) {
+            return Err(existing.clone());
+        }
+        let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
+        let name = Name::clone(&definition.name);
+        let cell = QueueCell::new(definition, owner, self.store.clone());
+        self.queues.by_id.write().insert(cell.id(), cell.clone());
+        topology.add_queue(&name, cell.clone());
+        self.changed();
+        Ok((cell, stored.map(|definition| self.define(definition))))
+    }
+
+    /// Deletes a queue with its messages and bindings; gives the ready messages dropped. `None` when it is gone
+    /// already or, for an auto-delete queue, used again.
+    ///
+    /// # Errors
+    /// 406 when a condition does not hold.
+    pub(super) fn delete_queue(
+        &self,
+        queue: &QueueHandle,
+        only: DeleteIf,
+    ) -> Result<Option<(u64, Option<Durable>)>, BrokerError> {
+        let mut topology = self.topology.write();
+        if topology.queue(queue.name().as_bytes()) != Some(queue) {
+            return Ok(None);
+        }
+        let messages = {
+            let mut guard = queue.lock();
+            let resource = || Resource::queue(queue.name(), &self.name);
+            if only.empty && guard.state.ready_count() > 0 {
+                return Err(BrokerError::NotEmpty(resource()));
+            }
+            if only.unused && guard.state.consumer_count() > 0 {
+                return Err(BrokerError::InUse(resource()));
+            }
+            if only.without_consumers && guard.state.consumer_count() > 0 {
+                return Ok(None);
+            }
+            guard.state.delete()
+        };
+        self.queues.by_id.write().remove(&queue.id());
+        let removals = topology.remove_queue(queue.name()).map(|(_, removals)| removals).unwrap_or_default();
+        self.changed();
+        let key = queue.definition.durable.then(|| DefinitionKey::Queue {
+            vhost: Name::clone(&self.name),
+            name: Name::clone(queue.name()),
+            id: queue.id(),
+        });
+        let durable = self.undefine(removals, key);
+        drop(topology);
+        queue.loaded.notify_waiters();
+        Ok(Some((messages, durable)))
+    }
+
+    pub(super) fn bind(
+        &self,
+        binding: BindingDefinition,
+        connection: ConnectionId,
+    ) -> Result<Option<Durable>, BrokerError> {
+        let mut topology = self.topology.write();
+        if topology.exchange(&binding.source).is_some() {
+            check_owner(&topology, &binding, connection)?;
+        }
+        let stored = binding.clone();
+        if !topology.bind(binding)? {
+            return Ok(None);
+        }
+        self.changed();
+        Ok(is_durable(&topology, &stored).then(|| self.define(Definition::Binding(stored))))
+    }
+
+    pub(super) fn unbind(
+        &self,
+        binding: &BindingDefinition,
+        connection: ConnectionId,
+    ) -> Result<Option<Durable>, BrokerError> {
+        let mut topology = self.topology.write();
+        check_owner(&topology, binding, connection)?;
+        let removals = topology.unbind(binding)?;
+        self.changed();
+        Ok(self.undefine(removals, None))
+    }
+
+    fn define(&self, definition: Definition) -> Durable {
+        let (done, durable) = durable_done();
+        self.store.log(&mut vec![Op::Define { definition, done: Some(done) }]);
+        durable
+    }
+
+    /// Removes definitions from the store, those that are not there included: it ignores them.
+    fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
+        let exchanges =
+            exchanges.map(|exchange| DefinitionKey::Exchange { vhost: exchange.vhost, name: exchange.name });
+        let bindings = removals.bindings.into_iter().map(DefinitionKey::Binding);
+        let mut ops: Vec<Op> =
+            bindings.chain(exchanges).chain(queue).map(|key| Op::Undefine { key, done: None }).collect();
+        let (last, durable) = durable_done();
+        let Some(Op::Undefine { done, .. }) = ops.last_mut() else { return None };
+        *done = Some(last);
+        self.store.log(&mut ops);
+        Some(durable)
+    }
+}
+
+/// A binding lives on only when both its ends do.
+fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefinition) -> bool {
+    let lasting = |name: &str| topology.exchange(name).is_some_and(|exchange| exchange.definition().durable);
+    let destination = match &binding.destination {
+        Destination::Queue(name) => {
+            topology.queue(name.as_bytes()).is_some_and(|queue| queue.definition.durable)
+        }
+        Destination::Exchange(name) => lasting(name),
+    };
+    destination && lasting(&binding.source)
+}
+
+fn check_owner(
+    topology: &Topology<QueueHandle>,
+    binding: &BindingDefinition,
+    connection: ConnectionId,
+) -> Result<(), BrokerError> {
+    if let Destination::Queue(name) = &binding.destination
+        && let Some(queue) = topology.queue(name.as_bytes())
+        && queue.owner.is_some_and(|owner| owner != connection)
+    {
+        return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
+    }
+    Ok(())
+}
+
+/// Connections that are open, so that a shutdown can reach them.
+#[derive(Default)]
+pub(super) struct Connections {
+    open: Mutex<AHashMap<ConnectionId, String>>,
+    next: AtomicU64,
+}
+
+impl Connections {
+    pub(super) fn add(&self, name: String) -> ConnectionId {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.lock().insert(id, name);
+        id
+    }
+
+    pub(super) fn remove(&self, id: ConnectionId) {
+        self.open.lock().remove(&id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+}
