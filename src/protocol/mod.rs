@@ -4,3 +4,4 @@ pub mod field;
 pub mod method;
 pub mod properties;
 pub mod reply_code;
+mod wire;
