@@ -105,7 +105,10 @@ pub(super) fn put_short_string(out: &mut BytesMut, bytes: &[u8]) {
 /// be longer, since every name was once a short string itself.
 pub(super) fn put_short_text(out: &mut BytesMut, text: &str) {
     let longest = text.len().min(SHORT_STRING_MAX);
-    let kept = (0..=longest).rev().find_map(|len| text.get(..len)).unwrap_or_default();
+    let kept = (0..=longest)
+        .rev()
+        .find_map(|len| text.get(..len))
+        .unwrap_or_default();
     put_short_string(out, kept.as_bytes());
 }
 

@@ -1,0 +1,154 @@
+//! Definitions as values of the `meta` family: `[version u8][kind u8][crc32c u32]`, names behind u16 lengths, flags,
+//! then the argument table in the wire's own form.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::broker::{
+    definition::{
+        BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition,
+    },
+    ids::QueueId,
+};
+use crate::protocol::field::FieldTable;
+use crate::storage::codec::{Cursor, is_sealed, put_text, seal};
+
+const VERSION: u8 = 1;
+const CHECKSUM_AT: usize = 2;
+const VHOST: u8 = 1;
+const EXCHANGE: u8 = 2;
+const QUEUE: u8 = 3;
+const BINDING: u8 = 4;
+const DURABLE: u8 = 1;
+const AUTO_DELETE: u8 = 2;
+const INTERNAL: u8 = 4;
+const TO_EXCHANGE: u8 = 1;
+
+pub(super) fn encode_definition(definition: &Definition) -> Vec<u8> {
+    let kind = match definition {
+        Definition::Vhost(_) => VHOST,
+        Definition::Exchange(_) => EXCHANGE,
+        Definition::Queue(_) => QUEUE,
+        Definition::Binding(_) => BINDING,
+    };
+    let mut out = vec![VERSION, kind, 0, 0, 0, 0];
+    match definition {
+        Definition::Vhost(name) => put_text(&mut out, name),
+        Definition::Exchange(exchange) => {
+            out.push(
+                flag(exchange.durable, DURABLE)
+                    | flag(exchange.auto_delete, AUTO_DELETE)
+                    | flag(exchange.internal, INTERNAL),
+            );
+            put_text(&mut out, &exchange.vhost);
+            put_text(&mut out, &exchange.name);
+            put_text(&mut out, &exchange.kind);
+            put_table(&mut out, &exchange.arguments);
+        }
+        Definition::Queue(queue) => {
+            out.push(flag(queue.durable, DURABLE) | flag(queue.auto_delete, AUTO_DELETE));
+            out.extend_from_slice(&queue.id.0.to_le_bytes());
+            put_text(&mut out, &queue.vhost);
+            put_text(&mut out, &queue.name);
+            put_table(&mut out, &queue.arguments);
+        }
+        Definition::Binding(binding) => {
+            let (flags, destination) = match &binding.destination {
+                Destination::Queue(name) => (0, name),
+                Destination::Exchange(name) => (TO_EXCHANGE, name),
+            };
+            out.push(flags);
+            put_text(&mut out, &binding.vhost);
+            put_text(&mut out, &binding.source);
+            put_text(&mut out, destination);
+            put_text(&mut out, &binding.routing_key);
+            put_table(&mut out, &binding.arguments);
+        }
+    }
+    seal(&mut out, CHECKSUM_AT);
+    out
+}
+
+/// `None` for anything [`encode_definition`] did not write.
+pub(super) fn decode_definition(value: &[u8]) -> Option<Definition> {
+    if !is_sealed(value, CHECKSUM_AT) {
+        return None;
+    }
+    let mut cursor = Cursor::new(value);
+    if cursor.u8()? != VERSION {
+        return None;
+    }
+    let kind = cursor.u8()?;
+    cursor.u32()?;
+    let definition = match kind {
+        VHOST => Definition::Vhost(name(&mut cursor)?),
+        EXCHANGE => Definition::Exchange(exchange(&mut cursor)?),
+        QUEUE => Definition::Queue(queue(&mut cursor)?),
+        BINDING => Definition::Binding(binding(&mut cursor)?),
+        _ => return None,
+    };
+    cursor.is_empty().then_some(definition)
+}
+
+fn exchange(cursor: &mut Cursor<'_>) -> Option<ExchangeDefinition> {
+    let flags = cursor.u8()?;
+    Some(ExchangeDefinition {
+        vhost: name(cursor)?,
+        name: name(cursor)?,
+        kind: name(cursor)?,
+        durable: flags & DURABLE != 0,
+        auto_delete: flags & AUTO_DELETE != 0,
+        internal: flags & INTERNAL != 0,
+        arguments: table(cursor)?,
+    })
+}
+
+fn queue(cursor: &mut Cursor<'_>) -> Option<QueueDefinition> {
+    let flags = cursor.u8()?;
+    let id = QueueId(cursor.u64()?);
+    Some(QueueDefinition {
+        vhost: name(cursor)?,
+        name: name(cursor)?,
+        id,
+        durable: flags & DURABLE != 0,
+        auto_delete: flags & AUTO_DELETE != 0,
+        arguments: table(cursor)?,
+    })
+}
+
+fn binding(cursor: &mut Cursor<'_>) -> Option<BindingDefinition> {
+    let to_exchange = cursor.u8()? & TO_EXCHANGE != 0;
+    let (vhost, source, destination) = (name(cursor)?, name(cursor)?, name(cursor)?);
+    Some(BindingDefinition {
+        vhost,
+        source,
+        destination: if to_exchange {
+            Destination::Exchange(destination)
+        } else {
+            Destination::Queue(destination)
+        },
+        routing_key: name(cursor)?,
+        arguments: table(cursor)?,
+    })
+}
+
+fn flag(on: bool, bit: u8) -> u8 {
+    if on { bit } else { 0 }
+}
+
+fn name(cursor: &mut Cursor<'_>) -> Option<Name> {
+    cursor.text().map(Arc::from)
+}
+
+fn put_table(out: &mut Vec<u8>, table: &FieldTable) {
+    let mut bytes = BytesMut::new();
+    table.encode(&mut bytes);
+    out.extend_from_slice(&bytes);
+}
+
+fn table(cursor: &mut Cursor<'_>) -> Option<FieldTable> {
+    let (table, used) = FieldTable::parse(cursor.rest()).ok()?;
+    cursor.take(used)?;
+    Some(table)
+}
