@@ -1,1 +1,127 @@
-fn main() {}
+//! The server as a checklist: options, tracing, config, start, announce, wait, drain.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use leveret::{
+    config::{Config, Flags},
+    server::{Server, StartError},
+    storage::StoreError,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Exit codes of sysexits.h: supervisors and scripts tell failures apart by them.
+mod exit {
+    pub(super) const DATA: u8 = 65;
+    pub(super) const UNAVAILABLE: u8 = 69;
+    pub(super) const IO: u8 = 74;
+    pub(super) const NO_PERMISSION: u8 = 77;
+    pub(super) const CONFIG: u8 = 78;
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let config = match Config::load(&flags) {
+        Ok(config) => config,
+        Err(error) => return fail(&format!("{error}"), exit::CONFIG),
+    };
+    start_tracing(&config);
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => fail(&format!("cannot start threads: {error}"), 1),
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => return fail(&format!("cannot listen for signals: {error}"), 1),
+        };
+    let data_dir = config.data_dir.display().to_string();
+    let server = match Server::start(config.server).await {
+        Ok(server) => server,
+        Err(error) => return fail(&hint(&error), exit_code(&error)),
+    };
+    announce(&server, &data_dir, config.file.as_deref());
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        reason = server.store_failed() => Some(reason),
+    };
+    if let Some(reason) = failed {
+        return fail(&format!("the store failed: {reason}; restart once the disk is healthy"), exit::IO);
+    }
+    tracing::info!("stopping; a second signal exits at once");
+    let drained = server.stop("broker forced connection closure with reason 'shutdown'");
+    tokio::select! {
+        () = drained => tracing::info!("stopped"),
+        _ = terminate.recv() => tracing::warn!("stopped at once by a second signal"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn start_tracing(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if config.log_json {
+        lines.json().init();
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    }
+}
+
+/// One screen: what runs, where, and what was found.
+fn announce(server: &Server, data_dir: &str, file: Option<&std::path::Path>) {
+    let found = server.found();
+    tracing::info!("Leveret {}", env!("CARGO_PKG_VERSION"));
+    match file {
+        Some(file) => tracing::info!("configuration: {}", file.display()),
+        None => tracing::info!("configuration: built-in defaults"),
+    }
+    tracing::info!("data directory: {data_dir}{}", if found.fresh { " (new)" } else { "" });
+    tracing::info!("recovered {} queues with {} messages in {:.0?}", found.queues, found.messages, found.took);
+    match server.amqp_address() {
+        Some(address) => tracing::info!("AMQP 0-9-1 listens on {address}"),
+        None => tracing::info!("AMQP 0-9-1 is switched off"),
+    }
+    tracing::info!("Server startup complete");
+}
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    // Nothing is left to try when even stderr is gone.
+    drop(writeln!(std::io::stderr(), "leveret: {message}"));
+    ExitCode::from(code)
+}
+
+/// The error, and what to do next.
+fn hint(error: &StartError) -> String {
+    let advice = match error {
+        StartError::Store(StoreError::Locked { .. }) => {
+            "; stop the other broker or choose another directory with --data-dir"
+        }
+        StartError::Store(StoreError::NotWritable { .. }) => {
+            "; make it writable for this user or choose another directory with --data-dir"
+        }
+        StartError::Store(StoreError::UnknownFormat { .. }) => "; start the version of Leveret that wrote it, or a newer one",
+        StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
+        StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
+        StartError::Store(StoreError::Corrupt { .. } | StoreError::Io { .. }) | StartError::Definition(_) => "",
+    };
+    format!("{error}{advice}")
+}
+
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Store(StoreError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
+        StartError::Store(StoreError::NotWritable { .. }) => exit::NO_PERMISSION,
+        StartError::Store(StoreError::UnknownFormat { .. } | StoreError::Corrupt { .. })
+        | StartError::Definition(_) => exit::DATA,
+        StartError::Store(StoreError::Full { .. } | StoreError::Io { .. }) => exit::IO,
+    }
+}

@@ -113,7 +113,7 @@ impl Assembler {
         if frame.kind != frame::HEADER {
             return Err(AssemblyError::ExpectedHeader);
         }
-        let header = ContentHeader::decode(frame.payload).ok_or(AssemblyError::ExpectedHeader)?;
+        let header = ContentHeader::decode(frame.payload).map_err(|_short| AssemblyError::ExpectedHeader)?;
         if header.class != BASIC {
             return Err(AssemblyError::WrongClass(header.class));
         }
@@ -205,7 +205,7 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
     if header_frame.kind != frame::HEADER || header_frame.channel != method.channel {
         return None;
     }
-    let header = ContentHeader::decode(header_frame.payload)?;
+    let header = ContentHeader::decode(header_frame.payload).ok()?;
     if header.class != BASIC || header.weight != 0 {
         return None;
     }

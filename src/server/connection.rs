@@ -346,7 +346,7 @@ impl Connection {
     }
 
     /// After our connection.close: input is read over until close-ok, a close, or the end of patience.
-    async fn await_close_ok(&self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
+    async fn await_close_ok(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
         let patience = if self.heartbeat.is_zero() { CLOSE_WAIT_MAX } else { self.heartbeat.min(CLOSE_WAIT_MAX) };
         let wait = async {
             loop {

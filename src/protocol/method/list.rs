@@ -155,6 +155,17 @@ macro_rules! methods {
 }
 
 impl Method {
+    /// Whether a content header and bodies follow it.
+    pub fn has_content(&self) -> bool {
+        matches!(
+            self,
+            Self::BasicPublish { .. }
+                | Self::BasicReturn { .. }
+                | Self::BasicDeliver { .. }
+                | Self::BasicGetOk { .. }
+        )
+    }
+
     /// Reads the payload of a method frame: class id, method id, fields, and nothing behind them.
     ///
     /// # Errors

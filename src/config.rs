@@ -1,0 +1,284 @@
+//! Configuration: built-in defaults, then a TOML file, then `LEVERET_*` variables, then flags; later ones win. The
+//! only reader of the environment. What the user wrote becomes checked values here, and a bad one names itself.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Parser;
+use serde::Deserialize;
+
+use crate::auth::Users;
+use crate::server::{Limits, Options};
+use crate::storage::StoreOptions;
+
+/// Where an installed broker keeps its data.
+const DATA_DIR: &str = "/var/lib/leveret";
+/// Read when it exists and no other file is named.
+const CONFIG_FILE: &str = "/etc/leveret/leveret.toml";
+
+/// The command line of `leveret`.
+#[derive(Parser, Debug, Default)]
+#[command(
+    name = "leveret",
+    version,
+    about = "An AMQP 0-9-1 message broker: a drop-in for RabbitMQ whose confirms mean fsynced",
+    after_help = "Settings come from built-in defaults, then the configuration file, then LEVERET_* environment \
+                  variables (LEVERET_AMQP__LISTEN=127.0.0.1:5673), then these flags; later ones win. \
+                  etc/leveret.toml explains every setting.\n\n\
+                  Exit codes: 0 stopped on request, 1 other failure, 65 damaged data, 69 address or data directory in \
+                  use, 74 disk failure, 77 no permission, 78 bad configuration."
+)]
+pub struct Flags {
+    /// Configuration file (TOML) [default: /etc/leveret/leveret.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory for everything that must survive a restart [default: /var/lib/leveret]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where AMQP clients connect; port 0 picks one, `none` opens no listener [default: [::]:5672]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub amqp_listen: Option<String>,
+    /// Where the HTTP API listens; port 0 picks one, `none` switches it off [default: [::]:15672]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http_listen: Option<String>,
+    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<String>,
+    /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// What the sources say, before it is checked.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    data_dir: PathBuf,
+    amqp: RawAmqp,
+    http: RawListen,
+    metrics: RawListen,
+    log: RawLog,
+    storage: RawStorage,
+    auth: RawAuth,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawAmqp {
+    listen: String,
+    channel_max: u16,
+    frame_max: u32,
+    heartbeat: u16,
+    handshake_timeout_ms: u64,
+    max_message_size: u64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    listen: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    level: String,
+    format: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawStorage {
+    commit_interval_us: u64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawAuth {
+    default_vhost: String,
+    default_user: String,
+    default_password: String,
+    loopback_users: Vec<String>,
+}
+
+/// Values that were checked, for the programs.
+pub struct Config {
+    pub server: Options,
+    pub data_dir: PathBuf,
+    pub http_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
+    /// A filter as `tracing_subscriber` reads it.
+    pub log_filter: String,
+    pub log_json: bool,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+}
+
+/// What is wrong with the configuration. The text names the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration: {0}")]
+    Source(#[from] config::ConfigError),
+    #[error("configuration file {} does not exist", .0.display())]
+    NoFile(PathBuf),
+    #[error("bad value for {key}: {problem}")]
+    Value { key: &'static str, problem: String },
+}
+
+fn bad(key: &'static str, problem: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Value { key, problem: problem.to_string() }
+}
+
+/// Every setting has its default here; `etc/leveret.toml` explains them.
+const DEFAULTS: &str = include_str!("../etc/leveret.toml");
+
+impl Config {
+    /// Reads all sources.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file or setting.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let installed = Path::new(CONFIG_FILE);
+        let file = match &flags.config {
+            Some(file) if !file.exists() => return Err(ConfigError::NoFile(file.clone())),
+            Some(file) => Some(file.clone()),
+            None => installed.exists().then(|| installed.to_path_buf()),
+        };
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
+            .set_default("data_dir", DATA_DIR)?;
+        if let Some(file) = &file {
+            builder = builder.add_source(config::File::from(file.as_path()).format(config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix("LEVERET")
+            .prefix_separator("_")
+            .separator("__")
+            .list_separator(",")
+            .with_list_parse_key("auth.loopback_users")
+            .try_parsing(true)
+            .ignore_empty(true);
+        builder = builder.add_source(environment);
+        let overrides = [
+            ("data_dir", flags.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned())),
+            ("amqp.listen", flags.amqp_listen.clone()),
+            ("http.listen", flags.http_listen.clone()),
+            ("metrics.listen", flags.metrics_listen.clone()),
+            ("log.level", flags.log_level.clone()),
+            ("log.format", flags.log_format.clone()),
+        ];
+        for (key, value) in overrides {
+            builder = builder.set_override_option(key, value)?;
+        }
+        let raw: Raw = builder.build()?.try_deserialize()?;
+        Self::check(raw, file)
+    }
+
+    fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+        const FRAME_MAX_LOWEST: u32 = 4096;
+        const MESSAGE_MAX: u64 = 536_870_912;
+        if raw.amqp.frame_max != 0 && raw.amqp.frame_max < FRAME_MAX_LOWEST {
+            return Err(bad("amqp.frame_max", format!("{} is below {FRAME_MAX_LOWEST}", raw.amqp.frame_max)));
+        }
+        if raw.amqp.max_message_size == 0 || raw.amqp.max_message_size > MESSAGE_MAX {
+            let given = raw.amqp.max_message_size;
+            return Err(bad("amqp.max_message_size", format!("{given} is not between 1 and {MESSAGE_MAX}")));
+        }
+        if raw.amqp.handshake_timeout_ms == 0 {
+            return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
+        }
+        for (key, text) in [("auth.default_vhost", &raw.auth.default_vhost), ("auth.default_user", &raw.auth.default_user)] {
+            if text.is_empty() || text.len() > 255 {
+                return Err(bad(key, "must have 1 to 255 bytes"));
+            }
+        }
+        let log_json = match &*raw.log.format {
+            "text" => false,
+            "json" => true,
+            other => return Err(bad("log.format", format!("'{other}' is neither text nor json"))),
+        };
+        if let Err(error) = raw.log.level.parse::<tracing_subscriber::EnvFilter>() {
+            return Err(bad("log.level", error));
+        }
+        let limits = Limits {
+            channel_max: raw.amqp.channel_max,
+            frame_max: raw.amqp.frame_max,
+            heartbeat_s: raw.amqp.heartbeat,
+            max_message_bytes: raw.amqp.max_message_size,
+            handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
+        };
+        let mut store = StoreOptions::new(&raw.data_dir);
+        store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
+        let server = Options {
+            store,
+            amqp_listen: listen("amqp.listen", &raw.amqp.listen)?,
+            limits,
+            default_vhost: raw.auth.default_vhost,
+            users: Users::new(&raw.auth.default_user, &raw.auth.default_password, raw.auth.loopback_users),
+        };
+        Ok(Self {
+            server,
+            data_dir: raw.data_dir,
+            http_listen: listen("http.listen", &raw.http.listen)?,
+            metrics_listen: listen("metrics.listen", &raw.metrics.listen)?,
+            log_filter: raw.log.level,
+            log_json,
+            file,
+        })
+    }
+}
+
+/// An address and port, or `none`.
+fn listen(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let address = text.parse().map_err(|_| {
+        bad(key, format!("'{text}' is neither ADDRESS:PORT (such as 127.0.0.1:5672 or [::]:5672) nor none"))
+    })?;
+    Ok(Some(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("leveret.toml");
+        std::fs::write(&file, toml).unwrap();
+        Config::load(&Flags { config: Some(file), ..Flags::default() })
+    }
+
+    #[test]
+    fn a_file_overrides_defaults_and_flags_override_the_file() {
+        let config = load("[amqp]\nlisten = \"127.0.0.1:1234\"\nheartbeat = 7").unwrap();
+        assert_eq!(config.server.amqp_listen, Some(SocketAddr::from(([127, 0, 0, 1], 1234))));
+        assert_eq!(config.server.limits.heartbeat_s, 7);
+        assert_eq!(config.server.limits.channel_max, 2047, "the default stays");
+        let flags = Flags { amqp_listen: Some("none".to_owned()), ..Flags::default() };
+        assert_eq!(Config::load(&flags).unwrap().server.amqp_listen, None);
+    }
+
+    #[test]
+    fn a_bad_key_or_value_names_itself() {
+        let cases = [
+            ("[amqp]\nlisten = \"nowhere\"", "amqp.listen"),
+            ("[amqp]\nframe_max = 100", "amqp.frame_max"),
+            ("[amqp]\nheartbeat = \"often\"", "amqp.heartbeat"),
+            ("[amqp]\nport = 5672", "port"),
+            ("[log]\nformat = \"xml\"", "log.format"),
+            ("[log]\nlevel = \"info,,=\"", "log.level"),
+            ("colour = true", "colour"),
+        ];
+        for (toml, name) in cases {
+            let Err(error) = load(toml) else { panic!("{toml:?} was accepted") };
+            assert!(error.to_string().contains(name), "{toml:?}: {error}");
+        }
+    }
+}
