@@ -6,6 +6,8 @@ mod short_string;
 mod value;
 
 #[cfg(test)]
+pub(super) mod strategies;
+#[cfg(test)]
 mod tests;
 
 use bytes::BytesMut;

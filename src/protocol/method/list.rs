@@ -71,6 +71,32 @@ macro_rules! methods {
             )+
         }
 
+        #[cfg(test)]
+        impl Method {
+            /// Any method with this id, for property tests.
+            pub(super) fn any(id: MethodId) -> proptest::strategy::BoxedStrategy<Self> {
+                use proptest::prelude::{Just, Strategy, any};
+                use super::tests::any_field;
+                match id {
+                    $(
+                        MethodId::$id => (
+                            $( any_field::<$type>(), )*
+                            $(
+                                $( { let _bit = stringify!($bit); any::<bool>() }, )+
+                                $( any_field::<$late_type>(), )*
+                            )?
+                        )
+                            .prop_map(|( $($field,)* $( $($bit,)+ $($late,)* )? )| {
+                                Self::$name { $($field,)* $( $($bit,)+ $($late,)* )? }
+                            })
+                            .boxed(),
+                    )+
+                    $( MethodId::$bare_id => Just(Self::$bare_name).boxed(), )+
+                    unknown => panic!("no method {unknown}"),
+                }
+            }
+        }
+
         impl MethodId {
             $( pub const $id: Self = Self { class: $class, method: $method }; )+
             $( pub const $bare_id: Self = Self { class: $bare_class, method: $bare_method }; )+

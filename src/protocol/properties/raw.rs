@@ -218,7 +218,7 @@ const fn above(flag: u16) -> u16 {
 #[inline]
 fn skip_all(reader: &mut Reader<'_>, mut flags: u16) -> Result<(), Truncated> {
     while flags != 0 {
-        let first = (CONTENT_TYPE) >> flags.leading_zeros();
+        let first = CONTENT_TYPE >> flags.leading_zeros();
         flags &= !first;
         match first {
             HEADERS => reader.long_string().map(drop)?,
