@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::storage::Op;
+use crate::storage::{Op, StoreFailure};
 
 /// More waiting parties than there can be: a reader that needs what was logged.
 const HURRY: usize = usize::MAX / 2;
@@ -69,8 +69,15 @@ impl OpLog {
             bytes += op.pending_bytes();
             waiters += op.waiters();
         }
-        self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut state = self.state.lock();
+        if state.ending.is_some() {
+            drop(state);
+            for op in ops.drain(..) {
+                op.refuse(StoreFailure::Closed);
+            }
+            return;
+        }
+        self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         state.logged += ops.len() as u64;
         state.ops.extend(ops.drain(..));
         state.bytes += bytes;
