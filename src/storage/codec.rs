@@ -67,7 +67,9 @@ pub(super) fn checksum_around(value: &[u8], at: usize) -> Option<u32> {
 
 /// Fills in the checksum that [`checksum_around`] will be compared with.
 pub(super) fn seal(value: &mut [u8], at: usize) {
-    let Some(crc) = checksum_around(value, at) else { return };
+    let Some(crc) = checksum_around(value, at) else {
+        return;
+    };
     if let Some(place) = value.get_mut(at..at + 4) {
         place.copy_from_slice(&crc.to_le_bytes());
     }
@@ -75,6 +77,9 @@ pub(super) fn seal(value: &mut [u8], at: usize) {
 
 /// Whether the checksum at `at` fits the rest of the value.
 pub(super) fn is_sealed(value: &[u8], at: usize) -> bool {
-    let found = value.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+    let found = value
+        .get(at..at + 4)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_le_bytes);
     found.is_some() && found == checksum_around(value, at)
 }

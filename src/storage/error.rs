@@ -18,7 +18,11 @@ pub enum StoreError {
     NotWritable { path: PathBuf, source: io::Error },
     /// Written by a version of Leveret this one does not know.
     #[error("{} holds store format {found}; this version reads format {supported}", dir.display())]
-    UnknownFormat { dir: PathBuf, found: u32, supported: u32 },
+    UnknownFormat {
+        dir: PathBuf,
+        found: u32,
+        supported: u32,
+    },
     /// The bytes on disk are not what was written.
     #[error("damaged data in {}: {what}", path.display())]
     Corrupt { path: PathBuf, what: String },
@@ -42,10 +46,14 @@ impl StoreError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::NotWritable { path, source }
             }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full { path, what: source.to_string() }
-            }
-            _ => Self::Io { path, what: source.to_string() },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
+                path,
+                what: source.to_string(),
+            },
+            _ => Self::Io {
+                path,
+                what: source.to_string(),
+            },
         }
     }
 
@@ -61,7 +69,10 @@ impl StoreError {
     }
 
     pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_path_buf(), what: what.into() }
+        Self::Corrupt {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
     }
 }
 

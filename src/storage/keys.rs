@@ -46,7 +46,11 @@ pub(super) fn page(id: QueueId, lane: u8, first_seq: u64) -> [u8; 17] {
 pub(super) fn parse_page(key: &[u8]) -> Option<(QueueId, u8, u64)> {
     let (queue, rest) = key.split_first_chunk::<8>()?;
     let (lane, seq) = rest.split_first()?;
-    Some((QueueId(u64::from_be_bytes(*queue)), *lane, u64::from_be_bytes(seq.try_into().ok()?)))
+    Some((
+        QueueId(u64::from_be_bytes(*queue)),
+        *lane,
+        u64::from_be_bytes(seq.try_into().ok()?),
+    ))
 }
 
 pub(super) fn parse_u64(key: &[u8]) -> Option<u64> {
@@ -89,8 +93,10 @@ fn of_binding(binding: &BindingDefinition) -> Vec<u8> {
         Destination::Queue(name) => ("q", name),
         Destination::Exchange(name) => ("e", name),
     };
-    let mut key =
-        named(KIND_BINDING, &[&binding.vhost, &binding.source, kind, name, &binding.routing_key]);
+    let mut key = named(
+        KIND_BINDING,
+        &[&binding.vhost, &binding.source, kind, name, &binding.routing_key],
+    );
     let mut arguments = BytesMut::new();
     binding.arguments.canonical().encode(&mut arguments);
     key.extend_from_slice(&arguments);

@@ -45,7 +45,10 @@ pub(super) struct LaneLedger {
 
 impl QueueLedger {
     pub(super) fn new() -> Self {
-        Self::recovered(&Row { next_seq: 1, ..Row::default() })
+        Self::recovered(&Row {
+            next_seq: 1,
+            ..Row::default()
+        })
     }
 
     /// The pages of the row's lanes are there, but not known yet.
@@ -90,7 +93,11 @@ impl QueueLedger {
 
     /// The lane, new when this queue never had it.
     pub(super) fn lane_or_new(&mut self, lane: u8) -> &mut LaneLedger {
-        let at = self.lanes.iter().position(|candidate| candidate.lane == lane).unwrap_or(self.lanes.len());
+        let at = self
+            .lanes
+            .iter()
+            .position(|candidate| candidate.lane == lane)
+            .unwrap_or(self.lanes.len());
         if at == self.lanes.len() {
             self.lanes.push(LaneLedger {
                 lane,
@@ -114,15 +121,15 @@ impl LaneLedger {
             (None, Some(start)) => (start, start.max(self.recovered_low)),
             (None, None) => return None,
         };
-        Some(RowLane { lane: self.lane, head_page, low })
+        Some(RowLane {
+            lane: self.lane,
+            head_page,
+            low,
+        })
     }
 
     pub(super) fn recovered_low(&self) -> u64 {
         self.recovered_low
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.pages.is_empty() && self.unknown.is_empty()
     }
 
     /// Known pages.
@@ -148,7 +155,10 @@ impl LaneLedger {
         let at = match self.pages.front() {
             // Acks mostly come in order.
             Some(front) if seq < front.end() => 0,
-            _ => self.pages.partition_point(|page| page.first() <= seq).checked_sub(1)?,
+            _ => self
+                .pages
+                .partition_point(|page| page.first() <= seq)
+                .checked_sub(1)?,
         };
         self.pages.get(at)?.index(seq).map(|_| at)
     }
@@ -167,12 +177,20 @@ impl LaneLedger {
 
     /// Whether the row's low end speaks of this page, so that acks from its front need no ack row.
     pub(super) fn is_head(&self, at: usize) -> bool {
-        let Some(page) = self.pages.get(at) else { return false };
-        at == 0 && self.unknown.first().is_none_or(|(start, _)| *start > page.first())
+        let Some(page) = self.pages.get(at) else {
+            return false;
+        };
+        at == 0
+            && self
+                .unknown
+                .first()
+                .is_none_or(|(start, _)| *start > page.first())
     }
 
     pub(super) fn is_unknown(&self, first: u64) -> bool {
-        self.unknown.iter().any(|(start, end)| (*start..*end).contains(&first))
+        self.unknown
+            .iter()
+            .any(|(start, end)| (*start..*end).contains(&first))
     }
 
     /// The parts of `from..until` whose pages are not known.
@@ -217,19 +235,45 @@ mod tests {
     use crate::storage::page_meta::MetaEntry;
 
     fn page(first: u64, count: usize) -> PageMeta {
-        PageMeta::new(first, &vec![MetaEntry { size: 1, body: None, gone: false }; count])
+        PageMeta::new(
+            first,
+            &vec![
+                MetaEntry {
+                    size: 1,
+                    body: None,
+                    gone: false
+                };
+                count
+            ],
+        )
     }
 
     fn recovered() -> QueueLedger {
-        let lanes = vec![RowLane { lane: 0, head_page: 10, low: 13 }];
-        QueueLedger::recovered(&Row { next_seq: 50, messages: 37, lanes, ..Row::default() })
+        let lanes = vec![RowLane {
+            lane: 0,
+            head_page: 10,
+            low: 13,
+        }];
+        QueueLedger::recovered(&Row {
+            next_seq: 50,
+            messages: 37,
+            lanes,
+            ..Row::default()
+        })
     }
 
     #[test]
     fn a_recovered_lane_keeps_its_low_end_until_its_pages_are_learned() {
         let mut queue = recovered();
         queue.lane_or_new(0).push(page(50, 5));
-        assert_eq!(queue.row().lanes, [RowLane { lane: 0, head_page: 10, low: 13 }]);
+        assert_eq!(
+            queue.row().lanes,
+            [RowLane {
+                lane: 0,
+                head_page: 10,
+                low: 13
+            }]
+        );
         let lane = queue.lane_or_new(0);
         assert_eq!(lane.find(10), None);
         assert_eq!(lane.find(52), Some(0));
@@ -240,7 +284,14 @@ mod tests {
         assert!(lane.remove(0).is_some());
         assert_eq!(lane.head().map(|head| head.head_page), Some(20));
         lane.forget_unknown(20, 50);
-        assert_eq!(lane.head(), Some(RowLane { lane: 0, head_page: 50, low: 50 }));
+        assert_eq!(
+            lane.head(),
+            Some(RowLane {
+                lane: 0,
+                head_page: 50,
+                low: 50
+            })
+        );
     }
 
     #[test]
@@ -263,6 +314,12 @@ mod tests {
         queue.lane_or_new(3).push(page(1, 1));
         assert_eq!(queue.row().lanes.len(), 1);
         queue.lane_or_new(3).remove(0);
-        assert_eq!(queue.row(), Row { next_seq: 1, ..Row::default() });
+        assert_eq!(
+            queue.row(),
+            Row {
+                next_seq: 1,
+                ..Row::default()
+            }
+        );
     }
 }

@@ -30,16 +30,34 @@ pub struct Target {
 /// and an operation is never split over two groups.
 pub enum Op {
     /// A persistent message for durable queues.
-    Publish { message: Message, targets: SmallVec<[Target; 1]>, confirm: Option<ConfirmToken> },
+    Publish {
+        message: Message,
+        targets: SmallVec<[Target; 1]>,
+        confirm: Option<ConfirmToken>,
+    },
     /// These messages are gone from the queue. Unknown ones are ignored.
-    Ack { queue: QueueId, lane: u8, seqs: SmallVec<[Seq; 4]> },
+    Ack {
+        queue: QueueId,
+        lane: u8,
+        seqs: SmallVec<[Seq; 4]>,
+    },
     /// Stores a definition, or overwrites the one of the same identity. A queue gets its row.
-    Define { definition: Definition, done: Option<Done> },
+    Define {
+        definition: Definition,
+        done: Option<Done>,
+    },
     /// Removes a definition; a queue goes with all its messages.
     Undefine { key: DefinitionKey, done: Option<Done> },
     /// Removes what lies in `from..until`, messages the queue does not hold in memory. `count` and `bytes` are what
     /// the queue believes to lie there.
-    Purge { queue: QueueId, lane: u8, from: Seq, until: Seq, count: u64, bytes: u64 },
+    Purge {
+        queue: QueueId,
+        lane: u8,
+        from: Seq,
+        until: Seq,
+        count: u64,
+        bytes: u64,
+    },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Causes no write by itself.
     Delivered { queue: QueueId, through: Seq },
     /// All or nothing.
@@ -158,7 +176,30 @@ impl Op {
                 usize::from(done.is_some()) + ops.iter().map(Self::waiters).sum::<usize>()
             }
             Self::Barrier { .. } => 1,
-            Self::Ack { .. } | Self::Purge { .. } | Self::Delivered { .. } | Self::ReserveQueueIds { .. } => 0,
+            Self::Ack { .. } | Self::Purge { .. } | Self::Delivered { .. } | Self::ReserveQueueIds { .. } => {
+                0
+            }
+        }
+    }
+
+    /// Tells whoever waits that it will never be stored.
+    pub(crate) fn refuse(self, failure: StoreFailure) {
+        match self {
+            Self::Define { done, .. } | Self::Undefine { done, .. } => {
+                if let Some(done) = done {
+                    done(Err(failure));
+                }
+            }
+            Self::Tx { ops, done } => {
+                for op in ops {
+                    op.refuse(failure);
+                }
+                if let Some(done) = done {
+                    done(Err(failure));
+                }
+            }
+            Self::Barrier { done } => done(Err(failure)),
+            _ => {}
         }
     }
 }

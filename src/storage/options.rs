@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What a test hangs into the committer.
+#[cfg(test)]
+pub(super) type StepHook = std::sync::Arc<dyn Fn(crate::storage::writer::Step) -> bool + Send + Sync>;
+
 /// How a store is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreOptions {
     /// Holds the lock file and the database; created when missing.
     pub data_dir: PathBuf,
@@ -27,6 +31,9 @@ pub struct StoreOptions {
     pub unsynced_max: Duration,
     /// Deleted bytes that start a reclaim of disk space (storage-design B10).
     pub reclaim_min_bytes: u64,
+    /// Asked at every step of a commit; `false` stops the committer as a crash would.
+    #[cfg(test)]
+    pub(super) on_step: Option<StepHook>,
 }
 
 impl StoreOptions {
@@ -43,6 +50,8 @@ impl StoreOptions {
             reader_threads: 2,
             unsynced_max: Duration::from_millis(100),
             reclaim_min_bytes: 256 << 20,
+            #[cfg(test)]
+            on_step: None,
         }
     }
 }

@@ -34,7 +34,10 @@ pub(super) struct BodyRef {
 pub(super) enum Entry<'a> {
     Hole,
     /// The record, and the body's place when it is not in the record.
-    Message { record: &'a [u8], body: Option<BodyRef> },
+    Message {
+        record: &'a [u8],
+        body: Option<BodyRef>,
+    },
 }
 
 /// Builds page after page in the same memory.
@@ -51,10 +54,6 @@ impl PageWriter {
         self.value.clear();
         self.value.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0]);
         self.value.extend_from_slice(&base_time.to_le_bytes());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
     }
 
     /// Whether an entry with a record of this size still belongs on this page.
@@ -74,7 +73,11 @@ impl PageWriter {
         match body {
             None => self.value.push(0),
             Some(body) => {
-                self.value.push(if body.large { BODY_ELSEWHERE | LARGE } else { BODY_ELSEWHERE });
+                self.value.push(if body.large {
+                    BODY_ELSEWHERE | LARGE
+                } else {
+                    BODY_ELSEWHERE
+                });
                 self.value.extend_from_slice(&body.id.to_le_bytes());
                 self.value.extend_from_slice(&body.len.to_le_bytes());
             }
@@ -85,7 +88,8 @@ impl PageWriter {
 
     fn end_entry(&mut self) {
         // A page is 64 KiB, or one entry whose record is far below 4 GiB.
-        self.ends.push(u32::try_from(self.value.len() - HEAD).unwrap_or(u32::MAX));
+        self.ends
+            .push(u32::try_from(self.value.len() - HEAD).unwrap_or(u32::MAX));
     }
 
     /// The finished value.
@@ -143,12 +147,17 @@ fn decode_entry(bytes: &[u8]) -> Option<Entry<'_>> {
     let body = match flags {
         HOLE => return cursor.is_empty().then_some(Entry::Hole),
         0 => None,
-        _ if flags & !LARGE == BODY_ELSEWHERE => {
-            Some(BodyRef { id: cursor.u64()?, len: cursor.u64()?, large: flags & LARGE != 0 })
-        }
+        _ if flags & !LARGE == BODY_ELSEWHERE => Some(BodyRef {
+            id: cursor.u64()?,
+            len: cursor.u64()?,
+            large: flags & LARGE != 0,
+        }),
         _ => return None,
     };
-    Some(Entry::Message { record: cursor.rest(), body })
+    Some(Entry::Message {
+        record: cursor.rest(),
+        body,
+    })
 }
 
 /// The ack row: `[version u8][0 u8][count u16][crc32c u32][ceil(count / 8) bytes]`, bit i set when entry i is gone.
@@ -182,7 +191,8 @@ pub(super) fn decode_acks(value: &[u8], count: u16) -> Option<&[u8]> {
 
 /// Whether bit `index` is set.
 pub(super) fn bit(bits: &[u8], index: u16) -> bool {
-    bits.get(usize::from(index / 8)).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
+    bits.get(usize::from(index / 8))
+        .is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the committer remembers of one stored page, so that an ack needs no read: which entries are gone, how big their
 //! bodies are, which bodies stand elsewhere. 32 bytes for the usual page; the rest is allocated when needed.
 
+use crate::broker::message::Message;
 use crate::storage::page::{self, Entry, Page};
-use crate::broker::{message::Message};
 
 /// Entry of a page about to be remembered.
 #[derive(Clone, Copy)]
@@ -87,18 +87,28 @@ impl PageMeta {
     /// two do not fit or an entry is damaged.
     pub(super) fn of_page(first: u64, page: &Page<'_>, acks: Option<&[u8]>, low: u64) -> Option<Self> {
         let count = u16::try_from(page.entries.len()).ok()?;
-        let bits = acks.map(|acks| page::decode_acks(acks, count)).map_or(Some(None), |bits| bits.map(Some))?;
+        let bits = acks
+            .map(|acks| page::decode_acks(acks, count))
+            .map_or(Some(None), |bits| bits.map(Some))?;
         let mut entries = Vec::with_capacity(page.entries.len());
         for (index, entry) in (0..count).zip(&page.entries) {
             let acked = bits.is_some_and(|bits| page::bit(bits, index)) || first + u64::from(index) < low;
             entries.push(match entry {
-                Entry::Hole => MetaEntry { size: 0, body: None, gone: true },
-                Entry::Message { body: Some(body), .. } => {
-                    MetaEntry { size: body.len, body: Some(body.id), gone: acked }
-                }
-                Entry::Message { record, body: None } => {
-                    MetaEntry { size: Message::from_record(record, None)?.body_len(), body: None, gone: acked }
-                }
+                Entry::Hole => MetaEntry {
+                    size: 0,
+                    body: None,
+                    gone: true,
+                },
+                Entry::Message { body: Some(body), .. } => MetaEntry {
+                    size: body.len,
+                    body: Some(body.id),
+                    gone: acked,
+                },
+                Entry::Message { record, body: None } => MetaEntry {
+                    size: Message::from_record(record, None)?.body_len(),
+                    body: None,
+                    gone: acked,
+                },
             });
         }
         let mut meta = Self::new(first, &entries);
@@ -171,15 +181,30 @@ impl PageMeta {
     }
 
     fn entry(&self, index: u16) -> Gone {
-        let Some(detail) = &self.detail else { return Gone { size: u64::from(self.size), body: None } };
-        let size = detail.sizes.get(usize::from(index)).copied().unwrap_or(u64::from(self.size));
-        let at = detail.bodies.binary_search_by_key(&index, |(entry, _)| *entry).ok();
+        let Some(detail) = &self.detail else {
+            return Gone {
+                size: u64::from(self.size),
+                body: None,
+            };
+        };
+        let size = detail
+            .sizes
+            .get(usize::from(index))
+            .copied()
+            .unwrap_or(u64::from(self.size));
+        let at = detail
+            .bodies
+            .binary_search_by_key(&index, |(entry, _)| *entry)
+            .ok();
         let body = at.and_then(|at| detail.bodies.get(at)).map(|(_, id)| *id);
         Gone { size, body }
     }
 
     fn bit(&self, index: u16) -> bool {
-        let word = self.detail.as_ref().and_then(|detail| detail.gone.get(usize::from(index / 64)));
+        let word = self
+            .detail
+            .as_ref()
+            .and_then(|detail| detail.gone.get(usize::from(index / 64)));
         word.is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 

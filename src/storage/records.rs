@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::broker::{
-    definition::{
-        BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition,
-    },
+    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
     ids::QueueId,
 };
 use crate::protocol::field::FieldTable;

@@ -73,7 +73,11 @@ impl Row {
             lanes: Vec::new(),
         };
         for _ in 0..lanes {
-            row.lanes.push(RowLane { lane: cursor.u8()?, head_page: cursor.u64()?, low: cursor.u64()? });
+            row.lanes.push(RowLane {
+                lane: cursor.u8()?,
+                head_page: cursor.u64()?,
+                low: cursor.u64()?,
+            });
         }
         cursor.is_empty().then_some(row)
     }
@@ -86,18 +90,26 @@ mod tests {
     use super::*;
 
     fn rows() -> impl Strategy<Value = Row> {
-        let lane = (any::<u8>(), any::<u64>(), any::<u64>())
-            .prop_map(|(lane, head_page, low)| RowLane { lane, head_page, low });
-        (any::<[u64; 4]>(), any::<bool>(), prop::collection::vec(lane, 0..4)).prop_map(
-            |([next_seq, messages, bytes, delivered], has_bodies, lanes)| Row {
-                next_seq,
-                messages,
-                bytes,
-                delivered,
-                has_bodies,
-                lanes,
-            },
+        let lane = (any::<u8>(), any::<u64>(), any::<u64>()).prop_map(|(lane, head_page, low)| RowLane {
+            lane,
+            head_page,
+            low,
+        });
+        (
+            any::<[u64; 4]>(),
+            any::<bool>(),
+            prop::collection::vec(lane, 0..4),
         )
+            .prop_map(
+                |([next_seq, messages, bytes, delivered], has_bodies, lanes)| Row {
+                    next_seq,
+                    messages,
+                    bytes,
+                    delivered,
+                    has_bodies,
+                    lanes,
+                },
+            )
     }
 
     proptest! {

@@ -1,0 +1,245 @@
+//! Opening a store: the lock, the database, the checks, and one row per queue. What a restart must refuse, it refuses here,
+//! by name (hostile-input-and-faults F9-F12, N1).
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
+
+use crate::broker::{
+    definition::Definition,
+    ids::{QueueId, Seq},
+};
+use crate::storage::bodies::Bodies;
+use crate::storage::ledger::{Ledger, QueueLedger};
+use crate::storage::lock::DirLock;
+use crate::storage::mark::Mark;
+use crate::storage::rocks::{self, Family, Rocks};
+use crate::storage::row::Row;
+use crate::storage::{Recovered, RecoveredQueue, StoreError, StoreOptions, keys, records};
+
+/// The format this version writes and reads. A change of any key or value raises it.
+pub(super) const FORMAT_VERSION: u32 = 1;
+
+/// All a store needs to start.
+pub(super) struct Opened {
+    pub(super) rocks: Arc<Rocks>,
+    pub(super) lock: DirLock,
+    pub(super) mark: Mark,
+    pub(super) ledger: Ledger,
+    pub(super) bodies: Bodies,
+    /// The first queue id that was never reserved.
+    pub(super) next_queue_id: u64,
+    pub(super) recovered: Recovered,
+}
+
+pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
+    let start = Instant::now();
+    let dir = &options.data_dir;
+    let lock = DirLock::take(dir)?;
+    let mark = Mark::open(&dir.join("synced"))?;
+    let path = dir.join("db");
+    let fresh = is_fresh(&path, &mark)?;
+    if !fresh {
+        refuse_unknown_families(dir, &path)?;
+    }
+    let rocks = Rocks::open(&path, options)?;
+    check_format(dir, &rocks, fresh)?;
+    check_mark(&rocks, &mark)?;
+    let definitions = read_definitions(&rocks)?;
+    let (ledger, queues) = read_rows(&rocks)?;
+    sweep_orphaned_pieces(&rocks)?;
+    let next_queue_id = read_counter(&rocks, keys::NEXT_QUEUE_ID)?;
+    let bodies = Bodies::new(read_counter(&rocks, keys::NEXT_BODY_ID)?);
+    let recovered = Recovered {
+        definitions,
+        queues,
+        took: start.elapsed(),
+        fresh,
+    };
+    Ok(Opened {
+        rocks: Arc::new(rocks),
+        lock,
+        mark,
+        ledger,
+        bodies,
+        next_queue_id,
+        recovered,
+    })
+}
+
+/// Whether nothing is there yet. A database that should be there and is not must never be replaced by an empty one.
+fn is_fresh(path: &Path, mark: &Mark) -> Result<bool, StoreError> {
+    if path.join("CURRENT").exists() {
+        return Ok(false);
+    }
+    let has_files = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(StoreError::from_io(path, error)),
+    };
+    if has_files {
+        return Err(StoreError::corrupt(
+            &path.join("CURRENT"),
+            "the file is missing, the rest of the database is not",
+        ));
+    }
+    if mark.sequence() > 0 {
+        let what = format!(
+            "the database is missing, but {} says there was one",
+            mark.path().display()
+        );
+        return Err(StoreError::corrupt(path, what));
+    }
+    Ok(true)
+}
+
+/// A store from the future may have families RocksDB would not open without being told.
+fn refuse_unknown_families(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let error = |error| StoreError::from_rocks(path, &error);
+    let options = Options::default();
+    let names = DB::list_cf(&options, path).map_err(error)?;
+    if names.iter().all(|name| rocks::is_known_family(name)) {
+        return Ok(());
+    }
+    let db = DB::open_for_read_only(&options, path, false).map_err(error)?;
+    let found = db.get(keys::FORMAT).map_err(error)?;
+    let found = found
+        .and_then(|value| value.try_into().ok())
+        .map_or(0, u32::from_le_bytes);
+    Err(StoreError::UnknownFormat {
+        dir: dir.to_path_buf(),
+        found,
+        supported: FORMAT_VERSION,
+    })
+}
+
+fn check_format(dir: &Path, rocks: &Rocks, fresh: bool) -> Result<(), StoreError> {
+    let stored = rocks.get(Family::Default, keys::FORMAT)?;
+    let found = match stored.as_deref() {
+        Some(value) => value.try_into().ok().map(u32::from_le_bytes),
+        // A crash right behind the creation leaves a database without a format and without anything else.
+        None if fresh || rocks.db().latest_sequence_number() == 0 => {
+            drop(stored);
+            return rocks
+                .put_synced(Family::Default, keys::FORMAT, &FORMAT_VERSION.to_le_bytes())
+                .map_err(|error| rocks.error(&error));
+        }
+        None => None,
+    };
+    match found {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(found) => Err(StoreError::UnknownFormat {
+            dir: dir.to_path_buf(),
+            found,
+            supported: FORMAT_VERSION,
+        }),
+        None => Err(rocks.corrupt("the store's format number is missing or damaged")),
+    }
+}
+
+fn check_mark(rocks: &Rocks, mark: &Mark) -> Result<(), StoreError> {
+    let found = rocks.db().latest_sequence_number();
+    if found >= mark.sequence() {
+        return Ok(());
+    }
+    Err(rocks.corrupt(format!(
+        "the log ends at {found}, but was synced up to {} according to {}: its end was lost",
+        mark.sequence(),
+        mark.path().display()
+    )))
+}
+
+fn read_definitions(rocks: &Rocks) -> Result<Vec<Definition>, StoreError> {
+    let mut definitions = Vec::new();
+    let mode = IteratorMode::From(keys::FIRST_DEFINITION, Direction::Forward);
+    for item in rocks.db().iterator_cf(rocks.family(Family::Meta), mode) {
+        let (key, value) = item.map_err(|error| rocks.error(&error))?;
+        let definition = records::decode_definition(&value).ok_or_else(|| {
+            rocks.corrupt(format!(
+                "the definition under {:?} is damaged",
+                String::from_utf8_lossy(&key)
+            ))
+        })?;
+        definitions.push(definition);
+    }
+    Ok(definitions)
+}
+
+fn read_rows(rocks: &Rocks) -> Result<(Ledger, Vec<RecoveredQueue>), StoreError> {
+    let mut ledger = Ledger::default();
+    let mut queues = Vec::new();
+    for item in rocks
+        .db()
+        .iterator_cf(rocks.family(Family::QueueRow), IteratorMode::Start)
+    {
+        let (key, value) = item.map_err(|error| rocks.error(&error))?;
+        let damaged = || rocks.corrupt(format!("the row of queue {:?} is damaged", keys::parse_u64(&key)));
+        let id = QueueId(keys::parse_u64(&key).ok_or_else(damaged)?);
+        let row = Row::decode(&value).ok_or_else(damaged)?;
+        ledger.queues.insert(id, QueueLedger::recovered(&row));
+        queues.push(recovered_queue(id, &row));
+    }
+    Ok((ledger, queues))
+}
+
+fn recovered_queue(id: QueueId, row: &Row) -> RecoveredQueue {
+    RecoveredQueue {
+        id,
+        messages: row.messages,
+        bytes: row.bytes,
+        low: Seq(row
+            .lanes
+            .iter()
+            .map(|lane| lane.low)
+            .min()
+            .unwrap_or(row.next_seq)),
+        next_seq: Seq(row.next_seq),
+        delivered_through: Seq(row.delivered),
+        lanes: row.lanes.iter().map(|lane| (lane.lane, Seq(lane.low))).collect(),
+    }
+}
+
+fn read_counter(rocks: &Rocks, key: &[u8]) -> Result<u64, StoreError> {
+    match rocks.get(Family::Meta, key)? {
+        None => Ok(1),
+        Some(value) => value
+            .as_ref()
+            .try_into()
+            .map(u64::from_le_bytes)
+            .map_err(|_wrong_length| rocks.corrupt("an id counter is damaged")),
+    }
+}
+
+/// Pieces are written ahead of their group; a crash between the two leaves pieces without a count. Their ids are above
+/// all that have one, because ids ascend and everything later was lost as well.
+fn sweep_orphaned_pieces(rocks: &Rocks) -> Result<(), StoreError> {
+    let mut counts = rocks.db().raw_iterator_cf(rocks.family(Family::BodyCount));
+    counts.seek_to_last();
+    let first_orphan = counts
+        .key()
+        .and_then(keys::parse_u64)
+        .map_or(0, |highest| highest + 1);
+    counts.status().map_err(|error| rocks.error(&error))?;
+    let mut batch = WriteBatch::default();
+    let mut pieces = rocks.db().raw_iterator_cf(rocks.family(Family::Body));
+    pieces.seek(keys::body(first_orphan));
+    while let Some(key) = pieces.key() {
+        batch.single_delete_cf(rocks.family(Family::Body), key);
+        pieces.next();
+    }
+    pieces.status().map_err(|error| rocks.error(&error))?;
+    if batch.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(
+        pieces = batch.len(),
+        "swept pieces of bodies whose publish was never stored"
+    );
+    rocks
+        .db()
+        .write_opt(batch, &rocks::write_options(true))
+        .map_err(|error| rocks.error(&error))
+}

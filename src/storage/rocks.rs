@@ -1,0 +1,188 @@
+//! How RocksDB is opened and the handful of calls we make. The reasons of the options are storage-design A and C.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
+    DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions,
+};
+
+use crate::storage::{StoreError, StoreOptions};
+
+/// The column families, in the order [`Rocks::open`] creates them. Few and fixed: a cold one pins the log of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Family {
+    Default,
+    Meta,
+    QueueRow,
+    Page,
+    Ack,
+    Body,
+    BodyCount,
+}
+
+const ALL: [Family; 7] = [
+    Family::Default,
+    Family::Meta,
+    Family::QueueRow,
+    Family::Page,
+    Family::Ack,
+    Family::Body,
+    Family::BodyCount,
+];
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Meta => "meta",
+            Self::QueueRow => "qstate",
+            Self::Page => "page",
+            Self::Ack => "ack",
+            Self::Body => "body",
+            Self::BodyCount => "bref",
+        }
+    }
+
+    fn options(self, store: &StoreOptions, cache: &Cache) -> Options {
+        let mut options = Options::default();
+        let (write_buffer, buffers) = match self {
+            Self::Page => (store.page_write_buffer_bytes, 3),
+            Self::Body => (store.body_write_buffer_bytes, 3),
+            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
+            Self::Default | Self::Meta => (4 << 20, 2),
+        };
+        options.set_write_buffer_size(write_buffer);
+        options.set_max_write_buffer_number(buffers);
+        options.set_compression_type(DBCompressionType::None);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_format_version(5);
+        if matches!(self, Self::Page | Self::Body) {
+            table.set_block_size(16 << 10);
+            // Compaction then moves keys and pointers only. GC would copy the oldest live data again and again.
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(2 << 10);
+            options.set_blob_file_size(64 << 20);
+            options.set_enable_blob_gc(false);
+        }
+        options.set_block_based_table_factory(&table);
+        options
+    }
+}
+
+/// The open database.
+pub(super) struct Rocks {
+    db: DB,
+    path: PathBuf,
+}
+
+impl Rocks {
+    pub(super) fn open(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_background_jobs(2);
+        options.set_max_total_wal_size(store.wal_max_bytes);
+        options.set_db_write_buffer_size(512 << 20);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_max_open_files(-1);
+        // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_paranoid_checks(true);
+        options.set_recycle_log_file_num(0);
+        options.set_keep_log_file_num(5);
+        options.set_max_log_file_size(16 << 20);
+        let cache = Cache::new_lru_cache(store.block_cache_bytes);
+        let families =
+            ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(store, &cache)));
+        let db = DB::open_cf_descriptors(&options, path, families)
+            .map_err(|error| StoreError::from_rocks(path, &error))?;
+        Ok(Self {
+            db,
+            path: path.to_path_buf(),
+        })
+    }
+
+    pub(super) fn family(&self, family: Family) -> &ColumnFamily {
+        #[expect(
+            clippy::expect_used,
+            reason = "open creates every family, and none is ever dropped"
+        )]
+        self.db.cf_handle(family.name()).expect("a family of ours")
+    }
+
+    pub(super) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn error(&self, error: &rocksdb::Error) -> StoreError {
+        StoreError::from_rocks(&self.path, error)
+    }
+
+    pub(super) fn corrupt(&self, what: impl Into<String>) -> StoreError {
+        StoreError::corrupt(&self.path, what)
+    }
+
+    pub(super) fn get(
+        &self,
+        family: Family,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Option<DBPinnableSlice<'_>>, StoreError> {
+        self.db
+            .get_pinned_cf(self.family(family), key)
+            .map_err(|error| self.error(&error))
+    }
+
+    /// One synced write outside the committer's groups: at open, and to try a full disk.
+    pub(super) fn put_synced(&self, family: Family, key: &[u8], value: &[u8]) -> Result<(), rocksdb::Error> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family(family), key, value);
+        self.db.write_opt(batch, &write_options(true))
+    }
+
+    /// Writes out all memtables, so that nothing depends on the log any more.
+    pub(super) fn flush_all(&self) -> Result<(), rocksdb::Error> {
+        let families = ALL.map(|family| self.family(family));
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        for family in families {
+            self.db.flush_cf_opt(family, &options)?;
+        }
+        Ok(())
+    }
+
+    /// Memory of all memtables.
+    pub(super) fn memtable_bytes(&self) -> u64 {
+        ALL.iter()
+            .map(|family| self.property(*family, "rocksdb.cur-size-all-mem-tables"))
+            .sum()
+    }
+
+    /// A number RocksDB keeps of a family, 0 when it does not tell.
+    pub(super) fn property(&self, family: Family, name: &str) -> u64 {
+        self.db
+            .property_int_value_cf(self.family(family), name)
+            .ok()
+            .flatten()
+            .unwrap_or(0)
+    }
+}
+
+pub(super) fn write_options(sync: bool) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(sync);
+    options.set_memtable_insert_hint_per_batch(true);
+    options
+}
+
+/// Whether this version knows the family; a store of a later format may have more.
+pub(super) fn is_known_family(name: &str) -> bool {
+    ALL.iter().any(|family| family.name() == name)
+}
