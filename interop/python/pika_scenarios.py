@@ -101,6 +101,7 @@ def publish_confirms(uri):
 def consume_prefetch(uri):
     with channel_to(uri) as channel:
         queue = declare(channel, "consume-prefetch")
+        channel.confirm_delivery()  # RabbitMQ's counts may lag behind messages that are not confirmed
         for number in range(20):
             channel.basic_publish("", queue, str(number).encode())
         same(ready(channel, queue), 20, "ready messages before consuming")
