@@ -300,7 +300,7 @@ async function reconnect(uri) {
     await channel.assertQueue(unique('exclusive'), { exclusive: true }); // free again: it went with its connection
     const message = await (await consume(channel, queue)).next();
     assert.equal(message.fields.redelivered, true, 'delivery after an orderly close');
-    const lost = once(connection, 'close');
+    const lost = once(connection, 'error');
     connection.connection.stream.destroy(new Error('cut')); // without a word to the broker
     await lost;
   });
