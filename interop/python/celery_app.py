@@ -1,0 +1,33 @@
+"""A small Celery application as anybody would write it; nothing in it knows which broker it talks to."""
+
+import os
+import time
+
+from celery import Celery
+
+app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
+app.conf.task_default_queue = os.environ["INTEROP_QUEUE"]
+app.conf.task_acks_late = True
+
+
+@app.task(bind=True)
+def record(self, number):
+    """Appends its number to a file, with a mark if the broker delivered it again."""
+    time.sleep(0.005)
+    line = f"{number} {'again' if self.request.delivery_info['redelivered'] else 'first'}\n"
+    # One short write in append mode: whole lines, whichever worker process writes.
+    with open(os.environ["INTEROP_RECORD"], "ab", buffering=0) as file:
+        file.write(line.encode())
+
+
+@app.task
+def add(left, right):
+    return left + right
+
+
+@app.task(bind=True)
+def third_time_lucky(self):
+    """Fails twice; each retry is a new message with an ETA, which the worker holds unacked until it is due."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.1)
+    return self.request.retries
