@@ -11,13 +11,19 @@ app.conf.task_acks_late = True
 
 
 @app.task(bind=True)
-def record(self, number):
-    """Appends its number to a file, with a mark if the broker delivered it again."""
-    time.sleep(0.005)
-    line = f"{number} {'again' if self.request.delivery_info['redelivered'] else 'first'}\n"
+def record(self, number, gate=None):
+    """Appends a line about itself to a file; before that, it waits for the gate (another file) if it was given one."""
+    if gate is not None:
+        append(f"waiting {self.request.hostname}")
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+    append(f"done {number} {'again' if self.request.delivery_info['redelivered'] else 'first'}")
+
+
+def append(line):
     # One short write in append mode: whole lines, whichever worker process writes.
     with open(os.environ["INTEROP_RECORD"], "ab", buffering=0) as file:
-        file.write(line.encode())
+        file.write(f"{line}\n".encode())
 
 
 @app.task

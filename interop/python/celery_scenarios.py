@@ -33,18 +33,18 @@ class Workers:
 
     def start(self, name):
         """Starts a worker with two pool processes and waits until it answers a ping over the broker."""
-        node = unique(name)
+        node = node_name(name)
         command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency=2", "--loglevel=INFO"]
         with open(os.path.join(self.directory, f"{name}.log"), "wb") as log:
             self.processes[name] = subprocess.Popen(
-                [*command, f"--hostname={node}@interop"],
+                [*command, f"--hostname={node}"],
                 cwd=HERE,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(lambda: self.app.control.ping([f"{node}@interop"], timeout=0.3), f"worker {name} answers")
+        wait_until(lambda: self.app.control.ping([node], timeout=0.3), f"worker {name} answers")
 
     def kill(self, name):
         """SIGKILL to a worker's main process and its pool, all at once."""
@@ -61,8 +61,18 @@ class Workers:
         self.processes.clear()
 
     def recorded(self):
-        with open(self.record, encoding="ascii") as file:
+        """The words of each line the tasks have written so far."""
+        with open(self.record, encoding="utf-8") as file:
             return [line.split() for line in file]
+
+    def done(self):
+        """The lines of the tasks that have run, once for each time they ran."""
+        return [line for line in self.recorded() if line[0] == "done"]
+
+
+def node_name(worker):
+    """What a worker calls itself among all the workers of the broker."""
+    return f"{unique(worker)}@interop"
 
 
 def wait_until(condition, what):
@@ -87,7 +97,7 @@ def workers_on(uri, name):
                 # Nothing is consuming any more, so what was not acknowledged would be ready again.
                 same(connection.default_channel.queue_delete(queue), 0, "messages left in the queue")
         except Exception:
-            for log in sorted(os.listdir(directory)):
+            for log in sorted(name for name in os.listdir(directory) if name.endswith(".log")):
                 with open(os.path.join(directory, log), errors="replace", encoding="utf-8") as file:
                     print(f"--- {log}\n{file.read()[-4000:]}", file=sys.stderr)
             raise
@@ -108,20 +118,22 @@ def worker_killed(uri):
     with workers_on(uri, "celery-killed") as workers:
         workers.start("doomed")
         workers.start("survivor")
+        gate = os.path.join(workers.directory, "gate")
         for number in range(TASKS):
-            workers.tasks.record.delay(number)
-        wait_until(lambda: len(workers.recorded()) >= TASKS // 2, "half of the tasks are done")
+            # The second half waits for the gate, so the kill comes exactly half-way, whatever the machine's speed.
+            workers.tasks.record.delay(number, gate if number >= TASKS // 2 else None)
+        doomed = ["waiting", node_name("doomed")]
+        wait_until(lambda: workers.recorded().count(doomed) == 2, "both processes of the doomed worker hold a task")
+        wait_until(lambda: len(workers.done()) == TASKS // 2, "half of the tasks are done")
         workers.kill("doomed")
-        at_kill = len(workers.recorded())
-        assert at_kill < TASKS - 100, f"{at_kill} tasks were done before the kill"
         workers.start("replacement")
-        wait_until(
-            lambda: {number for number, _ in workers.recorded()} == {str(number) for number in range(TASKS)},
-            "every task is done",
-        )
-        again = sum(delivery == "again" for _, delivery in workers.recorded())
-        assert again > 0, "the killed worker held tasks, but none was delivered again"
-        return f"killed after {at_kill} tasks; {again} delivered again; {len(workers.recorded())} runs for {TASKS} tasks"
+        open(gate, "wb").close()
+        every = {str(number) for number in range(TASKS)}
+        wait_until(lambda: {number for _, number, _ in workers.done()} == every, "every task is done")
+        done = workers.done()
+        again = sum(delivery == "again" for _, _, delivery in done)
+        assert again >= 2, f"the killed worker held two tasks or more, but {again} came again"
+        return f"{len(done)} runs for {TASKS} tasks; the killed worker's {again} unacked ones were delivered again"
 
 
 SCENARIOS = (results_and_retries, worker_killed)
