@@ -16,6 +16,7 @@ the consuming, as a second opinion. Prints a summary as JSON; exits 1 if a confi
 import argparse
 import json
 import secrets
+import signal
 import struct
 import subprocess
 import sys
@@ -167,6 +168,8 @@ def verify(found, first_confirmed, second_sent):
 
 
 def main():
+    # Leave through an exception, so that the broker does not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = parse_options()
     broker = RabbitMQ() if options.broker == "rabbitmq" else Leveret(options.binary)
     queue = f"million-{secrets.token_hex(4)}"

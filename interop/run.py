@@ -8,6 +8,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ BROKER_SCENARIOS = ("starts", "does_not_panic", "stops_on_sigterm")
 
 
 def main():
+    # Leave through an exception, so that the broker does not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = parse_options()
     report = Report()
     clients = [client for client in CLIENTS if not options.client or client.name in options.client]

@@ -6,6 +6,7 @@ a second run finds it there and does nothing.
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -73,6 +74,9 @@ def prepared_python():
     wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
     with exclusively("venv"):
         if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
+            # Debian's python3 comes without what a virtual environment needs.
+            if importlib.util.find_spec("ensurepip") is None and can_install_packages():
+                install_package("python3-venv")
             run([sys.executable, "-m", "venv", "--clear", environment])
             run([interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])
             stamp.write_text(wanted, encoding="utf-8")
@@ -154,16 +158,11 @@ class CTools(Client):
     )
 
     def missing(self):
-        # Only root can install the package, and only where there is a Debian to install it on.
-        if os.geteuid() == 0 and not_found("apt-get") is None:
-            return None
-        return not_found("amqp-publish")
+        return None if can_install_packages() else not_found("amqp-publish")
 
     def prepare(self):
         if not_found("amqp-publish"):
-            with exclusively("apt"):
-                install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"]
-                run([*install, "amqp-tools"], environment={"DEBIAN_FRONTEND": "noninteractive"})
+            install_package("amqp-tools")
         return [sys.executable, INTEROP / "c-tools" / "amqp_tools_scenarios.py"]
 
 
@@ -181,6 +180,24 @@ CLIENTS = (
 def not_found(*programs):
     """The first of the programs that is not on the path, as a reason; or None."""
     return next((f"{program} not found" for program in programs if shutil.which(program) is None), None)
+
+
+def can_install_packages():
+    """Whether this is a Debian, and ours to install packages on."""
+    return os.geteuid() == 0 and not_found("apt-get") is None
+
+
+def install_package(name):
+    """Installs a Debian package, with fresh package lists if the ones at hand do not lead to it."""
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    install = [*apt, "install", "-y", "--no-install-recommends", name]
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    with exclusively("apt"):
+        try:
+            run(install, environment=quiet)
+        except PrepareError:
+            run([*apt, "update"])
+            run(install, environment=quiet)
 
 
 def run(command, cwd=None, environment=None):
