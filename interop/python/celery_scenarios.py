@@ -53,12 +53,20 @@ class Workers:
         process.wait()
 
     def stop(self):
-        """A warm shutdown: every worker finishes and acknowledges what it holds."""
+        """A warm shutdown, once no worker holds a task any more."""
+        # A result may arrive before its task is acknowledged, and Celery drops that last ack if told to stop in between.
+        wait_until(lambda: not any(map(self.held_by, self.processes)), "every task is acknowledged")
         for process in self.processes.values():
             process.terminate()
         for name, process in self.processes.items():
             same(process.wait(WORKER_SECONDS), 0, f"exit code of worker {name}")
         self.processes.clear()
+
+    def held_by(self, name):
+        """The tasks a worker has received and not acknowledged; all of them may be there if it does not answer."""
+        inspect = self.app.control.inspect([node_name(name)], timeout=5)
+        answers = [inspect.active(), inspect.reserved(), inspect.scheduled()]
+        return [task for answer in answers for task in (answer or {}).get(node_name(name), ["no answer"])]
 
     def recorded(self):
         """The words of each line the tasks have written so far."""
