@@ -1,0 +1,39 @@
+"""A small Celery application as anybody would write it; nothing in it knows which broker it talks to."""
+
+import os
+import time
+
+from celery import Celery
+
+app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
+app.conf.task_default_queue = os.environ["INTEROP_QUEUE"]
+app.conf.task_acks_late = True
+
+
+@app.task(bind=True)
+def record(self, number, gate=None):
+    """Appends a line about itself to a file; before that, it waits for the gate (another file) if it was given one."""
+    if gate is not None:
+        append(f"waiting {self.request.hostname}")
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+    append(f"done {number} {'again' if self.request.delivery_info['redelivered'] else 'first'}")
+
+
+def append(line):
+    # One short write in append mode: whole lines, whichever worker process writes.
+    with open(os.environ["INTEROP_RECORD"], "ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+
+
+@app.task
+def add(left, right):
+    return left + right
+
+
+@app.task(bind=True)
+def third_time_lucky(self):
+    """Fails twice; each retry is a new message with an ETA, which the worker holds unacked until it is due."""
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.1)
+    return self.request.retries

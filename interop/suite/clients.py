@@ -1,0 +1,245 @@
+"""The clients: what each needs on the machine, how it is prepared, and the command that runs its scenarios.
+
+Whatever is installed or compiled lands in the cache, outside the clone, under a name that follows from its inputs;
+a second run finds it there and does nothing.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+INTEROP = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("LEVERET_CACHE") or Path.home() / ".cache" / "leveret")
+PREPARE_SECONDS = 600
+
+# What every client has to show, in the order of the table.
+SCENARIOS = (
+    "declare_bind",
+    "publish_confirms",
+    "consume_prefetch",
+    "nack_requeue",
+    "mandatory_return",
+    "large_body",
+    "empty_body",
+    "header_types",
+    "properties",
+    "channel_error",
+    "reconnect",
+)
+
+
+class PrepareError(Exception):
+    """A client's dependencies could not be installed or its program not be built."""
+
+
+class Client:
+    """A client library or tool, and the scenarios its program has."""
+
+    scenarios = SCENARIOS
+
+    def missing(self):
+        """Why this client cannot run on this machine, or None."""
+        return None
+
+    def prepare(self):
+        """Installs and builds what is not in the cache yet; returns the command that takes a URI."""
+        raise NotImplementedError
+
+
+class Python(Client):
+    """A Python program in a virtual environment that all Python clients share."""
+
+    def __init__(self, name, program, scenarios=SCENARIOS):
+        self.name = name
+        self.program = program
+        self.scenarios = scenarios
+
+    def prepare(self):
+        return [prepared_python(), INTEROP / "python" / self.program]
+
+
+def prepared_python():
+    """The interpreter of the virtual environment with the pinned requirements installed."""
+    requirements = INTEROP / "python" / "requirements.txt"
+    environment = CACHE / "interop-venv"
+    interpreter = environment / "bin" / "python"
+    stamp = environment / "interop.stamp"
+    wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
+    with exclusively("venv"):
+        if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
+            # Debian's python3 comes without what a virtual environment needs.
+            if importlib.util.find_spec("ensurepip") is None and can_install_packages():
+                install_package("python3-venv")
+            run([sys.executable, "-m", "venv", "--clear", environment])
+            run([interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])
+            stamp.write_text(wanted, encoding="utf-8")
+    return interpreter
+
+
+class Node(Client):
+    """amqplib, from its lock file."""
+
+    name = "node"
+
+    def missing(self):
+        return not_found("node", "npm")
+
+    def prepare(self):
+        manifests = [INTEROP / "node" / "package.json", INTEROP / "node" / "package-lock.json"]
+
+        def install(directory):
+            for manifest in manifests:
+                shutil.copy(manifest, directory)
+            run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory)
+
+        modules = cached("node", manifests, install) / "node_modules"
+        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js"]
+
+
+class Java(Client):
+    """The Java client, built by Maven."""
+
+    name = "java"
+
+    def missing(self):
+        return not_found("mvn", "java")
+
+    def prepare(self):
+        pom = INTEROP / "java" / "pom.xml"
+
+        def build(directory):
+            maven = ["mvn", "--batch-mode", "--quiet", "-f", pom, f"-DbuildDirectory={directory}"]
+            goals = ["compile", "dependency:copy-dependencies"]
+            # Without the network first: Maven looks for news of what it already has otherwise.
+            if subprocess.run([*maven, "--offline", *goals], capture_output=True, check=False).returncode != 0:
+                run([*maven, *goals])
+
+        built = cached("java", [pom, *sorted((INTEROP / "java" / "src").rglob("*.java"))], build)
+        # The programs live for a second or two, too short for the optimising compiler.
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", "interop.Main"]
+
+
+class Go(Client):
+    """amqp091-go, built by go."""
+
+    name = "go"
+
+    def missing(self):
+        return not_found("go")
+
+    def prepare(self):
+        sources = sorted(path for path in (INTEROP / "go").iterdir() if path.suffix in (".go", ".mod", ".sum"))
+
+        def build(directory):
+            run(["go", "build", "-o", directory / "scenarios", "."], cwd=INTEROP / "go")
+
+        return [cached("go", sources, build) / "scenarios"]
+
+
+class CTools(Client):
+    """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
+
+    name = "c-tools"
+    scenarios = (
+        "declare_bind",
+        "consume_prefetch",
+        "nack_requeue",
+        "large_body",
+        "empty_body",
+        "channel_error",
+        "reconnect",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("amqp-publish")
+
+    def prepare(self):
+        if not_found("amqp-publish"):
+            install_package("amqp-tools")
+        return [sys.executable, INTEROP / "c-tools" / "amqp_tools_scenarios.py"]
+
+
+CLIENTS = (
+    Python("pika", "pika_scenarios.py"),
+    Python("aio-pika", "aio_pika_scenarios.py"),
+    Node(),
+    Java(),
+    Go(),
+    CTools(),
+    Python("celery", "celery_scenarios.py", ("results_and_retries", "worker_killed")),
+)
+
+
+def not_found(*programs):
+    """The first of the programs that is not on the path, as a reason; or None."""
+    return next((f"{program} not found" for program in programs if shutil.which(program) is None), None)
+
+
+def can_install_packages():
+    """Whether this is a Debian, and ours to install packages on."""
+    return os.geteuid() == 0 and not_found("apt-get") is None
+
+
+def install_package(name):
+    """Installs a Debian package, with fresh package lists if the ones at hand do not lead to it."""
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    install = [*apt, "install", "-y", "--no-install-recommends", name]
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    with exclusively("apt"):
+        try:
+            run(install, environment=quiet)
+        except PrepareError:
+            run([*apt, "update"])
+            run(install, environment=quiet)
+
+
+def run(command, cwd=None, environment=None):
+    """Runs a preparing command; its output matters only if it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PREPARE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PrepareError(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-8000:]}")
+
+
+@contextmanager
+def exclusively(name):
+    """Holds a lock that other runs of the suite respect too."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"interop-{name}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def cached(name, sources, make):
+    """A directory in the cache that `make(directory)` has filled from exactly these source files."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.name} {source.stat().st_size}\n".encode())
+        digest.update(source.read_bytes())
+    directory = CACHE / f"interop-{name}-{digest.hexdigest()[:16]}"
+    with exclusively(name):
+        if not directory.exists():
+            # Made aside and renamed, so that an interrupted run leaves nothing half-made under the final name.
+            fresh = Path(tempfile.mkdtemp(prefix=f"interop-{name}-", dir=CACHE))
+            try:
+                make(fresh)
+                fresh.rename(directory)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+    return directory
