@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::broker::{ids::QueueId};
-use crate::protocol::{field::FieldTable};
+use crate::broker::ids::QueueId;
+use crate::protocol::field::FieldTable;
 
 /// A name of a vhost, exchange or queue: UTF-8, at most 255 bytes; shared, because every binding repeats it.
 pub type Name = Arc<str>;

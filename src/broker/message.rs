@@ -53,14 +53,20 @@ impl Message {
     pub fn new(parts: &MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) -> Self {
         write_record(parts, scratch);
         scratch.extend_from_slice(body);
-        Self { record: Arc::from(scratch.as_slice()), large_body: None }
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: None,
+        }
     }
 
     /// A message whose body stays in the buffers it arrived in.
     pub fn with_large_body(parts: &MessageParts<'_>, chunks: Vec<Bytes>, scratch: &mut Vec<u8>) -> Self {
         write_record(parts, scratch);
         let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        Self { record: Arc::from(scratch.as_slice()), large_body: Some(Arc::new(LargeBody { chunks, len })) }
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: Some(Arc::new(LargeBody { chunks, len })),
+        }
     }
 
     /// A message read back from a page. `None` when the lengths in the record do not fit it; a record with a
@@ -74,7 +80,10 @@ impl Message {
             let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
             Arc::new(LargeBody { chunks, len })
         });
-        Some(Self { record: Arc::from(record), large_body })
+        Some(Self {
+            record: Arc::from(record),
+            large_body,
+        })
     }
 
     /// The record as the store writes it: everything but a large body.
@@ -115,7 +124,9 @@ impl Message {
 
     /// The body when it stands in the record; empty for a large one.
     pub fn inline_body(&self) -> &[u8] {
-        self.record.get(body_offset(&self.record).unwrap_or(0)..).unwrap_or(&[])
+        self.record
+            .get(body_offset(&self.record).unwrap_or(0)..)
+            .unwrap_or(&[])
     }
 
     /// Bytes of the body, wherever it is.
@@ -128,7 +139,10 @@ impl Message {
 
     /// Bytes of memory the message holds, for budgets.
     pub fn memory_bytes(&self) -> usize {
-        let large = self.large_body.as_ref().map_or(0, |body| usize::try_from(body.len).unwrap_or(usize::MAX));
+        let large = self
+            .large_body
+            .as_ref()
+            .map_or(0, |body| usize::try_from(body.len).unwrap_or(usize::MAX));
         self.record.len().saturating_add(large)
     }
 
@@ -146,13 +160,20 @@ impl Message {
 }
 
 fn write_record(parts: &MessageParts<'_>, out: &mut Vec<u8>) {
-    debug_assert!(parts.exchange.len() <= 255 && parts.routing_key.len() <= 255, "short strings");
+    debug_assert!(
+        parts.exchange.len() <= 255 && parts.routing_key.len() <= 255,
+        "short strings"
+    );
     out.clear();
     out.push(u8::try_from(parts.exchange.len()).unwrap_or(u8::MAX));
     out.push(u8::try_from(parts.routing_key.len()).unwrap_or(u8::MAX));
     out.push(if parts.persistent { PERSISTENT } else { 0 });
     out.push(parts.priority);
-    out.extend_from_slice(&u32::try_from(parts.properties.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(
+        &u32::try_from(parts.properties.len())
+            .unwrap_or(u32::MAX)
+            .to_le_bytes(),
+    );
     out.extend_from_slice(parts.exchange);
     out.extend_from_slice(parts.routing_key);
     out.extend_from_slice(parts.properties);
@@ -173,7 +194,13 @@ mod tests {
     use super::*;
 
     fn parts() -> MessageParts<'static> {
-        MessageParts { exchange: b"ex", routing_key: b"key", properties: b"\x10\x00\x02", persistent: true, priority: 7 }
+        MessageParts {
+            exchange: b"ex",
+            routing_key: b"key",
+            properties: b"\x10\x00\x02",
+            persistent: true,
+            priority: 7,
+        }
     }
 
     #[test]
@@ -192,7 +219,10 @@ mod tests {
     fn a_record_reads_back_or_is_refused_at_every_length() {
         let message = Message::new(&parts(), b"", &mut Vec::new());
         for cut in 0..message.record().len() {
-            assert!(Message::from_record(&message.record()[..cut], None).is_none(), "cut at {cut}");
+            assert!(
+                Message::from_record(&message.record()[..cut], None).is_none(),
+                "cut at {cut}"
+            );
         }
         let again = Message::from_record(message.record(), None).unwrap();
         assert_eq!(again.record(), message.record());

@@ -5,3 +5,6 @@ pub mod method;
 pub mod properties;
 pub mod reply_code;
 mod wire;
+
+#[cfg(test)]
+mod oracle;

@@ -6,6 +6,8 @@ mod short_string;
 mod value;
 
 #[cfg(test)]
+pub(super) mod strategies;
+#[cfg(test)]
 mod tests;
 
 use bytes::BytesMut;
@@ -79,8 +81,8 @@ impl FieldTable {
         self.entries.is_empty()
     }
 
-    /// Reads a table that begins with its 32-bit length. Gives the table and the bytes it took, length included;
-    /// what follows it is the caller's.
+    /// Reads a table that begins with its 32-bit length. Gives the table and the bytes it took, length
+    /// included; what follows it is the caller's.
     ///
     /// # Errors
     /// When the bytes end early, a tag is unknown, or the table is deeper or larger than we accept.
@@ -98,8 +100,8 @@ impl FieldTable {
         parse::table(body)
     }
 
-    /// Checks that [`FieldTable::parse`] would succeed, and says how many bytes it would take, without building
-    /// the table.
+    /// Checks that [`FieldTable::parse`] would succeed, and says how many bytes it would take, without
+    /// building the table.
     ///
     /// # Errors
     /// As [`FieldTable::parse`].
@@ -129,8 +131,9 @@ impl FieldTable {
         size_of::<u32>() + entries.sum::<usize>()
     }
 
-    /// The same table sorted by key, of duplicates only the first: the order RabbitMQ delivers headers in, and
-    /// what makes two bindings the same. Tables inside keep their order.
+    /// The same table sorted by key, of duplicates only the first: the order RabbitMQ delivers headers in,
+    /// and what makes two bindings the same. Tables inside keep their order. Compare two of them encoded: a
+    /// float that is not a number does not equal itself.
     #[must_use]
     pub fn canonical(&self) -> Self {
         let mut entries = self.entries.clone();

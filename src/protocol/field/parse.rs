@@ -1,12 +1,13 @@
-//! Reads tables without recursion: a peer chooses how deep they nest, and a stack overflow aborts the process.
+//! Reads tables without recursion: a peer chooses how deep they nest, and a stack overflow aborts the
+//! process.
 
 use bytes::Bytes;
 
 use super::{FieldTable, FieldValue, ShortString};
 use crate::protocol::wire::{Reader, Truncated};
 
-/// Tables and arrays inside each other, the outermost counted. RabbitMQ has no limit; a bound keeps everything
-/// that walks a value (encode, drop, compare) at a known stack depth (hostile-input H30).
+/// Tables and arrays inside each other, the outermost counted. RabbitMQ has no limit; a bound keeps
+/// everything that walks a value (encode, drop, compare) at a known stack depth (hostile-input H30).
 pub const MAX_DEPTH: usize = 32;
 
 /// Values in one table, those of tables and arrays inside it included. A void takes one byte on the wire and

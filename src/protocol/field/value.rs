@@ -7,8 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{FieldTable, ShortString};
 use crate::protocol::wire;
 
-/// A value with the type its tag gave it. What a peer sent nests at most [`super::MAX_DEPTH`] deep, so walking
-/// a value may recurse; values the broker builds must stay as shallow.
+/// A value with the type its tag gave it. What a peer sent nests at most [`super::MAX_DEPTH`] deep, so
+/// walking a value may recurse; values the broker builds must stay as shallow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FieldValue {
     /// `t`

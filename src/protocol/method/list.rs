@@ -1,5 +1,5 @@
-//! The list of methods. A line gives the name of the id, of the variant, the numbers, the name in texts, and the
-//! fields in the order of the wire; the field's type says how it is written (`wire_type.rs`).
+//! The list of methods. An entry gives the name of the id, of the variant, the numbers, the name in texts,
+//! and the fields in the order of the wire; the field's type says how it is written (`wire_type.rs`).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -38,8 +38,9 @@ impl Bits {
     }
 }
 
-/// `ID Variant (class, method) "name" { (reserved, ...) field: Type, ... [bit, ...] field: Type, ... ; (reserved, ...) }`
-/// where all parts in the braces may be missing. Methods without a field we keep come in the second list.
+/// An entry is `ID Variant (class, method) "name" { fields }`, where fields, all optional, are
+/// `(reserved types) name: Type, ... [bits] name: Type, ... ; (reserved types)`.
+/// Methods without a field that we keep come in the second list.
 macro_rules! methods {
     (
         with_fields { $(
@@ -68,6 +69,32 @@ macro_rules! methods {
                 $(#[$bare_doc])*
                 $bare_name,
             )+
+        }
+
+        #[cfg(test)]
+        impl Method {
+            /// Any method with this id, for property tests.
+            pub(super) fn any(id: MethodId) -> proptest::strategy::BoxedStrategy<Self> {
+                use proptest::prelude::{Just, Strategy, any};
+                use super::tests::any_field;
+                match id {
+                    $(
+                        MethodId::$id => (
+                            $( any_field::<$type>(), )*
+                            $(
+                                $( { let _bit = stringify!($bit); any::<bool>() }, )+
+                                $( any_field::<$late_type>(), )*
+                            )?
+                        )
+                            .prop_map(|( $($field,)* $( $($bit,)+ $($late,)* )? )| {
+                                Self::$name { $($field,)* $( $($bit,)+ $($late,)* )? }
+                            })
+                            .boxed(),
+                    )+
+                    $( MethodId::$bare_id => Just(Self::$bare_name).boxed(), )+
+                    unknown => panic!("no method {unknown}"),
+                }
+            }
         }
 
         impl MethodId {
@@ -232,7 +259,9 @@ methods! {
             (u16) exchange: String, kind: String,
             [passive, durable, auto_delete, internal, nowait] arguments: FieldTable,
         }
-        EXCHANGE_DELETE ExchangeDelete (40, 20) "exchange.delete" { (u16) exchange: String, [if_unused, nowait] }
+        EXCHANGE_DELETE ExchangeDelete (40, 20) "exchange.delete" {
+            (u16) exchange: String, [if_unused, nowait]
+        }
         EXCHANGE_BIND ExchangeBind (40, 30) "exchange.bind" {
             (u16) destination: String, source: String, routing_key: String, [nowait] arguments: FieldTable,
         }
@@ -251,7 +280,9 @@ methods! {
         }
         QUEUE_PURGE QueuePurge (50, 30) "queue.purge" { (u16) queue: String, [nowait] }
         QUEUE_PURGE_OK QueuePurgeOk (50, 31) "queue.purge-ok" { message_count: u32, }
-        QUEUE_DELETE QueueDelete (50, 40) "queue.delete" { (u16) queue: String, [if_unused, if_empty, nowait] }
+        QUEUE_DELETE QueueDelete (50, 40) "queue.delete" {
+            (u16) queue: String, [if_unused, if_empty, nowait]
+        }
         QUEUE_DELETE_OK QueueDeleteOk (50, 41) "queue.delete-ok" { message_count: u32, }
         QUEUE_UNBIND QueueUnbind (50, 50) "queue.unbind" {
             (u16) queue: String, exchange: String, routing_key: String, arguments: FieldTable,

@@ -9,8 +9,8 @@ use crate::protocol::{
 /// Bytes of the flags word.
 pub(super) const FLAGS_LEN: usize = 2;
 
-/// The flag of each property. The values follow the flags in this order. The two bits below the last are ignored:
-/// one is undefined, the other would announce a second flags word, which nobody defines or sends.
+/// The flag of each property. The values follow the flags in this order. The two bits below the last are
+/// ignored: one is undefined, the other would announce a second flags word, which nobody defines or sends.
 pub(super) const CONTENT_TYPE: u16 = 1 << 15;
 pub(super) const CONTENT_ENCODING: u16 = 1 << 14;
 pub(super) const HEADERS: u16 = 1 << 13;
@@ -157,8 +157,8 @@ impl<'a> RawProperties<'a> {
         self.short_string(USER_ID)
     }
 
-    /// Checks that every announced value is there, the headers are a table, and nothing follows the last value.
-    /// Builds nothing.
+    /// Checks that every announced value is there, the headers are a table, and nothing follows the last
+    /// value. Builds nothing.
     ///
     /// # Errors
     /// What is wrong, first thing first.
@@ -218,7 +218,7 @@ const fn above(flag: u16) -> u16 {
 #[inline]
 fn skip_all(reader: &mut Reader<'_>, mut flags: u16) -> Result<(), Truncated> {
     while flags != 0 {
-        let first = (CONTENT_TYPE) >> flags.leading_zeros();
+        let first = CONTENT_TYPE >> flags.leading_zeros();
         flags &= !first;
         match first {
             HEADERS => reader.long_string().map(drop)?,
