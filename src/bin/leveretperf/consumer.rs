@@ -8,6 +8,7 @@ use leveret::protocol::{
 };
 
 use crate::{
+    clock::SECOND_NS,
     course::{Course, PATIENCE_NS, Tally},
     error::PerfError,
     frames::{Event, FRAME_METHOD, Inbox},
@@ -18,6 +19,9 @@ use crate::{
 
 /// One read takes what the broker has sent, up to this. Large reads mean few of them.
 pub(crate) const READ_BYTES: usize = 256 * 1024;
+
+/// A message older than a day was not sent to measure its latency.
+const OLDEST_STAMP_NS: u64 = 24 * 3_600 * SECOND_NS;
 
 /// What the options say about consumers.
 #[derive(Clone, Copy)]
@@ -137,7 +141,9 @@ impl Consumer {
                     progress.until_sample -= 1;
                     if progress.until_sample == 0 {
                         progress.until_sample = plan.latency_every;
-                        if let Some(stamp_ns) = stamp.filter(|_| measuring) {
+                        if let Some(stamp_ns) =
+                            stamp.filter(|stamp_ns| measuring && is_stamp(*stamp_ns, now_ns))
+                        {
                             latency.record(stamp_ns, now_ns);
                         }
                     }
@@ -174,8 +180,33 @@ fn read(inbox: &mut Inbox, stream: &mut TcpStream) -> Result<bool, PerfError> {
     }
 }
 
+/// Whether the first bytes of a body can be a stamp: someone else's messages begin with anything.
+fn is_stamp(stamp_ns: u64, now_ns: u64) -> bool {
+    stamp_ns <= now_ns && now_ns - stamp_ns < OLDEST_STAMP_NS
+}
+
 fn push_ack(out: &mut Vec<u8>, tag: u64, multiple: bool) {
     let mut payload = bytes::BytesMut::with_capacity(16);
     encode_ack(&mut payload, tag, multiple);
     push_frame(out, FRAME_METHOD, CHANNEL, &payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_times_of_the_last_day_are_stamps() {
+        let now_ns = 1_790_000_000 * SECOND_NS;
+        for (stamp_ns, expected) in [
+            (now_ns, true),
+            (now_ns - 1, true),
+            (now_ns + 1, false),
+            (now_ns - OLDEST_STAMP_NS, false),
+            (0, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(is_stamp(stamp_ns, now_ns), expected, "{stamp_ns}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) enum PerfError {
     Confirm { tag: u64, oldest: u64, newest: u64 },
     #[error("{0}")]
     Stalled(String),
-    #[error("socket: {0}")]
+    #[error("the connection to the broker broke: {0}")]
     Socket(#[from] io::Error),
     #[error("{0}")]
     Local(String),

@@ -38,7 +38,17 @@ type Worker = JoinHandle<Result<Latency, PerfError>>;
 /// The first thing that went wrong in any connection.
 pub(crate) fn run(plan: &Plan, course: &Arc<Course>, progress: bool) -> Result<Summary, PerfError> {
     let mut control = Link::open(&plan.uri, "leveretperf control", PUBLISHER_READ_BYTES)?;
-    let backlog = topology::declare(&mut control, plan)?;
+    let backlog = match topology::declare(&mut control, plan) {
+        Ok(backlog) => backlog,
+        Err(error) => {
+            // The error has closed the channel; what was declared before it goes over another one.
+            delete_over(
+                Link::open(&plan.uri, "leveretperf control", PUBLISHER_READ_BYTES),
+                plan,
+            );
+            return Err(error);
+        }
+    };
     let mut crew = Crew {
         plan,
         course,
@@ -61,6 +71,13 @@ pub(crate) fn run(plan: &Plan, course: &Arc<Course>, progress: bool) -> Result<S
         confirm_latency.percentiles(),
         end_to_end_latency.percentiles(),
     ))
+}
+
+/// Tidies up after a failure that is already being reported.
+fn delete_over(link: Result<Link, PerfError>, plan: &Plan) {
+    if let Err(second) = link.and_then(|mut link| topology::delete(&mut link, plan)) {
+        eprintln!("leveretperf: not everything was deleted: {second}");
+    }
 }
 
 /// The workers of a run and what they have done.
@@ -93,6 +110,7 @@ impl Crew<'_> {
         if !consume_only {
             start = self.moment();
         }
+        let mut ticker = Ticker::new(self);
         let (start, end_ns) = match self.plan.length {
             Length::Time {
                 warm_up_seconds,
@@ -100,18 +118,18 @@ impl Crew<'_> {
             } => {
                 self.start_publishers(publishers)?;
                 let measured_ns = self.course.clock.now_ns() + nanoseconds(warm_up_seconds);
-                self.wait(measured_ns);
+                self.wait(measured_ns, &mut ticker);
                 self.course.measure(true);
                 let start = self.moment();
-                self.wait(start.at_ns + nanoseconds(seconds));
+                self.wait(start.at_ns + nanoseconds(seconds), &mut ticker);
                 (start, None)
             }
             Length::Messages { consumed, .. } => {
                 self.course.measure(true);
                 self.start_publishers(publishers)?;
-                (start, self.watch(consumed)?)
+                (start, self.watch(consumed, &mut ticker)?)
             }
-            Length::Backlog => (start, self.watch(backlog)?),
+            Length::Backlog => (start, self.watch(backlog, &mut ticker)?),
         };
         self.course.measure(false);
         let end = self.moment();
@@ -225,8 +243,7 @@ impl Crew<'_> {
     }
 
     /// Waits until `until_ns` or the end of the run, with a line of progress every second.
-    fn wait(&self, until_ns: u64) {
-        let mut ticker = Ticker::new(self);
+    fn wait(&self, until_ns: u64, ticker: &mut Ticker) {
         while self.course.clock.now_ns() < until_ns && !self.course.wait_until(until_ns.min(ticker.next_ns)) {
             ticker.tick(self);
         }
@@ -234,8 +251,7 @@ impl Crew<'_> {
 
     /// Waits until the publishers are done and `consumed` messages have arrived. Gives the time the last of it
     /// happened.
-    fn watch(&self, consumed: u64) -> Result<Option<u64>, PerfError> {
-        let mut ticker = Ticker::new(self);
+    fn watch(&self, consumed: u64, ticker: &mut Ticker) -> Result<Option<u64>, PerfError> {
         let mut seen = Count::default();
         let mut moved_ns = self.course.clock.now_ns();
         loop {
