@@ -40,7 +40,9 @@ async fn run(config: Config) -> ExitCode {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => return fail(&format!("cannot listen for signals: {error}"), 1),
+            (Err(error), _) | (_, Err(error)) => {
+                return fail(&format!("cannot listen for signals: {error}"), 1);
+            }
         };
     let data_dir = config.data_dir.display().to_string();
     let server = match Server::start(config.server).await {
@@ -54,7 +56,10 @@ async fn run(config: Config) -> ExitCode {
         reason = server.store_failed() => Some(reason),
     };
     if let Some(reason) = failed {
-        return fail(&format!("the store failed: {reason}; restart once the disk is healthy"), exit::IO);
+        return fail(
+            &format!("the store failed: {reason}; restart once the disk is healthy"),
+            exit::IO,
+        );
     }
     tracing::info!("stopping; a second signal exits at once");
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
@@ -68,11 +73,16 @@ async fn run(config: Config) -> ExitCode {
 
 fn start_tracing(config: &Config) {
     let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if config.log_json {
         lines.json().init();
     } else {
-        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+        lines
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init();
     }
 }
 
@@ -84,8 +94,16 @@ fn announce(server: &Server, data_dir: &str, file: Option<&std::path::Path>) {
         Some(file) => tracing::info!("configuration: {}", file.display()),
         None => tracing::info!("configuration: built-in defaults"),
     }
-    tracing::info!("data directory: {data_dir}{}", if found.fresh { " (new)" } else { "" });
-    tracing::info!("recovered {} queues with {} messages in {:.0?}", found.queues, found.messages, found.took);
+    tracing::info!(
+        "data directory: {data_dir}{}",
+        if found.fresh { " (new)" } else { "" }
+    );
+    tracing::info!(
+        "recovered {} queues with {} messages in {:.0?}",
+        found.queues,
+        found.messages,
+        found.took
+    );
     match server.amqp_address() {
         Some(address) => tracing::info!("AMQP 0-9-1 listens on {address}"),
         None => tracing::info!("AMQP 0-9-1 is switched off"),
@@ -108,10 +126,14 @@ fn hint(error: &StartError) -> String {
         StartError::Store(StoreError::NotWritable { .. }) => {
             "; make it writable for this user or choose another directory with --data-dir"
         }
-        StartError::Store(StoreError::UnknownFormat { .. }) => "; start the version of Leveret that wrote it, or a newer one",
+        StartError::Store(StoreError::UnknownFormat { .. }) => {
+            "; start the version of Leveret that wrote it, or a newer one"
+        }
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
-        StartError::Store(StoreError::Corrupt { .. } | StoreError::Io { .. }) | StartError::Definition(_) => "",
+        StartError::Store(StoreError::Corrupt { .. } | StoreError::Io { .. }) | StartError::Definition(_) => {
+            ""
+        }
     };
     format!("{error}{advice}")
 }

@@ -225,6 +225,3 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
     }
     Some(WholePublish { channel: method.channel, fields, properties: header.properties, body, wire_len: at })
 }
-
-#[cfg(test)]
-mod tests;

@@ -33,7 +33,7 @@ use crate::broker::{
     definition::{Definition, Name},
     error::BrokerError,
 };
-use crate::storage::{Op, Store, StoreError, StoreOptions};
+use crate::storage::{Op, Store, StoreError, StoreEvents, StoreOptions};
 
 /// What is negotiated with clients, and other bounds.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ impl Broker {
         &self.limits
     }
 
-    pub(crate) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
+    pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
         self.vhosts.get(name)
     }
 
@@ -190,7 +190,7 @@ impl Server {
             vhost.restore(&recovered).map_err(StartError::Definition)?;
             vhosts.insert(name.to_string(), vhost);
         }
-        store.start(Arc::clone(&events) as Arc<dyn crate::storage::StoreEvents>);
+        store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define { definition, done: None }]);
         let found = Found {

@@ -18,7 +18,7 @@ use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf, sync::Notify, time::Mis
 use crate::broker::confirms::Confirm;
 use crate::protocol::{
     frame::{self, HEARTBEAT_FRAME},
-    method::{Method, MethodId, encode_ack, encode_nack},
+    method::{Method, encode_ack, encode_nack},
 };
 use crate::server::{confirms::ChannelConfirms, queue_cell::QueueCell};
 
@@ -301,14 +301,4 @@ async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox)
     }
     (frames.pieces_bytes, frames.counted) = (0, 0);
     Ok(())
-}
-
-/// Class and method of a close that answers a method.
-pub(super) fn close_method(scope_channel: bool, code: u16, text: String, id: MethodId) -> Method {
-    let (class_id, method_id) = (id.class, id.method);
-    if scope_channel {
-        Method::ChannelClose { reply_code: code, reply_text: text, class_id, method_id }
-    } else {
-        Method::ConnectionClose { reply_code: code, reply_text: text, class_id, method_id }
-    }
 }

@@ -74,7 +74,7 @@ pub(super) struct DeleteIf {
 pub(super) fn durable_done() -> (Done, Durable) {
     let (done, durable) = oneshot::channel();
     // The receiver is gone when the connection ended meanwhile: nobody waits then.
-    (Box::new(move |result| drop(done.send(result))), durable)
+    (Box::new(move |result| done.send(result).unwrap_or(())), durable)
 }
 
 impl Vhost {

@@ -101,6 +101,8 @@ pub struct ReadRequest {
 /// The answer to a [`ReadRequest`].
 pub struct Loaded {
     pub lane: u8,
+    /// As in the request.
+    pub from: Seq,
     /// Ascending; without what was acked or purged by operations logged before the request.
     pub entries: Vec<(Seq, Message)>,
     /// Where to go on; `None` when everything below the request's `until` was read.

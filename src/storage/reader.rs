@@ -87,6 +87,7 @@ struct Scan {
 
 fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
+        from: request.from,
         lane: request.lane,
         entries: Vec::new(),
         next: None,
@@ -124,6 +125,7 @@ fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded,
         entries.push((seq, message));
     }
     Ok(Loaded {
+        from: request.from,
         lane: request.lane,
         entries,
         next: scan.next.map(Seq),
