@@ -53,6 +53,11 @@ impl Waiting {
         !self.dones.is_empty()
     }
 
+    /// Publishes awaiting their confirm.
+    pub(super) fn confirms(&self) -> u64 {
+        self.confirms
+    }
+
     /// Parties that wait.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.confirms)
@@ -60,8 +65,8 @@ impl Waiting {
             .saturating_add(self.dones.len())
     }
 
-    /// The group is durable: tells everybody, in tag order as logged. Gives the number of confirms.
-    pub(super) fn stored(&mut self) -> u64 {
+    /// The group is durable: tells everybody, in tag order as logged.
+    pub(super) fn stored(&mut self) {
         for SinkTags { sink, mut tags } in self.sinks.drain(..) {
             sink.stored(&tags);
             tags.clear();
@@ -70,9 +75,7 @@ impl Waiting {
         for done in self.dones.drain(..) {
             done(Ok(()));
         }
-        let confirms = self.confirms;
         self.forget();
-        confirms
     }
 
     /// The group will never be durable: no confirm is sent, and who waits otherwise is told so.
@@ -117,7 +120,7 @@ mod tests {
             });
         }
         assert_eq!(waiting.len(), 5);
-        assert_eq!(waiting.stored(), 5);
+        waiting.stored();
         assert_eq!(*sinks[0].0.lock(), [[1, 2, 3]]);
         assert_eq!(*sinks[1].0.lock(), [[1, 2]]);
         waiting.confirm(ConfirmToken {
@@ -125,7 +128,7 @@ mod tests {
             tag: 3,
         });
         waiting.failed(StoreFailure::Failed);
-        assert_eq!(waiting.stored(), 0);
+        waiting.stored();
         assert_eq!(sinks[1].0.lock().len(), 1);
     }
 }

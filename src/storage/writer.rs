@@ -172,21 +172,23 @@ impl Committer {
         add(&counters.syncs, u64::from(self.group.sync));
         self.step(Step::Written)?;
 
-        let released = self.group.waiting.len();
-        add(&counters.confirms, self.group.waiting.stored());
-        if !self.group.committed.is_empty() {
-            self.events.committed(&self.group.committed);
-        }
-        self.shared.progress.advance(counts.ops);
-        self.group.clear();
-        self.shared.log.release(counts.op_bytes);
+        // Counted before anybody is told, so that who was told finds it counted.
         add(&counters.groups, 1);
         add(&counters.ops, counts.ops);
         add(&counters.messages, counts.messages);
         add(&counters.holes, counts.holes);
+        let released = self.group.waiting.len();
+        if !self.group.committed.is_empty() {
+            self.events.committed(&self.group.committed);
+        }
+        add(&counters.confirms, self.group.waiting.confirms());
+        self.group.waiting.stored();
+        shared.progress.advance(counts.ops);
+        self.group.clear();
+        shared.log.release(counts.op_bytes);
         self.ended_at = Instant::now();
         add_time(&counters.release_nanos, self.ended_at - written_at);
-        self.expected = released + self.shared.log.waiters();
+        self.expected = released + shared.log.waiters();
         self.reclaim_if_worth(counts.deleted_bytes);
         self.step(Step::Released)
     }

@@ -246,6 +246,7 @@ fn a_deleted_queue_takes_its_messages_along_and_a_new_one_starts_empty() {
     assert_ne!(old, new);
     bench.publish(&[(old, 302)], b"to nowhere");
     bench.publish(&[(new, 1)], b"new");
+    bench.sync();
     let bench = bench.crash();
     assert_eq!(bench.seqs(old), []);
     assert_eq!(bench.read_all(new), [(1, b"new".to_vec())]);
