@@ -165,6 +165,7 @@ impl QueueCell {
                 from: read.from,
                 until: read.until,
                 max_bytes: READ_BYTES,
+                settled: false,
             });
         }
     }

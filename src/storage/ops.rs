@@ -96,6 +96,9 @@ pub struct ReadRequest {
     pub until: Seq,
     /// About this many bytes of messages are answered; at least one page.
     pub max_bytes: usize,
+    /// Wait for all that was logged before the request. Without it the answer may lack what is not committed yet; a
+    /// queue that asks only for what it knows to be committed need not wait behind a backlog of others.
+    pub settled: bool,
 }
 
 /// The answer to a [`ReadRequest`].

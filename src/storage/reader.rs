@@ -55,7 +55,9 @@ impl ReadQueue {
 /// Serves requests until the store closes.
 pub(super) fn run(shared: &Shared, rocks: &Rocks, events: &Arc<dyn StoreEvents>) {
     while let Some((request, after_ops)) = shared.reads.pop() {
-        shared.progress.wait_for(after_ops);
+        if request.settled {
+            shared.progress.wait_for(after_ops);
+        }
         match read(&request, shared, rocks) {
             Ok(loaded) => events.loaded(request.queue, loaded),
             Err(error) => {

@@ -390,6 +390,7 @@ fn a_read_keeps_to_its_range_and_its_size() {
         from: Seq(15),
         until: Seq(35),
         max_bytes: 5_000,
+                settled: true,
     };
     let loaded = bench.read_some(request).unwrap();
     let seqs: Vec<u64> = loaded.entries.iter().map(|(seq, _)| seq.0).collect();

@@ -199,6 +199,7 @@ impl Bench {
         from: u64,
         until: u64,
         max_bytes: usize,
+                settled: true,
     ) -> Vec<(u64, Vec<u8>)> {
         let mut found = Vec::new();
         let mut from = Seq(from);
