@@ -186,7 +186,7 @@ impl<P: Port> QueueState<P> {
     /// delivered without acknowledgement. Returns where to read next when messages wait on disk.
     pub fn dispatch(&mut self, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
-        while self.ready.can_pop(self.gap.as_ref().map(Gap::from)) {
+        while self.has_ready() {
             let Some(consumer) = self.consumers.next_available() else { break };
             let Some(entry) = self.pop_ready() else { break };
             self.delivered = self.delivered.max(entry.seq);
@@ -205,12 +205,12 @@ impl<P: Port> QueueState<P> {
 
     /// `basic.get`: the oldest ready message. `Err` when it must be read from disk first.
     pub fn get(&mut self, no_ack: bool, removed: &mut Removed) -> Result<Option<Delivery>, ReadFrom> {
-        let Some(entry) = self.pop_ready() else {
-            return match self.gap.as_mut() {
-                Some(gap) => Err(gap.read_now(self.id)),
-                None => Ok(None),
-            };
-        };
+        if !self.has_ready()
+            && let Some(gap) = self.gap.as_mut()
+        {
+            return Err(gap.read_now(self.id));
+        }
+        let Some(entry) = self.pop_ready() else { return Ok(None) };
         self.delivered = self.delivered.max(entry.seq);
         if no_ack {
             if entry.stored {
@@ -291,6 +291,14 @@ impl<P: Port> QueueState<P> {
         let risen = self.durable && self.delivered > self.delivered_logged;
         self.delivered_logged = self.delivered;
         risen.then_some(self.delivered)
+    }
+
+    /// Whether a message can be handed out from memory. What stands behind an empty gap comes forward for it.
+    fn has_ready(&mut self) -> bool {
+        if self.ready.can_pop(self.gap.as_ref().map(Gap::from)) {
+            return true;
+        }
+        self.close_empty_gap() && self.ready.can_pop(None)
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {

@@ -100,14 +100,21 @@ impl<P: Port> QueueState<P> {
         if gap.reading.is_some() {
             return None;
         }
-        if gap.count == 0 && gap.from == gap.until {
-            // Nothing is on disk only: what is in memory behind the gap comes next.
-            self.gap = None;
-            self.ready.join();
+        if gap.from == gap.until {
             return None;
         }
         gap.reading = Some(gap.from);
         Some(ReadFrom { queue: id, from: gap.from, until: gap.until, pending: false })
+    }
+
+    /// Nothing is on disk only: what is in memory behind the gap comes next. True when the gap was closed.
+    pub(super) fn close_empty_gap(&mut self) -> bool {
+        let empty = self.gap.as_ref().is_some_and(|gap| gap.from == gap.until && gap.reading.is_none());
+        if empty {
+            self.gap = None;
+            self.ready.join();
+        }
+        empty
     }
 
     /// The store's answer. Call [`Self::dispatch`] next.
