@@ -253,7 +253,7 @@ fn start(cluster_name: &str) -> Method {
     properties.insert("capabilities", FieldValue::Table(capabilities));
     properties.insert("cluster_name", text(cluster_name));
     properties.insert("copyright", text("Copyright (c) 2026 the Leveret maintainers"));
-    properties.insert("information", text("Licensed under MIT OR Apache-2.0"));
+    properties.insert("information", text("Licensed under the MIT licence"));
     properties.insert("platform", text("Rust"));
     // Clients switch features on these two (Spring AMQP, MassTransit, kombu): they mean the behaviour, not the maker.
     properties.insert("product", text("RabbitMQ"));
