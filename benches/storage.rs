@@ -1,9 +1,15 @@
 //! The store alone: from the op log to the released confirm, no sockets. Beside each row the limit of the disk itself,
 //! measured in the same run: the same bytes appended to one file, with one fdatasync per group.
 //!
-//! `cargo bench --bench storage -- [--seconds 5] [--dir DIR]`. The directory must be on the disk to be measured.
+//! `cargo bench --bench storage -- [--seconds 3] [--rounds 3] [--dir DIR]`. The directory must be on the disk to be measured.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's table is its output")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::indexing_slicing,
+    reason = "figures for people, and indices of our own making"
+)]
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -30,11 +36,14 @@ use smallvec::smallvec;
 #[derive(Parser)]
 struct Arguments {
     /// Seconds per measurement.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Where the stores and the raw files go; a temporary directory below the target directory otherwise.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Store and raw file take turns so many times.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Only rows whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -116,7 +125,7 @@ const LOADS: [Load; 7] = [
 ];
 
 /// Threads that drive the producers; as a broker's few workers drive many connections.
-const DRIVERS: usize = 4;
+const DRIVERS: usize = 2;
 /// Publishes logged at once, as from one socket read.
 const PER_READ: usize = 64;
 
@@ -141,40 +150,45 @@ fn main() -> io::Result<()> {
         "ratio"
     );
     for load in LOADS.iter().filter(|load| load.name.contains(&arguments.only)) {
-        let dir = tempfile::tempdir_in(&parent)?;
-        let found = run(load, time, &dir.path().join("store"));
-        drop(dir);
-        let dir = tempfile::tempdir_in(&parent)?;
-        let raw_syncs = raw_syncs_per_second(
-            &dir.path().join("raw"),
-            found.group_bytes(),
-            time.min(Duration::from_secs(3)),
-        )?;
-        let raw = raw_syncs * found.messages_per_group();
-        println!(
-            "{:<32} {:>9.0} {:>7.2} {:>8.2} {:>8.2} {:>8.0} {:>8.1} {:>9.0} {:>10.0} {:>6.2}",
-            load.name,
-            found.rate(),
-            found.cpu.as_secs_f64() * 1e6 / found.messages,
-            found.latency.value_at_quantile(0.5) as f64 / 1e3,
-            found.latency.value_at_quantile(0.99) as f64 / 1e3,
-            found.syncs / found.took.as_secs_f64(),
-            found.messages_per_group(),
-            raw,
-            raw_syncs,
-            found.rate() / raw,
-        );
-        println!(
-            "{:<32} build {:.0} us, write {:.0} us, release {:.0} us per group; against {} x raw sync rate: {:.2}",
-            "",
-            found.build.as_secs_f64() * 1e6 / found.groups,
-            found.write.as_secs_f64() * 1e6 / found.groups,
-            found.release.as_secs_f64() * 1e6 / found.groups,
-            load.producers * load.window,
-            found.rate() / (raw_syncs * (load.producers * load.window) as f64),
-        );
+        // Interleaved, because a disk has moods; the round with the median ratio is shown.
+        let mut rounds = Vec::new();
+        for _ in 0..arguments.rounds.max(1) {
+            let dir = tempfile::tempdir_in(&parent)?;
+            let mut found = run(load, time, &dir.path().join("store"));
+            drop(dir);
+            let dir = tempfile::tempdir_in(&parent)?;
+            found.raw_syncs = raw_syncs_per_second(&dir.path().join("raw"), found.group_bytes(), time)?;
+            rounds.push(found);
+        }
+        rounds.sort_by(|left, right| left.ratio().total_cmp(&right.ratio()));
+        print(load, &rounds[rounds.len() / 2]);
     }
     Ok(())
+}
+
+fn print(load: &Load, found: &Found) {
+    println!(
+        "{:<32} {:>9.0} {:>7.2} {:>8.2} {:>8.2} {:>8.0} {:>8.1} {:>9.0} {:>10.0} {:>6.2}",
+        load.name,
+        found.rate(),
+        found.cpu.as_secs_f64() * 1e6 / found.messages,
+        found.latency.value_at_quantile(0.5) as f64 / 1e3,
+        found.latency.value_at_quantile(0.99) as f64 / 1e3,
+        found.syncs / found.took.as_secs_f64(),
+        found.messages_per_group(),
+        found.raw_syncs * found.messages_per_group(),
+        found.raw_syncs,
+        found.ratio(),
+    );
+    let all = (load.producers * load.window) as f64;
+    println!(
+        "{:<32} build {:.0} us, write {:.0} us, release {:.0} us per group; against {all} x raw sync/s: {:.2}",
+        "",
+        found.build.as_secs_f64() * 1e6 / found.groups,
+        found.write.as_secs_f64() * 1e6 / found.groups,
+        found.release.as_secs_f64() * 1e6 / found.groups,
+        found.rate() / (found.raw_syncs * all),
+    );
 }
 
 /// What one run amounted to.
@@ -189,9 +203,15 @@ struct Found {
     write: Duration,
     release: Duration,
     latency: Histogram<u64>,
+    /// Synced appends of a group's bytes to a file, per second.
+    raw_syncs: f64,
 }
 
 impl Found {
+    fn ratio(&self) -> f64 {
+        self.rate() / (self.raw_syncs * self.messages_per_group())
+    }
+
     fn rate(&self) -> f64 {
         self.messages / self.took.as_secs_f64()
     }
@@ -294,6 +314,7 @@ fn run(load: &Load, time: Duration, dir: &Path) -> Found {
         write: after.write_time,
         release: after.release_time,
         latency,
+        raw_syncs: 0.0,
     }
 }
 
@@ -304,6 +325,9 @@ fn drive(load: &Load, producers: usize, number: usize, queues: &Queues, stop: &A
     let mut latency = Histogram::new(3).expect("a histogram");
     let body = vec![b'x'; load.body_bytes];
     let mut turn = number;
+    if lines.is_empty() {
+        return latency;
+    }
     let (mut ops, mut scratch) = (Vec::new(), Vec::new());
     loop {
         let mut idle = true;
@@ -371,7 +395,9 @@ impl Line {
         }
         let now = Instant::now();
         for (sent, queue, seq) in self.open.drain(..(confirmed - self.confirmed) as usize) {
-            latency.saturating_record((now - sent).as_micros() as u64);
+            latency
+                .record((now - sent).as_micros() as u64)
+                .expect("a histogram that grows");
             if ack {
                 let id = QueueId(queue as u64 + 1);
                 self.acks.push(Op::Ack {

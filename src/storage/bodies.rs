@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn pieces_join_to_the_body_whatever_the_chunks() {
         for chunk_len in [1_000, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES] {
-            let body: Vec<u8> = (0..2 * PIECE_BYTES + 5_000).map(|at| (at % 251) as u8).collect();
+            let body: Vec<u8> = (0..=250).cycle().take(2 * PIECE_BYTES + 5_000).collect();
             let chunks: Vec<_> = body.chunks(chunk_len).map(Bytes::copy_from_slice).collect();
             let mut joined = Vec::new();
             let mut numbers = Vec::new();

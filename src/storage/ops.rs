@@ -61,7 +61,7 @@ pub enum Op {
     /// Messages up to `through` were handed out: they are redelivered after a restart. Causes no write by itself.
     Delivered { queue: QueueId, through: Seq },
     /// All or nothing.
-    Tx { ops: Vec<Op>, done: Option<Done> },
+    Tx { ops: Vec<Self>, done: Option<Done> },
     /// Tells when everything logged before is durable.
     Barrier { done: Done },
     /// The store's own: queue ids below this number may be in use.

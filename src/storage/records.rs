@@ -150,3 +150,89 @@ fn table(cursor: &mut Cursor<'_>) -> Option<FieldTable> {
     cursor.take(used)?;
     Some(table)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::field::FieldValue;
+
+    fn tables() -> impl Strategy<Value = FieldTable> {
+        prop::collection::vec((0_u8..5, any::<bool>()), 0..3).prop_map(|entries| {
+            let mut table = FieldTable::default();
+            for (key, value) in entries {
+                table.insert(format!("x-{key}").as_str(), FieldValue::Bool(value));
+            }
+            table
+        })
+    }
+
+    fn definitions() -> impl Strategy<Value = Definition> {
+        (
+            0..5,
+            any::<[bool; 3]>(),
+            "\\PC{0,6}",
+            "\\PC{0,6}",
+            any::<u64>(),
+            tables(),
+        )
+            .prop_map(
+                |(kind, [durable, auto_delete, internal], name, other, id, arguments)| {
+                    let (vhost, name, other): (Name, Name, Name) = ("/".into(), name.into(), other.into());
+                    let binding = |destination| {
+                        let (vhost, source) = (vhost.clone(), name.clone());
+                        let (routing_key, arguments) = (other.clone(), arguments.clone());
+                        Definition::Binding(BindingDefinition {
+                            vhost,
+                            source,
+                            destination,
+                            routing_key,
+                            arguments,
+                        })
+                    };
+                    match kind {
+                        0 => Definition::Vhost(name),
+                        1 => binding(Destination::Queue(other.clone())),
+                        2 => binding(Destination::Exchange(other.clone())),
+                        3 => Definition::Exchange(ExchangeDefinition {
+                            vhost,
+                            name,
+                            kind: other,
+                            durable,
+                            auto_delete,
+                            internal,
+                            arguments,
+                        }),
+                        _ => {
+                            let id = QueueId(id);
+                            Definition::Queue(QueueDefinition {
+                                vhost,
+                                name,
+                                id,
+                                durable,
+                                auto_delete,
+                                arguments,
+                            })
+                        }
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn a_definition_reads_back_and_every_damage_is_refused(definition in definitions()) {
+            let mut value = encode_definition(&definition);
+            prop_assert_eq!(decode_definition(&value), Some(definition));
+            for cut in 0..value.len() {
+                prop_assert_eq!(decode_definition(&value[..cut]), None);
+            }
+            for bit in 0..value.len() * 8 {
+                value[bit / 8] ^= 1 << (bit % 8);
+                prop_assert_eq!(decode_definition(&value), None, "bit {}", bit);
+                value[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+}

@@ -1,53 +1,81 @@
 //! The committer stopped at each of its steps, and a power cut that takes the unsynced end of the log.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::check::check;
-use super::{Bench, options};
+use super::{Bench, Told, options};
 use crate::storage::Store;
+use crate::storage::options::StepHook;
 use crate::storage::writer::Step;
 
-/// Stops the committer at the n-th time it reaches a step, and tells that it did.
-fn stop_at(
-    step: Step,
-    nth: u64,
-) -> (
-    Arc<dyn Fn(Step) -> bool + Send + Sync>,
-    Arc<(Mutex<bool>, Condvar)>,
-) {
-    let reached = Arc::new((Mutex::new(false), Condvar::new()));
-    let tell = reached.clone();
-    let count = AtomicU64::new(0);
-    let hook = move |found: Step| {
-        if found != step || count.fetch_add(1, Ordering::Relaxed) + 1 != nth {
-            return true;
+/// A committer that stops at a step of the next group, once armed.
+#[derive(Default)]
+struct StopAt {
+    state: Mutex<StopState>,
+    changed: Condvar,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum StopState {
+    #[default]
+    Unarmed,
+    /// The next group has not begun.
+    Armed,
+    /// It has, and will go on through so many of the step.
+    InGroup(u32),
+    Stopped,
+}
+
+impl StopAt {
+    /// Stops at the `nth` time, from 0, that the group comes to `step`.
+    fn hook(self: &Arc<Self>, step: Step, nth: u32) -> StepHook {
+        let stop = self.clone();
+        Arc::new(move |found| {
+            let mut state = stop.state.lock();
+            if *state == StopState::Armed && found == Step::Built {
+                *state = StopState::InGroup(nth);
+            }
+            match *state {
+                StopState::InGroup(0) if found == step => *state = StopState::Stopped,
+                StopState::InGroup(left) if found == step => *state = StopState::InGroup(left - 1),
+                _ => {}
+            }
+            stop.changed.notify_all();
+            *state != StopState::Stopped
+        })
+    }
+
+    fn arm(&self) {
+        *self.state.lock() = StopState::Armed;
+    }
+
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        while *state != StopState::Stopped {
+            self.changed.wait(&mut state);
         }
-        *tell.0.lock() = true;
-        tell.1.notify_all();
-        false
-    };
-    (Arc::new(hook), reached)
+    }
 }
 
 #[test]
 fn a_crash_at_any_step_leaves_all_or_nothing_of_a_group() {
     for (step, nth, stored) in [
-        (Step::Built, 3, false),
+        (Step::Built, 0, false),
         (Step::PieceWritten, 2, false),
-        (Step::Written, 3, true),
-        (Step::Released, 3, true),
+        (Step::Written, 0, true),
+        (Step::Released, 0, true),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut options = options(dir.path());
-        let (hook, reached) = stop_at(step, nth);
-        options.on_step = Some(hook);
+        let stop = Arc::new(StopAt::default());
+        options.on_step = Some(stop.hook(step, nth));
         let bench = Bench::with(dir, options);
-        // Group 1: the queue. Group 2: a message. Group 3: a big body and small ones.
         let queue = bench.queue("q");
         bench.sync();
         bench.publish_confirmed(&[(queue, 1)], b"first", 1);
@@ -58,13 +86,9 @@ fn a_crash_at_any_step_leaves_all_or_nothing_of_a_group() {
             super::ack(queue, 0, &[1]),
             super::publish(&[(queue, 3)], super::message(b"third"), None),
         ];
+        stop.arm();
         bench.store.log(&mut ops);
-        {
-            let mut stopped = reached.0.lock();
-            while !*stopped {
-                reached.1.wait(&mut stopped);
-            }
-        }
+        stop.wait();
         let bench = bench.crash();
         let expected = if stored { vec![2, 3] } else { vec![1] };
         assert_eq!(bench.seqs(queue), expected, "{step:?}");
@@ -168,4 +192,84 @@ fn a_log_cut_below_the_mark_is_refused() {
         .unwrap();
     let error = Store::open(options(bench.dir.path())).err().unwrap().to_string();
     assert!(error.contains("synced"), "{error}");
+}
+
+/// A small tmpfs, unmounted when dropped. `None` where mounting is not allowed.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(dir.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(dir))
+    }
+
+    /// Leaves no byte free.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.path().join("ballast");
+        let mut file = fs::File::create(&path).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(
+            unmounted.is_ok_and(|status| status.success()),
+            "{} stays mounted",
+            self.0.path().display()
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_delays_confirms_and_a_close_meanwhile_gives_none() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("SKIPPED: mounting a tmpfs is not allowed here");
+        return;
+    };
+    let data = disk.0.path().join("data");
+    let open = || {
+        let (store, recovered) = Store::open(options(&data)).unwrap();
+        let told = Arc::new(Told::default());
+        store.start(told.clone()).unwrap();
+        Bench {
+            dir: tempfile::tempdir().unwrap(),
+            store,
+            told,
+            recovered,
+        }
+    };
+    let bench = open();
+    let queue = bench.queue("q");
+    bench.sync();
+    let ballast = disk.fill();
+    bench.publish_confirmed(&[(queue, 1)], &[1; 50_000], 1);
+    bench.told.wait_for_full(true);
+    assert_eq!(bench.told.confirmed(), []);
+    // Reads do not wait for the disk.
+    assert_eq!(bench.seqs(queue), []);
+    fs::remove_file(ballast).unwrap();
+    bench.told.wait_for_confirm(1);
+    bench.told.wait_for_full(false);
+    assert_eq!(bench.seqs(queue), [1]);
+
+    let ballast = disk.fill();
+    bench.publish_confirmed(&[(queue, 2)], &[1; 50_000], 2);
+    bench.told.wait_for_full(true);
+    bench.store.close();
+    assert!(bench.told.wait_for_failure().contains("full"));
+    assert_eq!(bench.told.confirmed(), [1]);
+    fs::remove_file(ballast).unwrap();
+    let bench = open();
+    assert_eq!(bench.seqs(queue).first(), Some(&1));
+    bench.store.close();
+    check(&data);
 }
