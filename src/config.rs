@@ -132,7 +132,10 @@ pub enum ConfigError {
 }
 
 fn bad(key: &'static str, problem: impl std::fmt::Display) -> ConfigError {
-    ConfigError::Value { key, problem: problem.to_string() }
+    ConfigError::Value {
+        key,
+        problem: problem.to_string(),
+    }
 }
 
 /// Every setting has its default here; `etc/leveret.toml` explains them.
@@ -165,7 +168,13 @@ impl Config {
             .ignore_empty(true);
         builder = builder.add_source(environment);
         let overrides = [
-            ("data_dir", flags.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned())),
+            (
+                "data_dir",
+                flags
+                    .data_dir
+                    .as_ref()
+                    .map(|dir| dir.to_string_lossy().into_owned()),
+            ),
             ("amqp.listen", flags.amqp_listen.clone()),
             ("http.listen", flags.http_listen.clone()),
             ("metrics.listen", flags.metrics_listen.clone()),
@@ -183,16 +192,25 @@ impl Config {
         const FRAME_MAX_LOWEST: u32 = 4096;
         const MESSAGE_MAX: u64 = 536_870_912;
         if raw.amqp.frame_max != 0 && raw.amqp.frame_max < FRAME_MAX_LOWEST {
-            return Err(bad("amqp.frame_max", format!("{} is below {FRAME_MAX_LOWEST}", raw.amqp.frame_max)));
+            return Err(bad(
+                "amqp.frame_max",
+                format!("{} is below {FRAME_MAX_LOWEST}", raw.amqp.frame_max),
+            ));
         }
         if raw.amqp.max_message_size == 0 || raw.amqp.max_message_size > MESSAGE_MAX {
             let given = raw.amqp.max_message_size;
-            return Err(bad("amqp.max_message_size", format!("{given} is not between 1 and {MESSAGE_MAX}")));
+            return Err(bad(
+                "amqp.max_message_size",
+                format!("{given} is not between 1 and {MESSAGE_MAX}"),
+            ));
         }
         if raw.amqp.handshake_timeout_ms == 0 {
             return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
         }
-        for (key, text) in [("auth.default_vhost", &raw.auth.default_vhost), ("auth.default_user", &raw.auth.default_user)] {
+        for (key, text) in [
+            ("auth.default_vhost", &raw.auth.default_vhost),
+            ("auth.default_user", &raw.auth.default_user),
+        ] {
             if text.is_empty() || text.len() > 255 {
                 return Err(bad(key, "must have 1 to 255 bytes"));
             }
@@ -219,7 +237,11 @@ impl Config {
             amqp_listen: listen("amqp.listen", &raw.amqp.listen)?,
             limits,
             default_vhost: raw.auth.default_vhost,
-            users: Users::new(&raw.auth.default_user, &raw.auth.default_password, raw.auth.loopback_users),
+            users: Users::new(
+                &raw.auth.default_user,
+                &raw.auth.default_password,
+                raw.auth.loopback_users,
+            ),
         };
         Ok(Self {
             server,
@@ -239,7 +261,10 @@ fn listen(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigErr
         return Ok(None);
     }
     let address = text.parse().map_err(|_| {
-        bad(key, format!("'{text}' is neither ADDRESS:PORT (such as 127.0.0.1:5672 or [::]:5672) nor none"))
+        bad(
+            key,
+            format!("'{text}' is neither ADDRESS:PORT (such as 127.0.0.1:5672 or [::]:5672) nor none"),
+        )
     })?;
     Ok(Some(address))
 }
@@ -252,16 +277,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("leveret.toml");
         std::fs::write(&file, toml).unwrap();
-        Config::load(&Flags { config: Some(file), ..Flags::default() })
+        Config::load(&Flags {
+            config: Some(file),
+            ..Flags::default()
+        })
     }
 
     #[test]
     fn a_file_overrides_defaults_and_flags_override_the_file() {
         let config = load("[amqp]\nlisten = \"127.0.0.1:1234\"\nheartbeat = 7").unwrap();
-        assert_eq!(config.server.amqp_listen, Some(SocketAddr::from(([127, 0, 0, 1], 1234))));
+        assert_eq!(
+            config.server.amqp_listen,
+            Some(SocketAddr::from(([127, 0, 0, 1], 1234)))
+        );
         assert_eq!(config.server.limits.heartbeat_s, 7);
         assert_eq!(config.server.limits.channel_max, 2047, "the default stays");
-        let flags = Flags { amqp_listen: Some("none".to_owned()), ..Flags::default() };
+        let flags = Flags {
+            amqp_listen: Some("none".to_owned()),
+            ..Flags::default()
+        };
         assert_eq!(Config::load(&flags).unwrap().server.amqp_listen, None);
     }
 
@@ -277,7 +311,9 @@ mod tests {
             ("colour = true", "colour"),
         ];
         for (toml, name) in cases {
-            let Err(error) = load(toml) else { panic!("{toml:?} was accepted") };
+            let Err(error) = load(toml) else {
+                panic!("{toml:?} was accepted")
+            };
             assert!(error.to_string().contains(name), "{toml:?}: {error}");
         }
     }

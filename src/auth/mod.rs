@@ -17,18 +17,29 @@ impl PasswordHash {
     fn new(password: &[u8]) -> Self {
         let mut salt = [0; 4];
         rand::rng().fill_bytes(&mut salt);
-        Self { salt, digest: digest(salt, password) }
+        Self {
+            salt,
+            digest: digest(salt, password),
+        }
     }
 
     /// Compares all bytes whatever the first difference, so that time tells nothing.
     fn verify(&self, password: &[u8]) -> bool {
         let other = digest(self.salt, password);
-        self.digest.iter().zip(other).fold(0, |difference, (left, right)| difference | (left ^ right)) == 0
+        self.digest
+            .iter()
+            .zip(other)
+            .fold(0, |difference, (left, right)| difference | (left ^ right))
+            == 0
     }
 }
 
 fn digest(salt: [u8; 4], password: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(salt).chain_update(password).finalize().into()
+    Sha256::new()
+        .chain_update(salt)
+        .chain_update(password)
+        .finalize()
+        .into()
 }
 
 /// The users who may log in. Until the management API exists there is the configured default user.
@@ -44,7 +55,11 @@ impl Users {
     pub fn new(name: &str, password: &str, loopback_only: Vec<String>) -> Self {
         let mut users = AHashMap::new();
         users.insert(name.to_owned(), PasswordHash::new(password.as_bytes()));
-        Self { users, loopback_only, nobody: PasswordHash::new(b"") }
+        Self {
+            users,
+            loopback_only,
+            nobody: PasswordHash::new(b""),
+        }
     }
 
     /// Whether this user with this password may log in from there. A blank password never works.
@@ -97,14 +112,27 @@ mod tests {
         assert!(!users.login("guest", b"secret", far));
         assert!(!users.login("guest", b"wrong", near));
         assert!(!users.login("nobody", b"", near));
-        assert!(!Users::new("a", "", Vec::new()).login("a", b"", near), "a blank password is refused");
+        assert!(
+            !Users::new("a", "", Vec::new()).login("a", b"", near),
+            "a blank password is refused"
+        );
         assert!(Users::new("a", "b", Vec::new()).login("a", b"b", far));
     }
 
     #[test]
     fn sasl_responses_are_read_or_refused() {
-        assert_eq!(plain(b"\0guest\0pass"), Some(("guest".to_owned(), b"pass".to_vec())));
-        for malformed in [&b""[..], b"guest\0pass", b"\0guest", b"\0guest\0pass\0more", b"z\0guest\0pass", b"\0\xff\0p"] {
+        assert_eq!(
+            plain(b"\0guest\0pass"),
+            Some(("guest".to_owned(), b"pass".to_vec()))
+        );
+        for malformed in [
+            &b""[..],
+            b"guest\0pass",
+            b"\0guest",
+            b"\0guest\0pass\0more",
+            b"z\0guest\0pass",
+            b"\0\xff\0p",
+        ] {
             assert_eq!(plain(malformed), None, "{malformed:?}");
         }
         let table = b"\x05LOGINS\x00\x00\x00\x05guest\x08PASSWORDS\x00\x00\x00\x04pass";

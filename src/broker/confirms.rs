@@ -30,7 +30,11 @@ pub struct Confirms {
 
 impl Default for Confirms {
     fn default() -> Self {
-        Self { base: 1, window: VecDeque::new(), resolved: false }
+        Self {
+            base: 1,
+            window: VecDeque::new(),
+            resolved: false,
+        }
     }
 }
 
@@ -64,7 +68,12 @@ impl Confirms {
             return;
         }
         let mut run: Option<(Confirm, u64)> = None;
-        while let Some(state) = self.window.front().copied().filter(|state| *state != State::Waiting) {
+        while let Some(state) = self
+            .window
+            .front()
+            .copied()
+            .filter(|state| *state != State::Waiting)
+        {
             let tag = self.base;
             self.window.pop_front();
             self.base += 1;
@@ -75,18 +84,42 @@ impl Confirms {
             run = match run {
                 Some((open, count)) if open.ack == ack => Some((Confirm { tag, ..open }, count + 1)),
                 Some((done, count)) => {
-                    send(Confirm { multiple: count > 1, ..done });
-                    Some((Confirm { tag, multiple: false, ack }, 1))
+                    send(Confirm {
+                        multiple: count > 1,
+                        ..done
+                    });
+                    Some((
+                        Confirm {
+                            tag,
+                            multiple: false,
+                            ack,
+                        },
+                        1,
+                    ))
                 }
-                None => Some((Confirm { tag, multiple: false, ack }, 1)),
+                None => Some((
+                    Confirm {
+                        tag,
+                        multiple: false,
+                        ack,
+                    },
+                    1,
+                )),
             };
         }
         if let Some((done, count)) = run {
-            send(Confirm { multiple: count > 1, ..done });
+            send(Confirm {
+                multiple: count > 1,
+                ..done
+            });
         }
         for (tag, state) in (self.base..).zip(&mut self.window) {
             if matches!(state, State::Acked | State::Nacked) {
-                send(Confirm { tag, multiple: false, ack: *state == State::Acked });
+                send(Confirm {
+                    tag,
+                    multiple: false,
+                    ack: *state == State::Acked,
+                });
                 *state = State::Told;
             }
         }
@@ -114,13 +147,35 @@ mod tests {
         confirms.resolve(&[1, 2, 3, 5], true);
         assert_eq!(
             flushed(&mut confirms),
-            [Confirm { tag: 3, multiple: true, ack: true }, Confirm { tag: 5, multiple: false, ack: true }]
+            [
+                Confirm {
+                    tag: 3,
+                    multiple: true,
+                    ack: true
+                },
+                Confirm {
+                    tag: 5,
+                    multiple: false,
+                    ack: true
+                }
+            ]
         );
         confirms.resolve(&[4], false);
         confirms.resolve(&[6], true);
         assert_eq!(
             flushed(&mut confirms),
-            [Confirm { tag: 4, multiple: false, ack: false }, Confirm { tag: 6, multiple: false, ack: true }]
+            [
+                Confirm {
+                    tag: 4,
+                    multiple: false,
+                    ack: false
+                },
+                Confirm {
+                    tag: 6,
+                    multiple: false,
+                    ack: true
+                }
+            ]
         );
         assert_eq!(flushed(&mut confirms), []);
         assert_eq!(confirms.issue(), 7);

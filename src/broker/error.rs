@@ -1,8 +1,8 @@
 //! Everything the broker can refuse, with the reply code and the text a client is told.
 //! Texts are RabbitMQ's, because tools parse them (amqp-behaviour sections 2 to 5).
 
-use crate::broker::{definition::Name};
-use crate::protocol::{reply_code::ReplyCode};
+use crate::broker::definition::Name;
+use crate::protocol::reply_code::ReplyCode;
 
 /// What kind of resource a text speaks of: rendered as RabbitMQ does, `queue 'q' in vhost '/'`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,19 @@ pub struct Resource {
 
 impl Resource {
     pub fn queue(name: &str, vhost: &Name) -> Self {
-        Self { kind: Kind::Queue, name: name.to_owned(), vhost: Name::clone(vhost) }
+        Self {
+            kind: Kind::Queue,
+            name: name.to_owned(),
+            vhost: Name::clone(vhost),
+        }
     }
 
     pub fn exchange(name: &str, vhost: &Name) -> Self {
-        Self { kind: Kind::Exchange, name: name.to_owned(), vhost: Name::clone(vhost) }
+        Self {
+            kind: Kind::Exchange,
+            name: name.to_owned(),
+            vhost: Name::clone(vhost),
+        }
     }
 }
 
@@ -57,7 +65,12 @@ pub enum BrokerError {
     #[error("unknown exchange type '{0}'")]
     UnknownExchangeType(String),
     #[error("inequivalent arg '{field}' for {resource}: received {received} but current is {current}")]
-    Inequivalent { field: String, resource: Resource, received: String, current: String },
+    Inequivalent {
+        field: String,
+        resource: Resource,
+        received: String,
+        current: String,
+    },
     #[error(
         "cannot obtain exclusive access to locked {0}. It could be originally declared on another connection \
          or the exclusive property value does not match that of the original declaration."
@@ -70,9 +83,17 @@ pub enum BrokerError {
     #[error("{0} not empty")]
     NotEmpty(Resource),
     #[error("invalid arg '{argument}' for {resource}: {detail}")]
-    InvalidArgument { argument: String, resource: Resource, detail: String },
+    InvalidArgument {
+        argument: String,
+        resource: Resource,
+        detail: String,
+    },
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
-    InvalidArgumentType { argument: &'static str, resource: Resource, found: &'static str },
+    InvalidArgumentType {
+        argument: &'static str,
+        resource: Resource,
+        found: &'static str,
+    },
     #[error("{0}")]
     InvalidBinding(String),
     #[error("unknown delivery tag {0}")]
@@ -86,7 +107,10 @@ pub enum BrokerError {
     #[error("user_id property set to '{claimed}' but authenticated user was '{user}'")]
     ForeignUserId { claimed: String, user: String },
     #[error("invalid message: {{unacceptable_type_in_header,\"{header}\",{found}}}")]
-    UnacceptableHeader { header: &'static str, found: &'static str },
+    UnacceptableHeader {
+        header: &'static str,
+        found: &'static str,
+    },
     #[error("{0}")]
     NotImplemented(String),
     #[error("cannot switch from {from} to {to} mode")]

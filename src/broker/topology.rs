@@ -46,8 +46,12 @@ pub struct Topology<Q> {
 impl<Q: QueueRef> Topology<Q> {
     /// A vhost with the predeclared exchanges.
     pub fn new(vhost: Name) -> Self {
-        let mut topology =
-            Self { vhost, exchanges: AHashMap::new(), queues: AHashMap::new(), sources: HashMap::new() };
+        let mut topology = Self {
+            vhost,
+            exchanges: AHashMap::new(),
+            queues: AHashMap::new(),
+            sources: HashMap::new(),
+        };
         for (name, kind) in PREDECLARED {
             let definition = ExchangeDefinition {
                 vhost: Name::clone(&topology.vhost),
@@ -93,7 +97,11 @@ impl<Q: QueueRef> Topology<Q> {
     pub fn remove_queue(&mut self, name: &str) -> Option<(Q, Removals)> {
         let queue = self.queues.remove(name.as_bytes())?;
         let mut removals = Removals::default();
-        self.unbind_destination(&Destination::Queue(name.into()), &Hop::Queue(queue.clone()), &mut removals);
+        self.unbind_destination(
+            &Destination::Queue(name.into()),
+            &Hop::Queue(queue.clone()),
+            &mut removals,
+        );
         Some((queue, removals))
     }
 
@@ -113,15 +121,23 @@ impl<Q: QueueRef> Topology<Q> {
             return Ok(false);
         }
         if definition.name.starts_with("amq.") {
-            return Err(BrokerError::ReservedName { kind: "exchange", name: definition.name.to_string() });
+            return Err(BrokerError::ReservedName {
+                kind: "exchange",
+                name: definition.name.to_string(),
+            });
         }
         if let Some(value) = definition.arguments.get("alternate-exchange")
             && !matches!(value, FieldValue::LongString(_))
         {
             let found = value.type_name();
-            return Err(BrokerError::InvalidArgumentType { argument: "alternate-exchange", resource, found });
+            return Err(BrokerError::InvalidArgumentType {
+                argument: "alternate-exchange",
+                resource,
+                found,
+            });
         }
-        self.exchanges.insert(definition.name.as_bytes().into(), candidate);
+        self.exchanges
+            .insert(definition.name.as_bytes().into(), candidate);
         Ok(true)
     }
 
@@ -143,7 +159,9 @@ impl<Q: QueueRef> Topology<Q> {
         if name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
-        self.exchange(name).map(|_| ()).ok_or_else(|| self.no_exchange(name))
+        self.exchange(name)
+            .map(|_| ())
+            .ok_or_else(|| self.no_exchange(name))
     }
 
     /// Deletes an exchange; a missing one counts as deleted.
@@ -173,7 +191,9 @@ impl<Q: QueueRef> Topology<Q> {
     fn drop_exchange(&mut self, name: &str, removals: &mut Removals) {
         let mut doomed = vec![name.to_owned()];
         while let Some(name) = doomed.pop() {
-            let Some(exchange) = self.exchanges.remove(name.as_bytes()) else { continue };
+            let Some(exchange) = self.exchanges.remove(name.as_bytes()) else {
+                continue;
+            };
             for binding in exchange.bindings() {
                 self.forget_source(&binding.destination, &binding.source);
                 removals.bindings.push(binding.clone());
@@ -192,10 +212,17 @@ impl<Q: QueueRef> Topology<Q> {
     }
 
     /// Returns the auto-delete exchanges that are unbound now.
-    fn unbind_from_all(&mut self, destination: &Destination, hop: &Hop<Q>, removals: &mut Removals) -> Vec<String> {
+    fn unbind_from_all(
+        &mut self,
+        destination: &Destination,
+        hop: &Hop<Q>,
+        removals: &mut Removals,
+    ) -> Vec<String> {
         let mut unbound = Vec::new();
         for source in self.sources.remove(destination).unwrap_or_default() {
-            let Some(exchange) = self.exchanges.get_mut(source.as_bytes()) else { continue };
+            let Some(exchange) = self.exchanges.get_mut(source.as_bytes()) else {
+                continue;
+            };
             removals.bindings.extend(exchange.unbind_all(destination, hop));
             if exchange.definition().auto_delete && !exchange.is_bound() {
                 unbound.push(source.to_string());
@@ -219,12 +246,20 @@ impl<Q: QueueRef> Topology<Q> {
     /// 403, 404 or 406 accordingly.
     pub fn bind(&mut self, binding: BindingDefinition) -> Result<bool, BrokerError> {
         refuse_default(&binding)?;
-        let Some(source) = self.exchange(&binding.source) else { return Err(self.no_exchange(&binding.source)) };
+        let Some(source) = self.exchange(&binding.source) else {
+            return Err(self.no_exchange(&binding.source));
+        };
         let hop = self.hop(&binding.destination)?;
         source.check_binding(&binding.routing_key, &binding.arguments)?;
-        self.sources.entry(binding.destination.clone()).or_default().insert(Name::clone(&binding.source));
+        self.sources
+            .entry(binding.destination.clone())
+            .or_default()
+            .insert(Name::clone(&binding.source));
         let name = Name::clone(&binding.source);
-        Ok(self.exchanges.get_mut(name.as_bytes()).is_some_and(|source| source.bind(binding, hop)))
+        Ok(self
+            .exchanges
+            .get_mut(name.as_bytes())
+            .is_some_and(|source| source.bind(binding, hop)))
     }
 
     /// Removes a binding; what is missing counts as removed. Returns what went, an auto-delete source included.
@@ -234,12 +269,23 @@ impl<Q: QueueRef> Topology<Q> {
     pub fn unbind(&mut self, binding: &BindingDefinition) -> Result<Removals, BrokerError> {
         refuse_default(binding)?;
         let mut removals = Removals::default();
-        let Ok(hop) = self.hop(&binding.destination) else { return Ok(removals) };
-        let Some(source) = self.exchanges.get_mut(binding.source.as_bytes()) else { return Ok(removals) };
-        let gone = source.unbind(&binding.destination, &binding.routing_key, &binding.arguments, &hop);
+        let Ok(hop) = self.hop(&binding.destination) else {
+            return Ok(removals);
+        };
+        let Some(source) = self.exchanges.get_mut(binding.source.as_bytes()) else {
+            return Ok(removals);
+        };
+        let gone = source.unbind(
+            &binding.destination,
+            &binding.routing_key,
+            &binding.arguments,
+            &hop,
+        );
         let Some(gone) = gone else { return Ok(removals) };
         removals.bindings.push(gone);
-        let elsewhere = source.bindings().any(|other| other.destination == binding.destination);
+        let elsewhere = source
+            .bindings()
+            .any(|other| other.destination == binding.destination);
         let unused = source.definition().auto_delete && !source.is_bound();
         if !elsewhere {
             self.forget_source(&binding.destination, &binding.source);
@@ -256,7 +302,9 @@ impl<Q: QueueRef> Topology<Q> {
                 .queue(name.as_bytes())
                 .map(|queue| Hop::Queue(queue.clone()))
                 .ok_or_else(|| BrokerError::NotFound(Resource::queue(name, &self.vhost))),
-            Destination::Exchange(name) if self.exchange(name).is_some() => Ok(Hop::Exchange(Name::clone(name))),
+            Destination::Exchange(name) if self.exchange(name).is_some() => {
+                Ok(Hop::Exchange(Name::clone(name)))
+            }
             Destination::Exchange(name) => Err(self.no_exchange(name)),
         }
     }
@@ -270,7 +318,12 @@ impl<Q: QueueRef> Topology<Q> {
     ///
     /// # Errors
     /// 404 for a missing exchange, 403 for an internal one.
-    pub fn route(&self, exchange: &[u8], message: &Routable<'_>, route: &mut Route<Q>) -> Result<bool, BrokerError> {
+    pub fn route(
+        &self,
+        exchange: &[u8],
+        message: &Routable<'_>,
+        route: &mut Route<Q>,
+    ) -> Result<bool, BrokerError> {
         if exchange.is_empty() {
             route.extend(self.queues.get(message.routing_key).cloned());
             return Ok(true);
@@ -280,7 +333,10 @@ impl<Q: QueueRef> Topology<Q> {
         };
         if first.definition().internal {
             let name = String::from_utf8_lossy(exchange);
-            return Err(BrokerError::InternalExchange(Resource::exchange(&name, &self.vhost)));
+            return Err(BrokerError::InternalExchange(Resource::exchange(
+                &name,
+                &self.vhost,
+            )));
         }
         let cacheable = self.walk(first, message, route);
         route.sort_unstable();
@@ -326,7 +382,11 @@ impl<Q: QueueRef> Topology<Q> {
 
 fn refuse_default(binding: &BindingDefinition) -> Result<(), BrokerError> {
     let to_default = matches!(&binding.destination, Destination::Exchange(name) if name.is_empty());
-    if binding.source.is_empty() || to_default { Err(BrokerError::DefaultExchange) } else { Ok(()) }
+    if binding.source.is_empty() || to_default {
+        Err(BrokerError::DefaultExchange)
+    } else {
+        Ok(())
+    }
 }
 
 fn check_equivalent(
@@ -344,12 +404,21 @@ fn check_equivalent(
     ];
     for (name, received, current) in flags {
         if received != current {
-            return Err(inequivalent_flag(name, resource, &received.to_string(), &current.to_string()));
+            return Err(inequivalent_flag(
+                name,
+                resource,
+                &received.to_string(),
+                &current.to_string(),
+            ));
         }
     }
     let name = "alternate-exchange";
     let (have, want) = (current.arguments.get(name), received.arguments.get(name));
-    if have == want { Ok(()) } else { Err(inequivalent(name, resource, want, have)) }
+    if have == want {
+        Ok(())
+    } else {
+        Err(inequivalent(name, resource, want, have))
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,11 @@ pub struct Unacked<Q> {
 
 impl<Q> Default for Unacked<Q> {
     fn default() -> Self {
-        Self { next_tag: 1, slots: VecDeque::new(), outstanding: 0 }
+        Self {
+            next_tag: 1,
+            slots: VecDeque::new(),
+            outstanding: 0,
+        }
     }
 }
 
@@ -75,8 +79,12 @@ impl<Q> Unacked<Q> {
             return Ok(());
         }
         let unknown = BrokerError::UnknownDeliveryTag(tag);
-        let Ok(at) = self.slots.binary_search_by_key(&tag, |(tag, _)| *tag) else { return Err(unknown) };
-        let Some((_, slot)) = self.slots.get_mut(at) else { return Err(unknown) };
+        let Ok(at) = self.slots.binary_search_by_key(&tag, |(tag, _)| *tag) else {
+            return Err(unknown);
+        };
+        let Some((_, slot)) = self.slots.get_mut(at) else {
+            return Err(unknown);
+        };
         if slot.is_none() {
             return Err(unknown);
         }
@@ -111,7 +119,10 @@ impl<Q> Unacked<Q> {
     /// Everything outstanding, in tag order: the channel closes or recovers.
     pub fn take_all(&mut self) -> Vec<UnackedDelivery<Q>> {
         self.outstanding = 0;
-        self.slots.drain(..).filter_map(|(_, delivery)| delivery).collect()
+        self.slots
+            .drain(..)
+            .filter_map(|(_, delivery)| delivery)
+            .collect()
     }
 
     /// Settled slots leave at the front; when one old delivery holds up many settled ones, they are squeezed out.
@@ -134,10 +145,24 @@ mod tests {
     };
 
     fn delivery(seq: u64) -> UnackedDelivery<()> {
-        let parts =
-            MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], persistent: false, priority: 0 };
+        let parts = MessageParts {
+            exchange: b"",
+            routing_key: b"q",
+            properties: &[0, 0],
+            persistent: false,
+            priority: 0,
+        };
         let message = Message::new(&parts, b"", &mut Vec::new());
-        UnackedDelivery { queue: (), consumer: None, entry: Entry { seq: Seq(seq), message, redelivered: false, stored: false } }
+        UnackedDelivery {
+            queue: (),
+            consumer: None,
+            entry: Entry {
+                seq: Seq(seq),
+                message,
+                redelivered: false,
+                stored: false,
+            },
+        }
     }
 
     fn settle(ledger: &mut Unacked<()>, tag: u64, multiple: bool) -> Result<Vec<u64>, BrokerError> {
@@ -155,13 +180,31 @@ mod tests {
         assert_eq!(ledger.skip(), 6);
         ledger.add(delivery(7));
         assert_eq!(settle(&mut ledger, 2, false), Ok(vec![2]));
-        assert_eq!(settle(&mut ledger, 2, false), Err(BrokerError::UnknownDeliveryTag(2)));
-        assert_eq!(settle(&mut ledger, 2, true), Err(BrokerError::UnknownDeliveryTag(2)), "its own tag is gone");
-        assert_eq!(settle(&mut ledger, 6, false), Err(BrokerError::UnknownDeliveryTag(6)), "needed no ack");
+        assert_eq!(
+            settle(&mut ledger, 2, false),
+            Err(BrokerError::UnknownDeliveryTag(2))
+        );
+        assert_eq!(
+            settle(&mut ledger, 2, true),
+            Err(BrokerError::UnknownDeliveryTag(2)),
+            "its own tag is gone"
+        );
+        assert_eq!(
+            settle(&mut ledger, 6, false),
+            Err(BrokerError::UnknownDeliveryTag(6)),
+            "needed no ack"
+        );
         assert_eq!(settle(&mut ledger, 4, true), Ok(vec![1, 3, 4]));
-        assert_eq!(settle(&mut ledger, 0, false), Err(BrokerError::UnknownDeliveryTag(0)));
+        assert_eq!(
+            settle(&mut ledger, 0, false),
+            Err(BrokerError::UnknownDeliveryTag(0))
+        );
         assert_eq!(settle(&mut ledger, 0, true), Ok(vec![5, 7]));
-        assert_eq!(settle(&mut ledger, 0, true), Ok(vec![]), "none outstanding is fine");
+        assert_eq!(
+            settle(&mut ledger, 0, true),
+            Ok(vec![]),
+            "none outstanding is fine"
+        );
     }
 
     #[test]

@@ -133,7 +133,11 @@ impl Assembler {
             return Ok(Step::Content(Box::new(content)));
         }
         let remaining = header.body_size;
-        self.state = State::Body(Box::new(Partial { content, remaining, gathered: BytesMut::new() }));
+        self.state = State::Body(Box::new(Partial {
+            content,
+            remaining,
+            gathered: BytesMut::new(),
+        }));
         Ok(Step::More)
     }
 
@@ -223,5 +227,11 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
         body = frame.payload;
         at += frame.wire_len();
     }
-    Some(WholePublish { channel: method.channel, fields, properties: header.properties, body, wire_len: at })
+    Some(WholePublish {
+        channel: method.channel,
+        fields,
+        properties: header.properties,
+        body,
+        wire_len: at,
+    })
 }

@@ -58,15 +58,23 @@ pub enum FrameError {
 /// [`FrameError`]; a size over the limit is seen from the first seven octets.
 pub fn parse(input: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, FrameError> {
     let head: IResult<&[u8], (u8, u16, u32)> = (be_u8, be_u16, be_u32).parse(input);
-    let Ok((rest, (kind, channel, size))) = head else { return Ok(None) };
+    let Ok((rest, (kind, channel, size))) = head else {
+        return Ok(None);
+    };
     if frame_max != 0 && size > frame_max {
         let max = frame_max.saturating_sub(8);
         return Err(FrameError::TooLarge { kind, size, max });
     }
     let body: IResult<&[u8], (&[u8], u8)> = (take(size), be_u8).parse(rest);
-    let Ok((_, (payload, end))) = body else { return Ok(None) };
+    let Ok((_, (payload, end))) = body else {
+        return Ok(None);
+    };
     if end != FRAME_END {
-        return Err(FrameError::BadEnd { kind, octets: octets(payload), found: end });
+        return Err(FrameError::BadEnd {
+            kind,
+            octets: octets(payload),
+            found: end,
+        });
     }
     let fits = match kind {
         METHOD => payload.len() >= 4,
@@ -76,20 +84,33 @@ pub fn parse(input: &[u8], frame_max: u32) -> Result<Option<Frame<'_>>, FrameErr
         _ => false,
     };
     if !fits {
-        return Err(FrameError::Unknown { kind, octets: octets(payload) });
+        return Err(FrameError::Unknown {
+            kind,
+            octets: octets(payload),
+        });
     }
-    Ok(Some(Frame { kind, channel, payload }))
+    Ok(Some(Frame {
+        kind,
+        channel,
+        payload,
+    }))
 }
 
 /// How long the frame that begins here says it is; `None` before its size has arrived.
 pub fn announced_len(input: &[u8]) -> Option<usize> {
     let size: [u8; 4] = input.get(3..HEAD)?.try_into().ok()?;
-    usize::try_from(u32::from_be_bytes(size)).ok()?.checked_add(OVERHEAD)
+    usize::try_from(u32::from_be_bytes(size))
+        .ok()?
+        .checked_add(OVERHEAD)
 }
 
 /// A payload as Erlang renders it in RabbitMQ's texts: whole up to 16 octets, else the first 16.
 pub fn octets(payload: &[u8]) -> String {
-    let word = if payload.len() <= 16 { "all octets" } else { "first 16 octets" };
+    let word = if payload.len() <= 16 {
+        "all octets"
+    } else {
+        "first 16 octets"
+    };
     let listed: Vec<String> = payload.iter().take(16).map(u8::to_string).collect();
     format!("{word} = <<{}>>", listed.join(","))
 }
@@ -134,14 +155,28 @@ mod tests {
             assert_eq!(parse(&bytes[..cut], 131_072), Ok(None), "cut at {cut}");
         }
         let whole = parse(&bytes, 131_072).unwrap().unwrap();
-        assert_eq!(whole, Frame { kind: METHOD, channel: 7, payload: b"\x00\x0a\x00\x0bxyz" });
+        assert_eq!(
+            whole,
+            Frame {
+                kind: METHOD,
+                channel: 7,
+                payload: b"\x00\x0a\x00\x0bxyz"
+            }
+        );
         assert_eq!(whole.wire_len(), bytes.len());
     }
 
     #[test]
     fn an_oversized_frame_is_refused_from_its_head() {
         let head = [BODY, 0, 1, 0, 2, 0, 1];
-        assert_eq!(parse(&head, 131_072), Err(FrameError::TooLarge { kind: BODY, size: 131_073, max: 131_064 }));
+        assert_eq!(
+            parse(&head, 131_072),
+            Err(FrameError::TooLarge {
+                kind: BODY,
+                size: 131_073,
+                max: 131_064
+            })
+        );
         assert_eq!(
             parse(&head, 131_072).unwrap_err().to_string(),
             "type 3, all octets = <<>>: {frame_too_large,131073,131064}"
@@ -157,8 +192,19 @@ mod tests {
             parse(&bytes, 0).unwrap_err().to_string(),
             "type 3, all octets = <<97,98>>: {invalid_frame_end_marker,0}"
         );
-        for (kind, payload) in [(9, &b""[..]), (METHOD, b"abc"), (HEADER, b"short"), (HEARTBEAT, b"x")] {
-            assert!(matches!(parse(&frame(kind, 0, payload), 0), Err(FrameError::Unknown { .. })), "type {kind}");
+        for (kind, payload) in [
+            (9, &b""[..]),
+            (METHOD, b"abc"),
+            (HEADER, b"short"),
+            (HEARTBEAT, b"x"),
+        ] {
+            assert!(
+                matches!(
+                    parse(&frame(kind, 0, payload), 0),
+                    Err(FrameError::Unknown { .. })
+                ),
+                "type {kind}"
+            );
         }
     }
 

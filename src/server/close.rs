@@ -28,7 +28,11 @@ pub(super) struct Close {
 
 impl Close {
     pub(super) fn new(code: ReplyCode, explanation: impl std::fmt::Display, id: MethodId) -> Self {
-        Self { code, text: cut(format!("{} - {explanation}", code.name())), id }
+        Self {
+            code,
+            text: cut(format!("{} - {explanation}", code.name())),
+            id,
+        }
     }
 
     pub(super) fn channel_method(&self) -> Method {
@@ -68,7 +72,11 @@ impl Fault {
     /// A refusal while handling `id` on a channel: soft codes close the channel, hard ones the connection.
     pub(super) fn refuse(channel: u16, error: &BrokerError, id: MethodId) -> Self {
         let close = Close::new(error.reply_code(), error, id);
-        if close.code.is_hard() { Self::Connection(close) } else { Self::Channel { channel, close } }
+        if close.code.is_hard() {
+            Self::Connection(close)
+        } else {
+            Self::Channel { channel, close }
+        }
     }
 
     pub(super) fn connection(code: ReplyCode, explanation: impl std::fmt::Display, id: MethodId) -> Self {
@@ -100,7 +108,9 @@ impl Fault {
         match error {
             // RabbitMQ drops the connection without a word here; a close tells the client's author why.
             MethodError::Unknown(_) => Self::connection(ReplyCode::CommandInvalid, error, id),
-            MethodError::InvalidUtf8(_) => Self::connection(ReplyCode::FrameError, "Malformed UTF-8 in shortstr", id),
+            MethodError::InvalidUtf8(_) => {
+                Self::connection(ReplyCode::FrameError, "Malformed UTF-8 in shortstr", id)
+            }
             MethodError::Table(_, table) => Self::connection(ReplyCode::FrameError, table, id),
             MethodError::Short | MethodError::Truncated(_) | MethodError::TrailingBytes(_) => {
                 let octets = frame::octets(payload);
@@ -118,14 +128,26 @@ mod tests {
     #[test]
     fn a_text_is_cut_at_a_character_boundary_within_255_bytes() {
         let close = Close::new(ReplyCode::NotFound, "é".repeat(200), MethodId::NONE);
-        assert!(close.text.len() <= 255 && close.text.ends_with("..."), "{} bytes", close.text.len());
+        assert!(
+            close.text.len() <= 255 && close.text.ends_with("..."),
+            "{} bytes",
+            close.text.len()
+        );
     }
 
     #[test]
     fn hard_codes_close_the_connection_and_soft_ones_the_channel() {
         let soft = Fault::refuse(3, &BrokerError::UnknownDeliveryTag(9), MethodId::BASIC_ACK);
-        assert!(matches!(soft, Fault::Channel { channel: 3, close } if close.text == "PRECONDITION_FAILED - unknown delivery tag 9"));
-        let hard = Fault::refuse(3, &BrokerError::ConsumerTagReused("t".into()), MethodId::BASIC_CONSUME);
-        assert!(matches!(hard, Fault::Connection(close) if close.text == "NOT_ALLOWED - attempt to reuse consumer tag 't'"));
+        assert!(
+            matches!(soft, Fault::Channel { channel: 3, close } if close.text == "PRECONDITION_FAILED - unknown delivery tag 9")
+        );
+        let hard = Fault::refuse(
+            3,
+            &BrokerError::ConsumerTagReused("t".into()),
+            MethodId::BASIC_CONSUME,
+        );
+        assert!(
+            matches!(hard, Fault::Connection(close) if close.text == "NOT_ALLOWED - attempt to reuse consumer tag 't'")
+        );
     }
 }

@@ -126,7 +126,11 @@ impl Connection {
     }
 
     async fn read_loop(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) -> Result<End, Close> {
-        let beat = if self.heartbeat.is_zero() { Duration::from_secs(86_400) } else { self.heartbeat };
+        let beat = if self.heartbeat.is_zero() {
+            Duration::from_secs(86_400)
+        } else {
+            self.heartbeat
+        };
         let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.broker.shutdown_signal();
@@ -138,7 +142,13 @@ impl Connection {
                 return Ok(end);
             }
             self.backpressure().await;
-            input.reserve(READ_BYTES.max(frame::announced_len(input).unwrap_or(0).min(self.frame_max as usize + 8)));
+            input.reserve(
+                READ_BYTES.max(
+                    frame::announced_len(input)
+                        .unwrap_or(0)
+                        .min(self.frame_max as usize + 8),
+                ),
+            );
             tokio::select! {
                 biased;
                 read = socket.read_buf(input) => match read {
@@ -179,11 +189,16 @@ impl Connection {
         let result = loop {
             let rest = input.get(at..).unwrap_or(&[]);
             if let Some(publish) = whole_publish(rest, self.frame_max)
-                && self.channels.get(&publish.channel).is_some_and(Channel::takes_publish)
+                && self
+                    .channels
+                    .get(&publish.channel)
+                    .is_some_and(Channel::takes_publish)
             {
                 at += publish.wire_len;
                 let channel = publish.channel;
-                if let Err(fault) = self.publish(channel, publish.fields, publish.properties, publish.body.into()) {
+                if let Err(fault) =
+                    self.publish(channel, publish.fields, publish.properties, publish.body.into())
+                {
                     self.fault(fault)?;
                 }
                 continue;
@@ -200,7 +215,11 @@ impl Connection {
                 at = 0;
                 let whole = input.split_to(len).freeze();
                 let payload = whole.slice(frame::HEAD..len - 1);
-                let frame = Frame { kind, channel, payload: &payload };
+                let frame = Frame {
+                    kind,
+                    channel,
+                    payload: &payload,
+                };
                 self.frame(frame, Some(payload.clone())).await
             } else {
                 at += len;
@@ -238,7 +257,9 @@ impl Connection {
         if number == 0 || frame.kind == frame::HEARTBEAT {
             return self.connection_frame(frame);
         }
-        let Some(channel) = self.channels.get_mut(&number) else { return self.first_frame(frame) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return self.first_frame(frame);
+        };
         if channel.takes_publish()
             && let Some([0, 60, 0, 80, fields @ ..]) = (frame.kind == frame::METHOD).then_some(frame.payload)
         {
@@ -267,7 +288,11 @@ impl Connection {
     /// The first frame on a channel number creates the channel: it must be channel.open (amqp-behaviour 1.6).
     fn first_frame(&mut self, frame: Frame<'_>) -> Result<Next, Fault> {
         if frame.kind != frame::METHOD {
-            return Err(Fault::assembly(&AssemblyError::ExpectedMethod, frame.payload, MethodId::NONE));
+            return Err(Fault::assembly(
+                &AssemblyError::ExpectedMethod,
+                frame.payload,
+                MethodId::NONE,
+            ));
         }
         let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
         match method {
@@ -275,15 +300,25 @@ impl Connection {
             // Both sides closed the channel at once: these answer what is already gone.
             Method::ChannelCloseOk => return Ok(Next::Read),
             other => {
-                return Err(Fault::connection(ReplyCode::ChannelError, "expected 'channel.open'", other.id()));
+                return Err(Fault::connection(
+                    ReplyCode::ChannelError,
+                    "expected 'channel.open'",
+                    other.id(),
+                ));
             }
         }
         let (open, max) = (self.channels.len(), usize::from(self.channel_max));
         if max != 0 && open >= max {
-            let text = format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            let text =
+                format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
             return Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
         }
-        let channel = Channel::new(frame.channel, Arc::clone(&self.outbox), self.frame_max, self.cancel_notify);
+        let channel = Channel::new(
+            frame.channel,
+            Arc::clone(&self.outbox),
+            self.frame_max,
+            self.cancel_notify,
+        );
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)
@@ -300,7 +335,11 @@ impl Connection {
                 self.outbox.method(frame.channel, &Method::ChannelCloseOk);
             }
             Ok(id @ MethodId::CHANNEL_OPEN) if frame.kind == frame::METHOD => {
-                return Err(Fault::connection(ReplyCode::ChannelError, "second 'channel.open' seen", id));
+                return Err(Fault::connection(
+                    ReplyCode::ChannelError,
+                    "second 'channel.open' seen",
+                    id,
+                ));
             }
             _ => {}
         }
@@ -313,7 +352,11 @@ impl Connection {
         }
         if frame.kind != frame::METHOD {
             let text = format!("type {}, {}", frame.kind, frame::octets(frame.payload));
-            return Err(Fault::connection(ReplyCode::UnexpectedFrame, text, MethodId::NONE));
+            return Err(Fault::connection(
+                ReplyCode::UnexpectedFrame,
+                text,
+                MethodId::NONE,
+            ));
         }
         let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
         match method {
@@ -347,7 +390,11 @@ impl Connection {
 
     /// After our connection.close: input is read over until close-ok, a close, or the end of patience.
     async fn await_close_ok(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
-        let patience = if self.heartbeat.is_zero() { CLOSE_WAIT_MAX } else { self.heartbeat.min(CLOSE_WAIT_MAX) };
+        let patience = if self.heartbeat.is_zero() {
+            CLOSE_WAIT_MAX
+        } else {
+            self.heartbeat.min(CLOSE_WAIT_MAX)
+        };
         let wait = async {
             loop {
                 match frame::parse(input, self.frame_max) {

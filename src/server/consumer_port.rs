@@ -54,7 +54,9 @@ impl Port for ConsumerPort {
     }
 
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
-        let Some(queue) = self.queue.upgrade().map(QueueHandle) else { return };
+        let Some(queue) = self.queue.upgrade().map(QueueHandle) else {
+            return;
+        };
         let mut ledger = self.channel.unacked.lock();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
@@ -63,7 +65,11 @@ impl Port for ConsumerPort {
                     ledger.skip()
                 } else {
                     let (queue, entry) = (queue.clone(), delivery.entry);
-                    ledger.add(UnackedDelivery { queue, consumer: Some(consumer), entry })
+                    ledger.add(UnackedDelivery {
+                        queue,
+                        consumer: Some(consumer),
+                        entry,
+                    })
                 };
                 self.channel.write_content(frames, &message, |out| {
                     encode_deliver(
@@ -83,14 +89,25 @@ impl Port for ConsumerPort {
         self.channel.cancelled.lock().push(self.tag.clone());
         if self.channel.cancel_notify {
             let consumer_tag = String::from_utf8_lossy(&self.tag).into_owned();
-            self.channel.outbox.method(self.channel.id, &Method::BasicCancel { consumer_tag, nowait: true });
+            self.channel.outbox.method(
+                self.channel.id,
+                &Method::BasicCancel {
+                    consumer_tag,
+                    nowait: true,
+                },
+            );
         }
     }
 }
 
 impl ChannelOut {
     /// Writes a method with the message as its content.
-    pub(super) fn write_content(&self, frames: &mut Frames, message: &Message, method: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn write_content(
+        &self,
+        frames: &mut Frames,
+        message: &Message,
+        method: impl FnOnce(&mut BytesMut),
+    ) {
         let (channel, out) = (self.id, frames.tail());
         frame::write(out, frame::METHOD, channel, method);
         let properties = message.properties();

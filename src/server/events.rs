@@ -29,7 +29,15 @@ impl Events {
     pub(super) fn new(queues: Arc<Queues>) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (failed, receiver) = watch::channel(None);
         let lagging = AtomicBool::new(false);
-        (Arc::new(Self { queues, lagging, caught_up: Notify::new(), failed }), receiver)
+        (
+            Arc::new(Self {
+                queues,
+                lagging,
+                caught_up: Notify::new(),
+                failed,
+            }),
+            receiver,
+        )
     }
 
     pub(super) async fn wait_for_store(&self, store: &Store) {

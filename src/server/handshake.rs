@@ -67,7 +67,13 @@ impl Handshake<'_> {
         self.protocol_header().await?;
         let limits = self.broker.limits();
         self.send(&start(&self.broker.cluster_name())).await?;
-        let Method::ConnectionStartOk { client_properties, mechanism, response, .. } = self.receive().await? else {
+        let Method::ConnectionStartOk {
+            client_properties,
+            mechanism,
+            response,
+            ..
+        } = self.receive().await?
+        else {
             return self.give_up("expected connection.start-ok").await;
         };
         let capabilities = match client_properties.get("capabilities") {
@@ -75,10 +81,22 @@ impl Handshake<'_> {
             _ => FieldTable::default(),
         };
         let capable = |name| capabilities.get(name) == Some(&FieldValue::Bool(true));
-        let user = self.login(&mechanism, &response, capable("authentication_failure_close")).await?;
+        let user = self
+            .login(&mechanism, &response, capable("authentication_failure_close"))
+            .await?;
         let (channel_max, frame_max) = (limits.channel_max, limits.frame_max);
-        self.send(&Method::ConnectionTune { channel_max, frame_max, heartbeat: limits.heartbeat_s }).await?;
-        let Method::ConnectionTuneOk { channel_max, frame_max, heartbeat } = self.receive().await? else {
+        self.send(&Method::ConnectionTune {
+            channel_max,
+            frame_max,
+            heartbeat: limits.heartbeat_s,
+        })
+        .await?;
+        let Method::ConnectionTuneOk {
+            channel_max,
+            frame_max,
+            heartbeat,
+        } = self.receive().await?
+        else {
             return self.give_up("expected connection.tune-ok").await;
         };
         let checks = [
@@ -98,7 +116,15 @@ impl Handshake<'_> {
             .map(|name| String::from_utf8_lossy(name).chars().take(256).collect());
         let cancel_notify = capable("consumer_cancel_notify");
         let heartbeat = Duration::from_secs(heartbeat.into());
-        Ok(Established { user, vhost, channel_max, frame_max, heartbeat, cancel_notify, name })
+        Ok(Established {
+            user,
+            vhost,
+            channel_max,
+            frame_max,
+            heartbeat,
+            cancel_notify,
+            name,
+        })
     }
 
     async fn protocol_header(&mut self) -> Result<(), Refusal> {
@@ -145,18 +171,25 @@ impl Handshake<'_> {
             match frame::parse(self.input, INITIAL_FRAME_MAX) {
                 Ok(None) => {
                     if self.socket.read_buf(self.input).await? == 0 {
-                        return Err(Refusal::Protocol("the client closed the socket during the handshake".to_owned()));
+                        return Err(Refusal::Protocol(
+                            "the client closed the socket during the handshake".to_owned(),
+                        ));
                     }
                 }
                 Ok(Some(frame)) => {
                     let (len, kind, channel) = (frame.wire_len(), frame.kind, frame.channel);
-                    let method = (kind == frame::METHOD && channel == 0).then(|| Method::decode(frame.payload));
+                    let method =
+                        (kind == frame::METHOD && channel == 0).then(|| Method::decode(frame.payload));
                     bytes::Buf::advance(self.input, len);
                     match method {
                         Some(Ok(method)) => return Ok(method),
                         Some(Err(error)) => return self.give_up(&error.to_string()).await,
                         None if kind == frame::HEARTBEAT && channel == 0 => {}
-                        None => return self.give_up("unexpected frame before the connection is open").await,
+                        None => {
+                            return self
+                                .give_up("unexpected frame before the connection is open")
+                                .await;
+                        }
                     }
                 }
                 Err(error) => return self.give_up(&error.to_string()).await,
@@ -180,7 +213,11 @@ impl Handshake<'_> {
         let credentials = match mechanism {
             "PLAIN" => auth::plain(response),
             "AMQPLAIN" => auth::amqplain(response),
-            _ => return self.give_up(&format!("unknown authentication mechanism '{mechanism}'")).await,
+            _ => {
+                return self
+                    .give_up(&format!("unknown authentication mechanism '{mechanism}'"))
+                    .await;
+            }
         };
         let Some((user, password)) = credentials else {
             return self.give_up(&format!("malformed {mechanism} response")).await;
@@ -196,7 +233,10 @@ impl Handshake<'_> {
             self.send(&close.connection_method()).await?;
         }
         drain(self.socket, FAILURE_DELAY).await;
-        Err(Refusal::Login { user, mechanism: mechanism.to_owned() })
+        Err(Refusal::Login {
+            user,
+            mechanism: mechanism.to_owned(),
+        })
     }
 
     async fn open(&mut self, vhost: &str) -> Result<(), Refusal> {
@@ -215,20 +255,26 @@ impl Handshake<'_> {
 /// and the peer might never see our last words.
 pub(super) async fn drain(socket: &mut (impl tokio::io::AsyncRead + Unpin), at_most: Duration) {
     let mut sink = [0; 4096];
-    let read_all = async {
-        while let Ok(1..) = socket.read(&mut sink).await {}
-    };
+    let read_all = async { while let Ok(1..) = socket.read(&mut sink).await {} };
     // Elapsed or not, we are done with this peer.
     drop(tokio::time::timeout(at_most, read_all).await);
 }
 
 fn check_tune(name: &str, value: u32, lowest: u32, offered: u32) -> Option<String> {
     if value != 0 && value < lowest {
-        return Some(format!("negotiated {name} = {value} is lower than the minimum allowed value ({lowest})"));
+        return Some(format!(
+            "negotiated {name} = {value} is lower than the minimum allowed value ({lowest})"
+        ));
     }
     if offered != 0 && (value == 0 || value > offered) {
-        let shown = if value == 0 { "0 (no limit)".to_owned() } else { value.to_string() };
-        return Some(format!("negotiated {name} = {shown} is higher than the maximum allowed value ({offered})"));
+        let shown = if value == 0 {
+            "0 (no limit)".to_owned()
+        } else {
+            value.to_string()
+        };
+        return Some(format!(
+            "negotiated {name} = {shown} is higher than the maximum allowed value ({offered})"
+        ));
     }
     None
 }
@@ -258,7 +304,10 @@ fn start(cluster_name: &str) -> Method {
     // Clients switch features on these two (Spring AMQP, MassTransit, kombu): they mean the behaviour, not the maker.
     properties.insert("product", text("RabbitMQ"));
     properties.insert("version", text("4.3.5"));
-    properties.insert("x-implementation", text(concat!("Leveret ", env!("CARGO_PKG_VERSION"))));
+    properties.insert(
+        "x-implementation",
+        text(concat!("Leveret ", env!("CARGO_PKG_VERSION"))),
+    );
     Method::ConnectionStart {
         version_major: 0,
         version_minor: 9,

@@ -54,7 +54,12 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     }
     let mut input = BytesMut::new();
     let established = {
-        let mut handshake = Handshake { broker: &broker, socket: &mut socket, input: &mut input, peer };
+        let mut handshake = Handshake {
+            broker: &broker,
+            socket: &mut socket,
+            input: &mut input,
+            peer,
+        };
         let mut shutdown = broker.shutdown_signal();
         tokio::select! {
             result = tokio::time::timeout(broker.limits().handshake_timeout, handshake.run()) => result,
@@ -67,7 +72,9 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
         Err(_) => return tracing::warn!("the handshake took too long"),
     };
-    let Some(vhost) = broker.vhost(&established.vhost).cloned() else { return };
+    let Some(vhost) = broker.vhost(&established.vhost).cloned() else {
+        return;
+    };
     let span = tracing::Span::current();
     span.record("user", established.user.as_str());
     span.record("vhost", established.vhost.as_str());
@@ -81,7 +88,10 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let connection = Connection::new(Arc::clone(&broker), vhost, id, established, Arc::clone(&outbox));
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
-    if tokio::time::timeout(Duration::from_secs(5), writer).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), writer)
+        .await
+        .is_err()
+    {
         outbox.abandon();
     }
     broker.connections.remove(id);
@@ -90,7 +100,11 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         End::Dropped(reason) => tracing::warn!(name, reason, "connection ended without connection.close"),
         End::Closed(reason) => tracing::warn!(name, reason, "connection closed by the broker"),
         End::MissedHeartbeats(interval) => {
-            tracing::warn!(name, "missed heartbeats from client, timeout: {}s", interval.as_secs());
+            tracing::warn!(
+                name,
+                "missed heartbeats from client, timeout: {}s",
+                interval.as_secs()
+            );
         }
     }
 }

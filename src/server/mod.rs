@@ -151,7 +151,14 @@ impl Broker {
 
     pub(crate) fn cluster_name(&self) -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        format!("leveret@{}", if host.trim().is_empty() { "localhost" } else { host.trim() })
+        format!(
+            "leveret@{}",
+            if host.trim().is_empty() {
+                "localhost"
+            } else {
+                host.trim()
+            }
+        )
     }
 
     /// Holds a publisher while the store lags behind.
@@ -180,10 +187,15 @@ impl Server {
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
         let mut names: Vec<Name> = vec![options.default_vhost.as_str().into()];
-        names.extend(recovered.definitions.iter().filter_map(|definition| match definition {
-            Definition::Vhost(name) => Some(Name::clone(name)),
-            _ => None,
-        }));
+        names.extend(
+            recovered
+                .definitions
+                .iter()
+                .filter_map(|definition| match definition {
+                    Definition::Vhost(name) => Some(Name::clone(name)),
+                    _ => None,
+                }),
+        );
         let mut vhosts = AHashMap::new();
         for name in names {
             let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(&queues));
@@ -192,7 +204,10 @@ impl Server {
         }
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
-        store.log(&mut vec![Op::Define { definition, done: None }]);
+        store.log(&mut vec![Op::Define {
+            definition,
+            done: None,
+        }]);
         let found = Found {
             queues: recovered.queues.len(),
             messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
@@ -202,10 +217,20 @@ impl Server {
         let (shutdown, _) = watch::channel(None);
         let (users, limits) = (options.users, options.limits);
         let connections = Connections::default();
-        let broker = Arc::new(Broker { store, vhosts, queues, connections, users, limits, events, shutdown });
+        let broker = Arc::new(Broker {
+            store,
+            vhosts,
+            queues,
+            connections,
+            users,
+            limits,
+            events,
+            shutdown,
+        });
         let (mut amqp_address, mut task) = (None, None);
         if let Some(address) = options.amqp_listen {
-            let listening = listener::listen(address).map_err(|source| StartError::Listen { address, source });
+            let listening =
+                listener::listen(address).map_err(|source| StartError::Listen { address, source });
             let listening = match listening {
                 Ok(listening) => listening,
                 Err(error) => {
@@ -214,9 +239,18 @@ impl Server {
                 }
             };
             amqp_address = listening.local_addr().ok();
-            task = Some(tokio::spawn(listener::accept_loop(Arc::clone(&broker), listening)));
+            task = Some(tokio::spawn(listener::accept_loop(
+                Arc::clone(&broker),
+                listening,
+            )));
         }
-        Ok(Self { broker, amqp_address, found, listener: task, store_failed })
+        Ok(Self {
+            broker,
+            amqp_address,
+            found,
+            listener: task,
+            store_failed,
+        })
     }
 
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
@@ -241,7 +275,11 @@ impl Server {
     /// Resolves, with the reason, when the store failed and the broker must stop.
     pub async fn store_failed(&self) -> String {
         let mut failed = self.store_failed.clone();
-        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        let reason = failed
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
         reason.unwrap_or_else(|| "the store's thread ended".to_owned())
     }
 
@@ -259,7 +297,10 @@ impl Server {
             }
         };
         if tokio::time::timeout(PATIENCE, gone).await.is_err() {
-            tracing::warn!(connections = self.broker.connections.len(), "clients did not answer the close in time");
+            tracing::warn!(
+                connections = self.broker.connections.len(),
+                "clients did not answer the close in time"
+            );
         }
         let store = self.broker.store.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {

@@ -220,7 +220,11 @@ fn write_confirm(out: &mut BytesMut, channel: u16, confirm: Confirm) {
 /// (amqp-behaviour 1.7). Ends when the outbox is closed or the socket fails.
 pub(super) async fn write_loop(outbox: Arc<Outbox>, mut socket: OwnedWriteHalf, heartbeat: Duration) {
     let mut spare = Frames::default();
-    let beat = if heartbeat.is_zero() { Duration::from_secs(86_400) } else { heartbeat / 2 };
+    let beat = if heartbeat.is_zero() {
+        Duration::from_secs(86_400)
+    } else {
+        heartbeat / 2
+    };
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + beat, beat);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A heartbeat does not count as traffic: an idle peer hears one every half interval.
@@ -263,7 +267,10 @@ async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox)
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
         let tail = std::iter::once(&frames.tail[..]);
-        for (slice, piece) in slices.iter_mut().zip(frames.pieces.iter().map(|piece| &piece[..]).chain(tail)) {
+        for (slice, piece) in slices
+            .iter_mut()
+            .zip(frames.pieces.iter().map(|piece| &piece[..]).chain(tail))
+        {
             *slice = IoSlice::new(piece);
             count += 1;
         }

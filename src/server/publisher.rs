@@ -74,14 +74,18 @@ impl Routes {
             return Ok(known);
         }
         let mut found = Route::new();
-        let message = Routable { routing_key, properties };
+        let message = Routable {
+            routing_key,
+            properties,
+        };
         let cacheable = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
         let route: SharedRoute = Arc::from(found.as_slice());
         if cacheable {
             if self.by_key.len() >= ROUTES_MAX {
                 self.by_key.clear();
             }
-            self.by_key.insert(self.scratch.as_slice().into(), Arc::clone(&route));
+            self.by_key
+                .insert(self.scratch.as_slice().into(), Arc::clone(&route));
             self.remember_last(&route);
         }
         Ok(route)
@@ -132,7 +136,13 @@ impl Batch {
             if self.fan_out.is_some() {
                 self.flush_publishes();
             }
-            if let Some((_, messages)) = self.single.iter_mut().rev().take(8).find(|(known, _)| known == queue) {
+            if let Some((_, messages)) = self
+                .single
+                .iter_mut()
+                .rev()
+                .take(8)
+                .find(|(known, _)| known == queue)
+            {
                 messages.push(publish);
                 return;
             }
@@ -142,11 +152,17 @@ impl Batch {
             self.single.push((queue.clone(), messages));
             return;
         }
-        let same = self.fan_out.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, &route));
+        let same = self
+            .fan_out
+            .as_ref()
+            .is_some_and(|(known, _)| Arc::ptr_eq(known, &route));
         if !same {
             self.flush_publishes();
         }
-        self.fan_out.get_or_insert_with(|| (route, Vec::new())).1.push(publish);
+        self.fan_out
+            .get_or_insert_with(|| (route, Vec::new()))
+            .1
+            .push(publish);
     }
 
     /// A publish that no queue takes is confirmed without any.
@@ -159,7 +175,13 @@ impl Batch {
 
     /// A delivery that was acked or rejected for good.
     pub(super) fn ack(&mut self, queue: QueueHandle, consumer: Option<ConsumerId>, entry: Entry) {
-        match self.acks.iter_mut().rev().take(8).find(|(known, _)| *known == queue) {
+        match self
+            .acks
+            .iter_mut()
+            .rev()
+            .take(8)
+            .find(|(known, _)| *known == queue)
+        {
             Some((_, settled)) => settled.push((consumer, entry)),
             None => self.acks.push((queue, vec![(consumer, entry)])),
         }
@@ -207,8 +229,10 @@ impl Batch {
     ) -> Option<Durable> {
         self.flush();
         let routed = publishes.iter().flat_map(|(route, _)| route.iter());
-        let mut handles: Vec<QueueHandle> =
-            routed.chain(settled.iter().map(|settled| &settled.delivery.queue)).cloned().collect();
+        let mut handles: Vec<QueueHandle> = routed
+            .chain(settled.iter().map(|settled| &settled.delivery.queue))
+            .cloned()
+            .collect();
         handles.sort_unstable();
         handles.dedup();
         let mut guards: Vec<QueueGuard<'_>> = handles.iter().map(|queue| queue.lock()).collect();
@@ -216,29 +240,58 @@ impl Batch {
         for (route, message) in publishes {
             let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
             for queue in &*route {
-                let Some(guard) = find(&mut guards, &handles, queue) else { continue };
+                let Some(guard) = find(&mut guards, &handles, queue) else {
+                    continue;
+                };
                 let stores = guard.state.stores(&message);
                 if let Some(seq) = guard.state.enqueue(message.clone())
                     && stores
                 {
-                    targets.push(Target { queue: queue.id(), lane: 0, seq });
+                    targets.push(Target {
+                        queue: queue.id(),
+                        lane: 0,
+                        seq,
+                    });
                 }
             }
             if !targets.is_empty() {
-                ops.push(Op::Publish { message, targets, confirm: None });
+                ops.push(Op::Publish {
+                    message,
+                    targets,
+                    confirm: None,
+                });
             }
         }
-        for Settled { delivery: UnackedDelivery { queue, consumer, entry }, requeue, .. } in settled {
-            let Some(guard) = find(&mut guards, &handles, &queue) else { continue };
+        for Settled {
+            delivery:
+                UnackedDelivery {
+                    queue,
+                    consumer,
+                    entry,
+                },
+            requeue,
+            ..
+        } in settled
+        {
+            let Some(guard) = find(&mut guards, &handles, &queue) else {
+                continue;
+            };
             if requeue {
                 guard.state.requeue(consumer, entry);
             } else if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                ops.push(Op::Ack { queue: queue.id(), lane: 0, seqs: SmallVec::from_slice(&[entry.seq]) });
+                ops.push(Op::Ack {
+                    queue: queue.id(),
+                    lane: 0,
+                    seqs: SmallVec::from_slice(&[entry.seq]),
+                });
             }
         }
         let durable = (!ops.is_empty()).then(|| {
             let (done, durable) = durable_done();
-            self.store.log(&mut vec![Op::Tx { ops, done: Some(done) }]);
+            self.store.log(&mut vec![Op::Tx {
+                ops,
+                done: Some(done),
+            }]);
             durable
         });
         guards.iter_mut().for_each(QueueGuard::dispatch);
@@ -254,14 +307,26 @@ impl Batch {
             let mut stored = None;
             let mut message = Some(message);
             for (at, queue) in queues.iter_mut().enumerate() {
-                let stores = message.as_ref().is_some_and(|message| queue.state.stores(message));
+                let stores = message
+                    .as_ref()
+                    .is_some_and(|message| queue.state.stores(message));
                 if stores && stored.is_none() {
                     stored.clone_from(&message);
                 }
-                let mine = if at == last { message.take() } else { message.clone() };
-                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else { continue };
+                let mine = if at == last {
+                    message.take()
+                } else {
+                    message.clone()
+                };
+                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else {
+                    continue;
+                };
                 if stores {
-                    targets.push(Target { queue: queue.state.id(), lane: 0, seq });
+                    targets.push(Target {
+                        queue: queue.state.id(),
+                        lane: 0,
+                        seq,
+                    });
                 }
             }
             match (stored, confirm) {
@@ -270,7 +335,11 @@ impl Batch {
                         let sink: Arc<dyn ConfirmSink> = channel;
                         ConfirmToken { sink, tag }
                     });
-                    self.ops.push(Op::Publish { message, targets, confirm });
+                    self.ops.push(Op::Publish {
+                        message,
+                        targets,
+                        confirm,
+                    });
                 }
                 (_, Some((channel, tag))) => self.confirm_now(&channel, tag),
                 (_, None) => {}
@@ -291,5 +360,8 @@ fn find<'guards, 'queue>(
     handles: &[QueueHandle],
     queue: &QueueHandle,
 ) -> Option<&'guards mut QueueGuard<'queue>> {
-    handles.binary_search(queue).ok().and_then(|at| guards.get_mut(at))
+    handles
+        .binary_search(queue)
+        .ok()
+        .and_then(|at| guards.get_mut(at))
 }

@@ -124,7 +124,10 @@ impl QueueCell {
     }
 
     pub(super) fn lock(&self) -> QueueGuard<'_> {
-        QueueGuard { cell: self, state: self.state.lock() }
+        QueueGuard {
+            cell: self,
+            state: self.state.lock(),
+        }
     }
 
     /// A consumer's connection has room again.
@@ -145,7 +148,11 @@ impl QueueCell {
     /// A reader thread's answer.
     pub(super) fn loaded(&self, loaded: Loaded) {
         let mut queue = self.lock();
-        queue.state.paged_in(PagedIn { from: loaded.from, entries: loaded.entries, next: loaded.next });
+        queue.state.paged_in(PagedIn {
+            from: loaded.from,
+            entries: loaded.entries,
+            next: loaded.next,
+        });
         queue.dispatch();
         drop(queue);
         self.loaded.notify_waiters();
@@ -175,10 +182,21 @@ impl QueueCell {
         let (queue, lane) = (self.id(), 0);
         let mut ops = Vec::new();
         if !purged.removed.is_empty() {
-            ops.push(Op::Ack { queue, lane, seqs: std::mem::take(&mut purged.removed) });
+            ops.push(Op::Ack {
+                queue,
+                lane,
+                seqs: std::mem::take(&mut purged.removed),
+            });
         }
         if let Some((from, until, count, bytes)) = purged.range.take() {
-            ops.push(Op::Purge { queue, lane, from, until, count, bytes });
+            ops.push(Op::Purge {
+                queue,
+                lane,
+                from,
+                until,
+                count,
+                bytes,
+            });
         }
         self.store.log(&mut ops);
     }
@@ -192,7 +210,10 @@ impl QueueGuard<'_> {
         self.log_removed(removed);
         if let Some(through) = self.state.take_delivered() {
             // What was handed out is flagged as redelivered after a crash; the row takes it along with its next write.
-            self.cell.store.log(&mut vec![Op::Delivered { queue: self.cell.id(), through }]);
+            self.cell.store.log(&mut vec![Op::Delivered {
+                queue: self.cell.id(),
+                through,
+            }]);
         }
         if let Some(read) = read {
             self.cell.read(read);

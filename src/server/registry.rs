@@ -40,7 +40,9 @@ pub(super) struct Queues {
 
 impl Queues {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { by_id: RwLock::default() })
+        Arc::new(Self {
+            by_id: RwLock::default(),
+        })
     }
 
     pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
@@ -56,7 +58,10 @@ impl Queues {
         let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
         queues.iter().fold((0, 0), |(ready, unacked), queue| {
             let queue = queue.lock();
-            (ready + queue.state.ready_count(), unacked + queue.state.unacked_count())
+            (
+                ready + queue.state.ready_count(),
+                unacked + queue.state.unacked_count(),
+            )
         })
     }
 }
@@ -80,7 +85,13 @@ pub(super) fn durable_done() -> (Done, Durable) {
 impl Vhost {
     pub(super) fn new(name: Name, store: Store, queues: Arc<Queues>) -> Arc<Self> {
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
-        Arc::new(Self { name, topology, generation: AtomicU64::new(0), store, queues })
+        Arc::new(Self {
+            name,
+            topology,
+            generation: AtomicU64::new(0),
+            store,
+            queues,
+        })
     }
 
     /// Puts back what the store kept.
@@ -94,13 +105,15 @@ impl Vhost {
                     topology.restore_exchange(exchange.clone())?;
                 }
                 Definition::Queue(queue) if queue.vhost == self.name => {
-                    let row = rows.get(&queue.id).map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
-                        low: row.low,
-                        next_seq: row.next_seq,
-                        messages: row.messages,
-                        bytes: row.bytes,
-                        delivered_through: row.delivered_through,
-                    });
+                    let row = rows
+                        .get(&queue.id)
+                        .map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
+                            low: row.low,
+                            next_seq: row.next_seq,
+                            messages: row.messages,
+                            bytes: row.bytes,
+                            delivered_through: row.delivered_through,
+                        });
                     let cell = QueueCell::recovered(queue.clone(), self.store.clone(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
@@ -147,7 +160,10 @@ impl Vhost {
     }
 
     /// Declares an exchange; durable ones are waited for.
-    pub(super) fn declare_exchange(&self, definition: ExchangeDefinition) -> Result<Option<Durable>, BrokerError> {
+    pub(super) fn declare_exchange(
+        &self,
+        definition: ExchangeDefinition,
+    ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         let stored = definition.clone();
         if !topology.declare_exchange(definition)? {
@@ -157,7 +173,11 @@ impl Vhost {
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
     }
 
-    pub(super) fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<Option<Durable>, BrokerError> {
+    pub(super) fn delete_exchange(
+        &self,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         let removals = topology.delete_exchange(name, if_unused)?;
         self.changed();
@@ -212,7 +232,10 @@ impl Vhost {
             guard.state.delete()
         };
         self.queues.by_id.write().remove(&queue.id());
-        let removals = topology.remove_queue(queue.name()).map(|(_, removals)| removals).unwrap_or_default();
+        let removals = topology
+            .remove_queue(queue.name())
+            .map(|(_, removals)| removals)
+            .unwrap_or_default();
         self.changed();
         let key = queue.definition.durable.then(|| DefinitionKey::Queue {
             vhost: Name::clone(&self.name),
@@ -256,20 +279,30 @@ impl Vhost {
 
     fn define(&self, definition: Definition) -> Durable {
         let (done, durable) = durable_done();
-        self.store.log(&mut vec![Op::Define { definition, done: Some(done) }]);
+        self.store.log(&mut vec![Op::Define {
+            definition,
+            done: Some(done),
+        }]);
         durable
     }
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
-        let exchanges =
-            exchanges.map(|exchange| DefinitionKey::Exchange { vhost: exchange.vhost, name: exchange.name });
+        let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
+            vhost: exchange.vhost,
+            name: exchange.name,
+        });
         let bindings = removals.bindings.into_iter().map(DefinitionKey::Binding);
-        let mut ops: Vec<Op> =
-            bindings.chain(exchanges).chain(queue).map(|key| Op::Undefine { key, done: None }).collect();
+        let mut ops: Vec<Op> = bindings
+            .chain(exchanges)
+            .chain(queue)
+            .map(|key| Op::Undefine { key, done: None })
+            .collect();
         let (last, durable) = durable_done();
-        let Some(Op::Undefine { done, .. }) = ops.last_mut() else { return None };
+        let Some(Op::Undefine { done, .. }) = ops.last_mut() else {
+            return None;
+        };
         *done = Some(last);
         self.store.log(&mut ops);
         Some(durable)
@@ -278,11 +311,15 @@ impl Vhost {
 
 /// A binding lives on only when both its ends do.
 fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefinition) -> bool {
-    let lasting = |name: &str| topology.exchange(name).is_some_and(|exchange| exchange.definition().durable);
+    let lasting = |name: &str| {
+        topology
+            .exchange(name)
+            .is_some_and(|exchange| exchange.definition().durable)
+    };
     let destination = match &binding.destination {
-        Destination::Queue(name) => {
-            topology.queue(name.as_bytes()).is_some_and(|queue| queue.definition.durable)
-        }
+        Destination::Queue(name) => topology
+            .queue(name.as_bytes())
+            .is_some_and(|queue| queue.definition.durable),
         Destination::Exchange(name) => lasting(name),
     };
     destination && lasting(&binding.source)

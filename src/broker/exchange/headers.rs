@@ -1,7 +1,7 @@
 //! Headers: a binding's arguments compared with the message's headers (amqp-behaviour 3.3).
 
 use super::{Hop, Hops, QueueRef, Routable};
-use crate::broker::{error::BrokerError};
+use crate::broker::error::BrokerError;
 use crate::protocol::field::{FieldTable, FieldValue};
 
 pub(super) struct Headers<Q>(Vec<Rule<Q>>);
@@ -53,11 +53,20 @@ impl<Q: QueueRef> Headers<Q> {
             Some(FieldValue::LongString(word)) => mode(word).unwrap_or((false, false)),
             _ => (false, false),
         };
-        self.0.push(Rule { arguments: arguments.clone(), any, with_x, hop });
+        self.0.push(Rule {
+            arguments: arguments.clone(),
+            any,
+            with_x,
+            hop,
+        });
     }
 
     pub(super) fn remove(&mut self, arguments: &FieldTable, hop: &Hop<Q>) {
-        if let Some(at) = self.0.iter().position(|rule| rule.hop == *hop && rule.arguments == *arguments) {
+        if let Some(at) = self
+            .0
+            .iter()
+            .position(|rule| rule.hop == *hop && rule.arguments == *arguments)
+        {
             self.0.swap_remove(at);
         }
     }
@@ -67,7 +76,12 @@ impl<Q: QueueRef> Headers<Q> {
             return;
         }
         let headers = message.properties.headers().ok().flatten().unwrap_or_default();
-        hops.extend(self.0.iter().filter(|rule| rule.matches(&headers)).map(|rule| rule.hop.clone()));
+        hops.extend(
+            self.0
+                .iter()
+                .filter(|rule| rule.matches(&headers))
+                .map(|rule| rule.hop.clone()),
+        );
     }
 }
 
@@ -78,7 +92,11 @@ impl<Q> Rule<Q> {
             name != b"x-match" && (self.with_x || !name.starts_with(b"x-"))
         });
         let met = |(name, wanted): (&_, &FieldValue)| met(name, wanted, headers);
-        if self.any { counted.any(met) } else { counted.all(met) }
+        if self.any {
+            counted.any(met)
+        } else {
+            counted.all(met)
+        }
     }
 }
 

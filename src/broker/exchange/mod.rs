@@ -54,7 +54,11 @@ impl BindingKey {
     fn new(destination: &Destination, routing_key: &Name, arguments: &FieldTable) -> Self {
         let mut encoded = bytes::BytesMut::new();
         arguments.canonical().encode(&mut encoded);
-        Self { destination: destination.clone(), routing_key: Name::clone(routing_key), arguments: encoded.to_vec() }
+        Self {
+            destination: destination.clone(),
+            routing_key: Name::clone(routing_key),
+            arguments: encoded.to_vec(),
+        }
     }
 }
 
@@ -90,7 +94,12 @@ impl<Q: QueueRef> Exchange<Q> {
             Some(FieldValue::LongString(name)) => Some(Name::from(&*String::from_utf8_lossy(name))),
             _ => None,
         };
-        Ok(Self { definition, alternate, bindings: HashMap::new(), matcher })
+        Ok(Self {
+            definition,
+            alternate,
+            bindings: HashMap::new(),
+            matcher,
+        })
     }
 
     pub fn definition(&self) -> &ExchangeDefinition {
@@ -148,14 +157,19 @@ impl<Q: QueueRef> Exchange<Q> {
         arguments: &FieldTable,
         hop: &Hop<Q>,
     ) -> Option<BindingDefinition> {
-        let binding = self.bindings.remove(&BindingKey::new(destination, routing_key, arguments))?;
+        let binding = self
+            .bindings
+            .remove(&BindingKey::new(destination, routing_key, arguments))?;
         self.unindex(&binding, hop);
         Some(binding)
     }
 
     /// Removes every binding to a destination that is going away.
     pub fn unbind_all(&mut self, destination: &Destination, hop: &Hop<Q>) -> Vec<BindingDefinition> {
-        let gone: Vec<_> = self.bindings.extract_if(|key, _| key.destination == *destination).collect();
+        let gone: Vec<_> = self
+            .bindings
+            .extract_if(|key, _| key.destination == *destination)
+            .collect();
         gone.into_iter()
             .map(|(_, binding)| {
                 self.unindex(&binding, hop);
@@ -207,7 +221,9 @@ impl<Q: QueueRef> Counted<Q> {
     }
 
     fn remove(&mut self, hop: &Hop<Q>) {
-        let Some(at) = self.0.iter().position(|(known, _)| known == hop) else { return };
+        let Some(at) = self.0.iter().position(|(known, _)| known == hop) else {
+            return;
+        };
         if let Some((_, count)) = self.0.get_mut(at) {
             *count -= 1;
             if *count == 0 {

@@ -35,13 +35,21 @@ fn bind(exchange: &mut Exchange<u32>, queue: u32, key: &str) -> bool {
 fn unbind(exchange: &mut Exchange<u32>, queue: u32, key: &str) -> bool {
     let definition = binding(queue, key, FieldTable::default());
     exchange
-        .unbind(&definition.destination, &definition.routing_key, &definition.arguments, &Hop::Queue(queue))
+        .unbind(
+            &definition.destination,
+            &definition.routing_key,
+            &definition.arguments,
+            &Hop::Queue(queue),
+        )
         .is_some()
 }
 
 fn routed(exchange: &Exchange<u32>, key: &str, properties: &[u8]) -> Vec<u32> {
     let mut hops = Hops::new();
-    let message = Routable { routing_key: key.as_bytes(), properties: RawProperties::new(properties) };
+    let message = Routable {
+        routing_key: key.as_bytes(),
+        properties: RawProperties::new(properties),
+    };
     exchange.matches(&message, &mut hops);
     let mut queues: Vec<u32> = hops
         .into_iter()
@@ -83,7 +91,10 @@ fn topic_patterns_match_as_the_table_says() {
             assert!(topic_matches(pattern, key), "{pattern:?} should match {key:?}");
         }
         for key in *missing {
-            assert!(!topic_matches(pattern, key), "{pattern:?} should not match {key:?}");
+            assert!(
+                !topic_matches(pattern, key),
+                "{pattern:?} should not match {key:?}"
+            );
         }
     }
 }
@@ -92,8 +103,13 @@ fn topic_patterns_match_as_the_table_says() {
 fn a_topic_key_with_three_hashes_is_refused() {
     let topic = exchange("topic");
     assert!(topic.check_binding("#.a.#", &FieldTable::default()).is_ok());
-    let error = topic.check_binding("#.a.#.b.#", &FieldTable::default()).unwrap_err();
-    assert_eq!(error.to_string(), "Topic binding key '#.a.#.b.#' uses 3 '#' wildcards, at most 2 are allowed");
+    let error = topic
+        .check_binding("#.a.#.b.#", &FieldTable::default())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Topic binding key '#.a.#.b.#' uses 3 '#' wildcards, at most 2 are allowed"
+    );
 }
 
 #[test]
@@ -162,16 +178,46 @@ fn headers_match_as_the_rules_say() {
     let two = [("a", FieldValue::I32(1)), ("b", text("x"))];
     assert!(headers_match(&two, &two), "all is the default");
     assert!(!headers_match(&two, &two[..1]));
-    assert!(headers_match(&[("x-match", text("any")), two[0].clone(), two[1].clone()], &two[..1]));
-    assert!(headers_match(&[], &[]), "all without arguments matches everything");
-    assert!(!headers_match(&[("x-match", text("any"))], &two), "any without arguments matches nothing");
-    assert!(headers_match(&[("x-a", text("1"))], &[]), "x- arguments are ignored");
-    assert!(!headers_match(&[("x-match", text("all-with-x")), ("x-a", text("1"))], &[]));
-    assert!(headers_match(&[("a", FieldValue::Void)], &[("a", text("whatever"))]), "void tests presence");
-    assert!(headers_match(&[("a", FieldValue::I32(5))], &[("a", FieldValue::I64(5))]));
-    assert!(!headers_match(&[("a", FieldValue::I32(1))], &[("a", FieldValue::F64(1.0))]));
-    assert!(!headers_match(&[("a", FieldValue::Bool(true))], &[("a", FieldValue::I32(1))]));
-    assert!(headers_match(&[("a", text("s"))], &[("a", FieldValue::Bytes(Bytes::from_static(b"s")))]));
+    assert!(headers_match(
+        &[("x-match", text("any")), two[0].clone(), two[1].clone()],
+        &two[..1]
+    ));
+    assert!(
+        headers_match(&[], &[]),
+        "all without arguments matches everything"
+    );
+    assert!(
+        !headers_match(&[("x-match", text("any"))], &two),
+        "any without arguments matches nothing"
+    );
+    assert!(
+        headers_match(&[("x-a", text("1"))], &[]),
+        "x- arguments are ignored"
+    );
+    assert!(!headers_match(
+        &[("x-match", text("all-with-x")), ("x-a", text("1"))],
+        &[]
+    ));
+    assert!(
+        headers_match(&[("a", FieldValue::Void)], &[("a", text("whatever"))]),
+        "void tests presence"
+    );
+    assert!(headers_match(
+        &[("a", FieldValue::I32(5))],
+        &[("a", FieldValue::I64(5))]
+    ));
+    assert!(!headers_match(
+        &[("a", FieldValue::I32(1))],
+        &[("a", FieldValue::F64(1.0))]
+    ));
+    assert!(!headers_match(
+        &[("a", FieldValue::Bool(true))],
+        &[("a", FieldValue::I32(1))]
+    ));
+    assert!(headers_match(
+        &[("a", text("s"))],
+        &[("a", FieldValue::Bytes(Bytes::from_static(b"s")))]
+    ));
 }
 
 #[test]
@@ -197,7 +243,11 @@ fn naive(pattern: &[&str], key: &[&str]) -> bool {
 }
 
 fn split(key: &str) -> Vec<&str> {
-    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
+    if key.is_empty() {
+        Vec::new()
+    } else {
+        key.split('.').collect()
+    }
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::{Counted, Hop, Hops, QueueRef};
-use crate::broker::{error::BrokerError};
+use crate::broker::error::BrokerError;
 
 /// More `#` words than this in one binding key let a crafted key cost exponential time; RabbitMQ 4.3.5 refuses too.
 const HASHES_MAX: usize = 2;
@@ -27,13 +27,20 @@ struct Node<Q> {
 
 impl<Q> Default for Node<Q> {
     fn default() -> Self {
-        Self { ends: Counted::default(), words: AHashMap::new(), star: None, hash: None }
+        Self {
+            ends: Counted::default(),
+            words: AHashMap::new(),
+            star: None,
+            hash: None,
+        }
     }
 }
 
 impl<Q> Default for Topic<Q> {
     fn default() -> Self {
-        Self { root: Node::default() }
+        Self {
+            root: Node::default(),
+        }
     }
 }
 
@@ -49,7 +56,11 @@ pub(super) fn check(routing_key: &str) -> Result<(), BrokerError> {
 }
 
 fn words(key: &[u8]) -> SmallVec<[&[u8]; 8]> {
-    if key.is_empty() { SmallVec::new() } else { key.split(|byte| *byte == b'.').collect() }
+    if key.is_empty() {
+        SmallVec::new()
+    } else {
+        key.split(|byte| *byte == b'.').collect()
+    }
 }
 
 impl<Q: QueueRef> Topic<Q> {

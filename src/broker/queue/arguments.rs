@@ -18,14 +18,44 @@ enum Shape {
 
 /// The classic queue's arguments in RabbitMQ's order of comparison; the first mismatch is the one reported.
 const KNOWN: &[(&str, Shape)] = &[
-    ("x-expires", Shape::Integer { min: 1, max: DURATION_MAX_MS }),
-    ("x-message-ttl", Shape::Integer { min: 0, max: DURATION_MAX_MS }),
+    (
+        "x-expires",
+        Shape::Integer {
+            min: 1,
+            max: DURATION_MAX_MS,
+        },
+    ),
+    (
+        "x-message-ttl",
+        Shape::Integer {
+            min: 0,
+            max: DURATION_MAX_MS,
+        },
+    ),
     ("x-dead-letter-exchange", Shape::Text),
     ("x-dead-letter-routing-key", Shape::Text),
-    ("x-max-length", Shape::Integer { min: 0, max: i64::MAX }),
-    ("x-max-length-bytes", Shape::Integer { min: 0, max: i64::MAX }),
+    (
+        "x-max-length",
+        Shape::Integer {
+            min: 0,
+            max: i64::MAX,
+        },
+    ),
+    (
+        "x-max-length-bytes",
+        Shape::Integer {
+            min: 0,
+            max: i64::MAX,
+        },
+    ),
     ("x-max-priority", Shape::Integer { min: 0, max: 255 }),
-    ("x-overflow", Shape::OneOf(&["drop-head", "reject-publish", "reject-publish-dlx"], "invalid_overflow")),
+    (
+        "x-overflow",
+        Shape::OneOf(
+            &["drop-head", "reject-publish", "reject-publish-dlx"],
+            "invalid_overflow",
+        ),
+    ),
     ("x-single-active-consumer", Shape::Boolean),
     ("x-queue-type", Shape::QueueType),
 ];
@@ -51,14 +81,24 @@ pub fn check(arguments: &FieldTable, queue: &Resource) -> Result<(), BrokerError
             return Err(invalid(name, queue, detail));
         }
     }
-    if arguments.get("x-dead-letter-routing-key").is_some() && arguments.get("x-dead-letter-exchange").is_none() {
-        return Err(invalid("x-dead-letter-routing-key", queue, "routing_key_but_no_dlx_defined".to_owned()));
+    if arguments.get("x-dead-letter-routing-key").is_some()
+        && arguments.get("x-dead-letter-exchange").is_none()
+    {
+        return Err(invalid(
+            "x-dead-letter-routing-key",
+            queue,
+            "routing_key_but_no_dlx_defined".to_owned(),
+        ));
     }
     Ok(())
 }
 
 fn invalid(name: &str, queue: &Resource, detail: String) -> BrokerError {
-    BrokerError::InvalidArgument { argument: name.to_owned(), resource: queue.clone(), detail }
+    BrokerError::InvalidArgument {
+        argument: name.to_owned(),
+        resource: queue.clone(),
+        detail,
+    }
 }
 
 fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
@@ -82,7 +122,11 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
         Shape::Text => text().map(|_| ()),
         Shape::OneOf(words, error) => {
             let text = text()?;
-            if words.contains(&&*text) { Ok(()) } else { Err(error.to_owned()) }
+            if words.contains(&&*text) {
+                Ok(())
+            } else {
+                Err(error.to_owned())
+            }
         }
         Shape::Boolean => match value {
             FieldValue::Bool(_) => Ok(()),
@@ -99,7 +143,11 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
 ///
 /// # Errors
 /// 406 `inequivalent arg`, naming the first difference.
-pub fn check_equivalent(current: &FieldTable, received: &FieldTable, queue: &Resource) -> Result<(), BrokerError> {
+pub fn check_equivalent(
+    current: &FieldTable,
+    received: &FieldTable,
+    queue: &Resource,
+) -> Result<(), BrokerError> {
     for (name, shape) in KNOWN {
         let (have, want) = (current.get(name), received.get(name));
         let same = match (have, want) {
@@ -174,15 +222,30 @@ mod tests {
             ("x-expires", text("1"), "\"expected integer, got longstr\""),
             ("x-message-ttl", FieldValue::I32(-1), "{value_negative,-1}"),
             ("x-max-priority", FieldValue::I32(256), "{max_value_exceeded,256}"),
-            ("x-message-ttl", FieldValue::I64(DURATION_MAX_MS + 1), "{value_too_large,315360000001}"),
+            (
+                "x-message-ttl",
+                FieldValue::I64(DURATION_MAX_MS + 1),
+                "{value_too_large,315360000001}",
+            ),
             ("x-overflow", text("drop-tail"), "invalid_overflow"),
             ("x-queue-type", text("foo"), "\"unsupported queue type 'foo'\""),
-            ("x-single-active-consumer", FieldValue::I32(1), "{unacceptable_type,signedint}"),
-            ("x-dead-letter-routing-key", text("k"), "routing_key_but_no_dlx_defined"),
+            (
+                "x-single-active-consumer",
+                FieldValue::I32(1),
+                "{unacceptable_type,signedint}",
+            ),
+            (
+                "x-dead-letter-routing-key",
+                text("k"),
+                "routing_key_but_no_dlx_defined",
+            ),
         ];
         for (name, value, detail) in cases {
             let error = check(&table(name, value), &queue()).unwrap_err();
-            assert_eq!(error.to_string(), format!("invalid arg '{name}' for queue 'q' in vhost '/': {detail}"));
+            assert_eq!(
+                error.to_string(),
+                format!("invalid arg '{name}' for queue 'q' in vhost '/': {detail}")
+            );
         }
     }
 
@@ -191,7 +254,14 @@ mod tests {
         let current = table("x-max-length", FieldValue::I32(1000));
         assert!(check_equivalent(&current, &table("x-max-length", FieldValue::I64(1000)), &queue()).is_ok());
         assert!(check_equivalent(&table("x-foo", text("a")), &FieldTable::default(), &queue()).is_ok());
-        assert!(check_equivalent(&table("x-queue-type", text("classic")), &FieldTable::default(), &queue()).is_ok());
+        assert!(
+            check_equivalent(
+                &table("x-queue-type", text("classic")),
+                &FieldTable::default(),
+                &queue()
+            )
+            .is_ok()
+        );
         let error = check_equivalent(&current, &FieldTable::default(), &queue()).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -53,7 +53,13 @@ pub(super) struct Consumers<P> {
 
 impl<P> Default for Consumers<P> {
     fn default() -> Self {
-        Self { all: AHashMap::new(), line: VecDeque::new(), touched: Vec::new(), next_id: 1, exclusive: false }
+        Self {
+            all: AHashMap::new(),
+            line: VecDeque::new(),
+            touched: Vec::new(),
+            next_id: 1,
+            exclusive: false,
+        }
     }
 }
 
@@ -73,15 +79,24 @@ impl<P: Port> Consumers<P> {
         let id = ConsumerId(self.next_id);
         self.next_id += 1;
         self.exclusive |= options.exclusive;
-        let consumer =
-            Consumer { options, port, unacked: 0, in_line: false, stalled: false, room: None, pending: Vec::new() };
+        let consumer = Consumer {
+            options,
+            port,
+            unacked: 0,
+            in_line: false,
+            stalled: false,
+            room: None,
+            pending: Vec::new(),
+        };
         self.all.insert(id, consumer);
         self.queue_up(id);
         id
     }
 
     pub(super) fn remove(&mut self, id: ConsumerId) -> bool {
-        let Some(consumer) = self.all.remove(&id) else { return false };
+        let Some(consumer) = self.all.remove(&id) else {
+            return false;
+        };
         if consumer.in_line {
             self.line.retain(|(_, waiting)| *waiting != id);
         }
@@ -131,7 +146,9 @@ impl<P: Port> Consumers<P> {
 
     /// Gives a message to the consumer at the front of the line.
     pub(super) fn give(&mut self, id: ConsumerId, delivery: Delivery) {
-        let Some(consumer) = self.all.get_mut(&id) else { return };
+        let Some(consumer) = self.all.get_mut(&id) else {
+            return;
+        };
         let cost = delivery.entry.message.memory_bytes() + WIRE_BYTES;
         consumer.room = consumer.room.map(|room| room.saturating_sub(cost));
         if !consumer.options.no_ack {
@@ -172,8 +189,12 @@ impl<P: Port> Consumers<P> {
 
     /// Stalled consumers try again.
     pub(super) fn resume(&mut self) {
-        let stalled: Vec<ConsumerId> =
-            self.all.iter().filter(|(_, consumer)| consumer.stalled).map(|(id, _)| *id).collect();
+        let stalled: Vec<ConsumerId> = self
+            .all
+            .iter()
+            .filter(|(_, consumer)| consumer.stalled)
+            .map(|(id, _)| *id)
+            .collect();
         for id in stalled {
             if let Some(consumer) = self.all.get_mut(&id) {
                 consumer.stalled = false;
@@ -183,7 +204,9 @@ impl<P: Port> Consumers<P> {
     }
 
     fn queue_up(&mut self, id: ConsumerId) {
-        let Some(consumer) = self.all.get_mut(&id) else { return };
+        let Some(consumer) = self.all.get_mut(&id) else {
+            return;
+        };
         if !consumer.in_line && !consumer.stalled && consumer.has_credit() {
             consumer.in_line = true;
             insert(&mut self.line, consumer.options.priority, id);
@@ -193,6 +216,9 @@ impl<P: Port> Consumers<P> {
 
 /// Behind all of the same or a higher priority. With one priority, the usual case, that is the end.
 fn insert(line: &mut VecDeque<(i64, ConsumerId)>, priority: i64, id: ConsumerId) {
-    let at = line.iter().rposition(|(other, _)| *other >= priority).map_or(0, |at| at + 1);
+    let at = line
+        .iter()
+        .rposition(|(other, _)| *other >= priority)
+        .map_or(0, |at| at + 1);
     line.insert(at, (priority, id));
 }

@@ -95,8 +95,13 @@ pub struct Recovered {
 
 impl Recovered {
     /// A queue that never held a message.
-    pub const EMPTY: Self =
-        Self { low: Seq(1), next_seq: Seq(1), messages: 0, bytes: 0, delivered_through: Seq(0) };
+    pub const EMPTY: Self = Self {
+        low: Seq(1),
+        next_seq: Seq(1),
+        messages: 0,
+        bytes: 0,
+        delivered_through: Seq(0),
+    };
 }
 
 /// What a purge or a deletion removed.
@@ -178,7 +183,12 @@ impl<P: Port> QueueState<P> {
         let seq = self.next_seq;
         self.next_seq = seq.next();
         let stored = self.stores(&message);
-        self.ready.push_tail(Entry { seq, message, redelivered: false, stored });
+        self.ready.push_tail(Entry {
+            seq,
+            message,
+            redelivered: false,
+            stored,
+        });
         Some(seq)
     }
 
@@ -187,7 +197,9 @@ impl<P: Port> QueueState<P> {
     pub fn dispatch(&mut self, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
         while self.has_ready() {
-            let Some(consumer) = self.consumers.next_available() else { break };
+            let Some(consumer) = self.consumers.next_available() else {
+                break;
+            };
             let Some(entry) = self.pop_ready() else { break };
             self.delivered = self.delivered.max(entry.seq);
             let (acks, bytes) = (self.consumers.needs_ack(consumer), entry.message.body_len());
@@ -200,7 +212,11 @@ impl<P: Port> QueueState<P> {
             self.consumers.give(consumer, Delivery { entry, remaining: 0 });
         }
         self.consumers.flush();
-        if self.consumers.len() > 0 { self.read_ahead() } else { None }
+        if self.consumers.len() > 0 {
+            self.read_ahead()
+        } else {
+            None
+        }
     }
 
     /// `basic.get`: the oldest ready message. `Err` when it must be read from disk first.
@@ -210,7 +226,9 @@ impl<P: Port> QueueState<P> {
         {
             return Err(gap.read_now(self.id));
         }
-        let Some(entry) = self.pop_ready() else { return Ok(None) };
+        let Some(entry) = self.pop_ready() else {
+            return Ok(None);
+        };
         self.delivered = self.delivered.max(entry.seq);
         if no_ack {
             if entry.stored {
@@ -220,7 +238,10 @@ impl<P: Port> QueueState<P> {
             self.unacked += 1;
             self.unacked_bytes += entry.message.body_len();
         }
-        Ok(Some(Delivery { entry, remaining: self.ready_count() }))
+        Ok(Some(Delivery {
+            entry,
+            remaining: self.ready_count(),
+        }))
     }
 
     /// A delivery was acknowledged (or rejected for good). True when its removal must be logged.
@@ -268,7 +289,10 @@ impl<P: Port> QueueState<P> {
 
     /// Drops all ready messages, not those handed out.
     pub fn purge(&mut self) -> Purged {
-        let mut purged = Purged { messages: self.ready_count(), ..Purged::default() };
+        let mut purged = Purged {
+            messages: self.ready_count(),
+            ..Purged::default()
+        };
         purged.removed = self.ready.clear();
         if let Some(gap) = self.gap.take() {
             purged.range = Some(gap.into_range());

@@ -12,8 +12,8 @@ pub(super) struct Gap {
     until: Seq,
     count: u64,
     bytes: u64,
-    /// The read under way begins here.
-    reading: Option<Seq>,
+    /// The range of the read under way. The gap may grow meanwhile; what joins it later is read later.
+    reading: Option<(Seq, Seq)>,
 }
 
 /// A read that the caller must ask the store for.
@@ -38,7 +38,13 @@ pub struct PagedIn {
 
 impl Gap {
     pub(super) fn new(from: Seq, until: Seq, count: u64, bytes: u64) -> Self {
-        Self { from, until, count, bytes, reading: None }
+        Self {
+            from,
+            until,
+            count,
+            bytes,
+            reading: None,
+        }
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -103,13 +109,21 @@ impl<P: Port> QueueState<P> {
         if gap.from == gap.until {
             return None;
         }
-        gap.reading = Some(gap.from);
-        Some(ReadFrom { queue: id, from: gap.from, until: gap.until, pending: false })
+        gap.reading = Some((gap.from, gap.until));
+        Some(ReadFrom {
+            queue: id,
+            from: gap.from,
+            until: gap.until,
+            pending: false,
+        })
     }
 
     /// Nothing is on disk only: what is in memory behind the gap comes next. True when the gap was closed.
     pub(super) fn close_empty_gap(&mut self) -> bool {
-        let empty = self.gap.as_ref().is_some_and(|gap| gap.from == gap.until && gap.reading.is_none());
+        let empty = self
+            .gap
+            .as_ref()
+            .is_some_and(|gap| gap.from == gap.until && gap.reading.is_none());
         if empty {
             self.gap = None;
             self.ready.join();
@@ -121,20 +135,26 @@ impl<P: Port> QueueState<P> {
     pub fn paged_in(&mut self, paged: PagedIn) {
         let delivered = self.delivered;
         let Some(gap) = self.gap.as_mut() else { return };
-        if gap.reading != Some(paged.from) {
-            return;
-        }
+        let Some((_, read_until)) = gap.reading.filter(|(from, _)| *from == paged.from) else { return };
         gap.reading = None;
         let (from, until) = (gap.from, gap.until);
-        let next = paged.next.unwrap_or(until).clamp(from, until);
-        let entries = paged.entries.into_iter().filter(|(seq, _)| (from..next).contains(seq));
+        let next = paged.next.unwrap_or(read_until).clamp(from, until);
+        let entries = paged
+            .entries
+            .into_iter()
+            .filter(|(seq, _)| (from..next).contains(seq));
         let mut count = 0;
         let mut bytes = 0;
         self.ready.page_in(
             entries.map(|(seq, message)| {
                 count += 1;
                 bytes += message.body_len();
-                Entry { seq, message, redelivered: seq <= delivered, stored: true }
+                Entry {
+                    seq,
+                    message,
+                    redelivered: seq <= delivered,
+                    stored: true,
+                }
             }),
             next,
         );
@@ -159,7 +179,12 @@ impl Gap {
     /// A read for a client that waits (basic.get).
     pub(super) fn read_now(&mut self, queue: QueueId) -> ReadFrom {
         let pending = self.reading.is_some();
-        self.reading.get_or_insert(self.from);
-        ReadFrom { queue, from: self.from, until: self.until, pending }
+        self.reading.get_or_insert((self.from, self.until));
+        ReadFrom {
+            queue,
+            from: self.from,
+            until: self.until,
+            pending,
+        }
     }
 }

@@ -65,7 +65,10 @@ impl Ready {
     /// Whether [`Self::pop`] would give a message.
     pub(super) fn can_pop(&self, gap_from: Option<Seq>) -> bool {
         !self.head.is_empty()
-            || self.returned.first_key_value().is_some_and(|(&seq, _)| gap_from.is_none_or(|gap| seq < gap))
+            || self
+                .returned
+                .first_key_value()
+                .is_some_and(|(&seq, _)| gap_from.is_none_or(|gap| seq < gap))
     }
 
     /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
@@ -100,7 +103,10 @@ impl Ready {
 
     /// There is no message in memory; all there is lies on disk.
     pub(super) fn all_on_disk() -> Self {
-        Self { split: true, ..Self::default() }
+        Self {
+            split: true,
+            ..Self::default()
+        }
     }
 
     /// Takes from the tail's front what the store holds for certain (up to `committed`): those messages leave

@@ -18,12 +18,7 @@ use crate::protocol::{
     properties::RawProperties,
     reply_code::ReplyCode,
 };
-use crate::server::{
-    close::Fault,
-    connection::Connection,
-    publisher::Publish,
-    queue_cell::QueueHandle,
-};
+use crate::server::{close::Fault, connection::Connection, publisher::Publish, queue_cell::QueueHandle};
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
 pub(in crate::server) enum Body<'a> {
@@ -50,7 +45,12 @@ impl Connection {
     /// A method with content. Only basic.publish may come from a client.
     pub(in crate::server) fn content(&mut self, number: u16, content: Content) -> Result<(), Fault> {
         match content.method {
-            Method::BasicPublish { exchange, routing_key, mandatory, immediate } => {
+            Method::BasicPublish {
+                exchange,
+                routing_key,
+                mandatory,
+                immediate,
+            } => {
                 let fields = PublishFields {
                     exchange: exchange.as_bytes(),
                     routing_key: routing_key.as_bytes(),
@@ -84,8 +84,10 @@ impl Connection {
         let raw = RawProperties::new(properties);
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
         raw.validate().map_err(damaged)?;
-        let route =
-            self.routes.route(&self.vhost, fields.exchange, fields.routing_key, raw).map_err(refuse)?;
+        let route = self
+            .routes
+            .route(&self.vhost, fields.exchange, fields.routing_key, raw)
+            .map_err(refuse)?;
         check_properties(raw, &self.user).map_err(refuse)?;
         let parts = MessageParts {
             exchange: fields.exchange,
@@ -95,13 +97,18 @@ impl Connection {
             priority: raw.priority().map_err(damaged)?.unwrap_or(0),
         };
         let message = build(&parts, body, &mut self.scratch);
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(());
+        };
         self.published = true;
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, fields.mandatory);
             return Ok(());
         }
-        let confirm = channel.confirms.as_ref().map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        let confirm = channel
+            .confirms
+            .as_ref()
+            .map(|confirms| (Arc::clone(confirms), confirms.issue()));
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
@@ -117,7 +124,9 @@ impl Connection {
 
     /// basic.return; it precedes the confirm, which is only sent with the batch.
     pub(super) fn return_unroutable(&self, number: u16, message: &Message) {
-        let Some(channel) = self.channels.get(&number) else { return };
+        let Some(channel) = self.channels.get(&number) else {
+            return;
+        };
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicReturn {
             reply_code: ReplyCode::NoRoute.number(),
@@ -126,19 +135,23 @@ impl Connection {
             routing_key: name(message.routing_key()),
         };
         channel.out.outbox.append(|frames| {
-            channel.out.write_content(frames, message, |out| method.encode(out));
+            channel
+                .out
+                .write_content(frames, message, |out| method.encode(out));
         });
     }
 
     /// basic.ack; on a transactional channel it waits for the commit.
     pub(in crate::server) fn ack(&mut self, number: u16, tag: u64, multiple: bool) -> Result<(), Fault> {
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(()) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(());
+        };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
         let result = match &mut channel.transaction {
-            Some(transaction) => {
-                unacked.settle(tag, multiple, |tag, delivery| transaction.settle(tag, delivery, false))
-            }
+            Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
+                transaction.settle(tag, delivery, false)
+            }),
             None => unacked.settle(tag, multiple, |_, delivery| {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
@@ -148,7 +161,11 @@ impl Connection {
 
     pub(super) fn basic_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
         Some(match method {
-            Method::BasicQos { prefetch_size, prefetch_count, global: _ } => {
+            Method::BasicQos {
+                prefetch_size,
+                prefetch_count,
+                global: _,
+            } => {
                 // Since 4.3 a global limit is taken for a limit of each consumer (amqp-behaviour 2.4).
                 if prefetch_size != 0 {
                     let text = format!("prefetch_size!=0 ({prefetch_size})");
@@ -159,20 +176,41 @@ impl Connection {
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
-            Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } => {
-                let how = super::consume::Wanted { no_ack, exclusive, nowait, arguments };
+            Method::BasicConsume {
+                queue,
+                consumer_tag,
+                no_ack,
+                exclusive,
+                nowait,
+                arguments,
+                ..
+            } => {
+                let how = super::consume::Wanted {
+                    no_ack,
+                    exclusive,
+                    nowait,
+                    arguments,
+                };
                 self.consume(number, &queue, &consumer_tag, &how)
             }
             Method::BasicCancel { consumer_tag, nowait } => self.cancel(number, consumer_tag, nowait),
             Method::BasicCancelOk { .. } => Ok(Reply::None),
-            Method::BasicAck { delivery_tag, multiple } => match self.ack(number, delivery_tag, multiple) {
+            Method::BasicAck {
+                delivery_tag,
+                multiple,
+            } => match self.ack(number, delivery_tag, multiple) {
                 Ok(()) => Ok(Reply::None),
                 Err(_) => Err(BrokerError::UnknownDeliveryTag(delivery_tag)),
             },
-            Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.reject(number, delivery_tag, multiple, requeue)
-            }
-            Method::BasicReject { delivery_tag, requeue } => self.reject(number, delivery_tag, false, requeue),
+            Method::BasicNack {
+                delivery_tag,
+                multiple,
+                requeue,
+            } => self.reject(number, delivery_tag, multiple, requeue),
+            Method::BasicReject {
+                delivery_tag,
+                requeue,
+            } => self.reject(number, delivery_tag, false, requeue),
             Method::BasicRecover { requeue } => self.recover(number, requeue, Some(Method::BasicRecoverOk)),
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, None),
             _ => return None,
@@ -180,9 +218,15 @@ impl Connection {
     }
 
     fn reject(&mut self, number: u16, tag: u64, multiple: bool, requeue: bool) -> Result<Reply, BrokerError> {
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
         let mut rejected = Vec::new();
-        channel.out.unacked.lock().settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
+        channel
+            .out
+            .unacked
+            .lock()
+            .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
         if let Some(transaction) = &mut channel.transaction {
             for (tag, delivery) in rejected {
                 transaction.settle(tag, delivery, requeue);
@@ -228,7 +272,9 @@ impl Connection {
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
         let name = self.queue_name(number, name)?;
         let queue = self.vhost.queue(&name, self.id)?;
-        let Some(channel) = self.channels.get(&number) else { return Ok(()) };
+        let Some(channel) = self.channels.get(&number) else {
+            return Ok(());
+        };
         let out = Arc::clone(&channel.out);
         let delivery = loop {
             let loaded = queue.loaded.notified();
@@ -256,7 +302,11 @@ impl Connection {
         let delivery_tag = if no_ack {
             ledger.skip()
         } else {
-            ledger.add(UnackedDelivery { queue, consumer: None, entry: delivery.entry })
+            ledger.add(UnackedDelivery {
+                queue,
+                consumer: None,
+                entry: delivery.entry,
+            })
         };
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicGetOk {
@@ -266,7 +316,8 @@ impl Connection {
             routing_key: name(message.routing_key()),
             message_count: u32::try_from(delivery.remaining).unwrap_or(u32::MAX),
         };
-        out.outbox.append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
+        out.outbox
+            .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
         Ok(())
     }
 }
@@ -297,7 +348,10 @@ fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerErro
             match headers.get(header) {
                 None | Some(FieldValue::Array(_)) => {}
                 Some(other) => {
-                    return Err(BrokerError::UnacceptableHeader { header, found: other.type_name() });
+                    return Err(BrokerError::UnacceptableHeader {
+                        header,
+                        found: other.type_name(),
+                    });
                 }
             }
         }
@@ -307,7 +361,10 @@ fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerErro
         && claimed != user.as_bytes()
     {
         let claimed = String::from_utf8_lossy(claimed).into_owned();
-        return Err(BrokerError::ForeignUserId { claimed, user: user.to_owned() });
+        return Err(BrokerError::ForeignUserId {
+            claimed,
+            user: user.to_owned(),
+        });
     }
     Ok(())
 }
@@ -315,9 +372,19 @@ fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerErro
 fn check_expiration(value: &[u8]) -> Result<(), BrokerError> {
     const MAX: i64 = 315_360_000_000;
     let text = String::from_utf8_lossy(value);
-    let refuse = |detail: String| Err(BrokerError::InvalidExpiration { value: text.to_string(), detail });
+    let refuse = |detail: String| {
+        Err(BrokerError::InvalidExpiration {
+            value: text.to_string(),
+            detail,
+        })
+    };
     let sign = usize::from(text.starts_with(['+', '-']));
-    let digits = text.get(sign..).unwrap_or("").bytes().take_while(u8::is_ascii_digit).count();
+    let digits = text
+        .get(sign..)
+        .unwrap_or("")
+        .bytes()
+        .take_while(u8::is_ascii_digit)
+        .count();
     let (number, rest) = text.split_at_checked(sign + digits).unwrap_or((&text, ""));
     if digits == 0 {
         return refuse("no_integer".to_owned());
@@ -352,7 +419,10 @@ mod tests {
         ];
         for (value, detail) in bad {
             let error = check_expiration(value.as_bytes()).unwrap_err();
-            assert_eq!(error.to_string(), format!("invalid expiration '{value}': {detail}"));
+            assert_eq!(
+                error.to_string(),
+                format!("invalid expiration '{value}': {detail}")
+            );
         }
     }
 }

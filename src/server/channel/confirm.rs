@@ -10,12 +10,19 @@ use crate::server::{confirms::ChannelConfirms, connection::Connection};
 impl Connection {
     /// confirm.select; a second one changes nothing.
     pub(super) fn confirm_select(&mut self, number: u16, method: &Method) -> Result<Reply, BrokerError> {
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
         if channel.transaction.is_some() {
-            return Err(BrokerError::ModeSwitch { from: "tx", to: "confirm" });
+            return Err(BrokerError::ModeSwitch {
+                from: "tx",
+                to: "confirm",
+            });
         }
         let outbox = &self.outbox;
-        channel.confirms.get_or_insert_with(|| ChannelConfirms::new(number, Arc::clone(outbox)));
+        channel
+            .confirms
+            .get_or_insert_with(|| ChannelConfirms::new(number, Arc::clone(outbox)));
         let nowait = matches!(method, Method::ConfirmSelect { nowait: true });
         Ok(Reply::unless(nowait, Method::ConfirmSelectOk))
     }

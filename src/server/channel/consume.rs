@@ -44,9 +44,15 @@ impl Connection {
         wanted: &Wanted,
     ) -> Result<Reply, BrokerError> {
         let name = self.queue_name(number, queue)?;
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
         channel.forget_cancelled();
-        let tag = if tag.is_empty() { generated_name("amq.ctag") } else { tag.to_owned() };
+        let tag = if tag.is_empty() {
+            generated_name("amq.ctag")
+        } else {
+            tag.to_owned()
+        };
         let key = Bytes::copy_from_slice(tag.as_bytes());
         if channel.consumers.contains_key(&key) {
             return Err(BrokerError::ConsumerTagReused(tag));
@@ -70,11 +76,21 @@ impl Connection {
             if guard.state.is_deleted() {
                 return Err(BrokerError::NotFound(resource));
             }
-            let id = guard.state.consume(options, port).ok_or(BrokerError::ExclusiveUse(resource))?;
-            channel.consumers.insert(key, Consumer { queue: queue.clone(), id });
+            let id = guard
+                .state
+                .consume(options, port)
+                .ok_or(BrokerError::ExclusiveUse(resource))?;
+            channel.consumers.insert(
+                key,
+                Consumer {
+                    queue: queue.clone(),
+                    id,
+                },
+            );
             // The answer precedes the first delivery, which the dispatch may make.
             if !wanted.nowait {
-                self.outbox.method(number, &Method::BasicConsumeOk { consumer_tag: tag });
+                self.outbox
+                    .method(number, &Method::BasicConsumeOk { consumer_tag: tag });
             }
             guard.dispatch();
         }
@@ -83,7 +99,9 @@ impl Connection {
 
     /// A tag that is not known is cancelled as well as one that is (amqp-behaviour 2.4).
     pub(super) fn cancel(&mut self, number: u16, tag: String, nowait: bool) -> Result<Reply, BrokerError> {
-        let Some(channel) = self.channels.get_mut(&number) else { return Ok(Reply::None) };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
         channel.forget_cancelled();
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
@@ -91,7 +109,8 @@ impl Connection {
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {
-            self.outbox.method(number, &Method::BasicCancelOk { consumer_tag: tag });
+            self.outbox
+                .method(number, &Method::BasicCancelOk { consumer_tag: tag });
         }
         if let Some(queue) = unused {
             self.delete_unused(&queue);
@@ -101,7 +120,9 @@ impl Connection {
 }
 
 fn priority(arguments: &FieldTable, queue: &Resource) -> Result<i64, BrokerError> {
-    let Some(value) = arguments.get("x-priority") else { return Ok(0) };
+    let Some(value) = arguments.get("x-priority") else {
+        return Ok(0);
+    };
     value.as_integer().ok_or_else(|| BrokerError::InvalidArgument {
         argument: "x-priority".to_owned(),
         resource: queue.clone(),

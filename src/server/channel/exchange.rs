@@ -21,14 +21,26 @@ impl Connection {
         method: Method,
     ) -> Option<Result<Reply, BrokerError>> {
         Some(match method {
-            Method::ExchangeDeclare { exchange, passive: true, nowait, .. } => {
+            Method::ExchangeDeclare {
+                exchange,
+                passive: true,
+                nowait,
+                ..
+            } => {
                 let name = without_line_breaks(exchange);
                 self.vhost
                     .read(|topology| topology.check_exchange(&name))
                     .map(|()| Reply::unless(nowait, Method::ExchangeDeclareOk))
             }
             Method::ExchangeDeclare {
-                exchange, kind, durable, auto_delete, internal, nowait, arguments, ..
+                exchange,
+                kind,
+                durable,
+                auto_delete,
+                internal,
+                nowait,
+                arguments,
+                ..
             } => {
                 let definition = ExchangeDefinition {
                     vhost: Name::clone(&self.vhost.name),
@@ -40,25 +52,47 @@ impl Connection {
                     arguments,
                 };
                 let reply = (!nowait).then_some(Method::ExchangeDeclareOk);
-                self.vhost.declare_exchange(definition).map(|durable| Reply::WhenDurable(durable, reply))
+                self.vhost
+                    .declare_exchange(definition)
+                    .map(|durable| Reply::WhenDurable(durable, reply))
             }
-            Method::ExchangeDelete { exchange, if_unused, nowait } => {
+            Method::ExchangeDelete {
+                exchange,
+                if_unused,
+                nowait,
+            } => {
                 let reply = (!nowait).then_some(Method::ExchangeDeleteOk);
                 self.vhost
                     .delete_exchange(&without_line_breaks(exchange), if_unused)
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
-            Method::ExchangeBind { destination, source, routing_key, nowait, arguments } => {
+            Method::ExchangeBind {
+                destination,
+                source,
+                routing_key,
+                nowait,
+                arguments,
+            } => {
                 let destination = Destination::Exchange(without_line_breaks(destination).into());
                 let binding = self.binding(source, destination, routing_key, arguments);
                 let reply = (!nowait).then_some(Method::ExchangeBindOk);
-                self.vhost.bind(binding, self.id).map(|durable| Reply::WhenDurable(durable, reply))
+                self.vhost
+                    .bind(binding, self.id)
+                    .map(|durable| Reply::WhenDurable(durable, reply))
             }
-            Method::ExchangeUnbind { destination, source, routing_key, nowait, arguments } => {
+            Method::ExchangeUnbind {
+                destination,
+                source,
+                routing_key,
+                nowait,
+                arguments,
+            } => {
                 let destination = Destination::Exchange(without_line_breaks(destination).into());
                 let binding = self.binding(source, destination, routing_key, arguments);
                 let reply = (!nowait).then_some(Method::ExchangeUnbindOk);
-                self.vhost.unbind(&binding, self.id).map(|durable| Reply::WhenDurable(durable, reply))
+                self.vhost
+                    .unbind(&binding, self.id)
+                    .map(|durable| Reply::WhenDurable(durable, reply))
             }
             _ => return None,
         })

@@ -52,7 +52,11 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new(id: u16, outbox: Arc<Outbox>, frame_max: u32, cancel_notify: bool) -> Self {
-        let frame_max = if frame_max == 0 { UNLIMITED_FRAME } else { frame_max as usize };
+        let frame_max = if frame_max == 0 {
+            UNLIMITED_FRAME
+        } else {
+            frame_max as usize
+        };
         let out = Arc::new(ChannelOut {
             id,
             outbox,
@@ -124,7 +128,12 @@ impl Connection {
             Reply::Now(method) => self.outbox.method(number, &method),
             Reply::WhenDurable(durable, method) => {
                 if let Some(durable) = durable {
-                    durable.await.ok().and_then(Result::ok).ok_or(BrokerError::StoreFailed).map_err(refuse)?;
+                    durable
+                        .await
+                        .ok()
+                        .and_then(Result::ok)
+                        .ok_or(BrokerError::StoreFailed)
+                        .map_err(refuse)?;
                 }
                 if let Some(method) = method {
                     self.outbox.method(number, &method);
@@ -167,12 +176,18 @@ impl Connection {
         match method {
             Method::ChannelOpen => {
                 let text = "second 'channel.open' seen";
-                Err(Fault::connection(ReplyCode::ChannelError, text, MethodId::CHANNEL_OPEN))
+                Err(Fault::connection(
+                    ReplyCode::ChannelError,
+                    text,
+                    MethodId::CHANNEL_OPEN,
+                ))
             }
             Method::ChannelFlow { active: true } => Ok(Reply::Now(Method::ChannelFlowOk { active: true })),
-            Method::ChannelFlow { active: false } => {
-                Err(Fault::connection(ReplyCode::NotImplemented, "active=false", MethodId::CHANNEL_FLOW))
-            }
+            Method::ChannelFlow { active: false } => Err(Fault::connection(
+                ReplyCode::NotImplemented,
+                "active=false",
+                MethodId::CHANNEL_FLOW,
+            )),
             // RabbitMQ never asks for it, yet clients may send it unasked; it changes nothing.
             Method::ChannelFlowOk { .. } => Ok(Reply::None),
             Method::ChannelClose { .. } => {
@@ -187,7 +202,9 @@ impl Connection {
     /// Takes away what a channel holds: its consumers, its unacked messages, its promises. It stays as one that waits
     /// for close-ok.
     pub(super) fn release_channel(&mut self, number: u16) {
-        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return;
+        };
         channel.closing = true;
         channel.assembler = Assembler::default();
         channel.transaction = None;
@@ -212,7 +229,10 @@ impl Connection {
 
     /// An auto-delete queue lost its last consumer.
     fn delete_unused(&self, queue: &crate::server::queue_cell::QueueHandle) {
-        let only = DeleteIf { without_consumers: true, ..DeleteIf::default() };
+        let only = DeleteIf {
+            without_consumers: true,
+            ..DeleteIf::default()
+        };
         if let Err(error) = self.vhost.delete_queue(queue, only) {
             tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted");
         }

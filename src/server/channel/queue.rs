@@ -28,7 +28,10 @@ impl Connection {
         if !name.is_empty() {
             return Ok(name.to_owned());
         }
-        let last = self.channels.get(&number).and_then(|channel| channel.last_queue.clone());
+        let last = self
+            .channels
+            .get(&number)
+            .and_then(|channel| channel.last_queue.clone());
         last.ok_or(BrokerError::NoPreviousQueue)
     }
 
@@ -40,26 +43,67 @@ impl Connection {
 
     pub(super) fn queue_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
         Some(match method {
-            Method::QueueDeclare { queue, passive: true, nowait, .. } => {
-                self.declare_passive(number, without_line_breaks(queue), nowait)
-            }
-            Method::QueueDeclare { queue, durable, exclusive, auto_delete, nowait, arguments, .. } => {
+            Method::QueueDeclare {
+                queue,
+                passive: true,
+                nowait,
+                ..
+            } => self.declare_passive(number, without_line_breaks(queue), nowait),
+            Method::QueueDeclare {
+                queue,
+                durable,
+                exclusive,
+                auto_delete,
+                nowait,
+                arguments,
+                ..
+            } => {
                 let name = without_line_breaks(queue);
-                self.declare(number, Declare { name, durable, exclusive, auto_delete, nowait, arguments })
+                self.declare(
+                    number,
+                    Declare {
+                        name,
+                        durable,
+                        exclusive,
+                        auto_delete,
+                        nowait,
+                        arguments,
+                    },
+                )
             }
-            Method::QueueBind { queue, exchange, routing_key, nowait, arguments } => {
+            Method::QueueBind {
+                queue,
+                exchange,
+                routing_key,
+                nowait,
+                arguments,
+            } => {
                 let reply = (!nowait).then_some(Method::QueueBindOk);
                 self.queue_binding(number, queue, exchange, routing_key, arguments)
                     .and_then(|binding| self.vhost.bind(binding, self.id))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
-            Method::QueueUnbind { queue, exchange, routing_key, arguments } => self
+            Method::QueueUnbind {
+                queue,
+                exchange,
+                routing_key,
+                arguments,
+            } => self
                 .queue_binding(number, queue, exchange, routing_key, arguments)
                 .and_then(|binding| self.vhost.unbind(&binding, self.id))
                 .map(|durable| Reply::WhenDurable(durable, Some(Method::QueueUnbindOk))),
             Method::QueuePurge { queue, nowait } => self.purge(number, &queue, nowait),
-            Method::QueueDelete { queue, if_unused, if_empty, nowait } => {
-                let only = DeleteIf { unused: if_unused, empty: if_empty, without_consumers: false };
+            Method::QueueDelete {
+                queue,
+                if_unused,
+                if_empty,
+                nowait,
+            } => {
+                let only = DeleteIf {
+                    unused: if_unused,
+                    empty: if_empty,
+                    without_consumers: false,
+                };
                 self.delete(number, queue, only, nowait)
             }
             _ => return None,
@@ -67,15 +111,33 @@ impl Connection {
     }
 
     fn declare(&mut self, number: u16, declare: Declare) -> Result<Reply, BrokerError> {
-        let Declare { mut name, durable, exclusive, auto_delete, nowait, arguments } = declare;
+        let Declare {
+            mut name,
+            durable,
+            exclusive,
+            auto_delete,
+            nowait,
+            arguments,
+        } = declare;
         if name.is_empty() {
             name = generated_name("amq.gen");
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
         let resource = Resource::queue(&name, &self.vhost.name);
-        if let Some(existing) = self.vhost.read(|topology| topology.queue(name.as_bytes()).cloned()) {
-            return self.redeclare(number, &existing, durable, exclusive, auto_delete, &arguments, nowait);
+        if let Some(existing) = self
+            .vhost
+            .read(|topology| topology.queue(name.as_bytes()).cloned())
+        {
+            return self.redeclare(
+                number,
+                &existing,
+                durable,
+                exclusive,
+                auto_delete,
+                &arguments,
+                nowait,
+            );
         }
         arguments::check(&arguments, &resource)?;
         let definition = QueueDefinition {
@@ -95,13 +157,22 @@ impl Connection {
                 Ok(declared(name, 0, 0, stored, nowait))
             }
             // Somebody else was faster.
-            Err(existing) => {
-                self.redeclare(number, &existing, durable, exclusive, auto_delete, &arguments, nowait)
-            }
+            Err(existing) => self.redeclare(
+                number,
+                &existing,
+                durable,
+                exclusive,
+                auto_delete,
+                &arguments,
+                nowait,
+            ),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of queue.declare, compared one by one")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of queue.declare, compared one by one"
+    )]
     fn redeclare(
         &mut self,
         number: u16,
@@ -123,7 +194,12 @@ impl Connection {
         ];
         for (name, received, current) in flags {
             if received != current {
-                return Err(inequivalent_flag(name, &resource, &received.to_string(), &current.to_string()));
+                return Err(inequivalent_flag(
+                    name,
+                    &resource,
+                    &received.to_string(),
+                    &current.to_string(),
+                ));
             }
         }
         arguments::check_equivalent(&current.arguments, received, &resource)?;
@@ -147,7 +223,11 @@ impl Connection {
         arguments: FieldTable,
     ) -> Result<crate::broker::definition::BindingDefinition, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &queue)?);
-        let key = if queue.is_empty() && routing_key.is_empty() { name.clone() } else { routing_key };
+        let key = if queue.is_empty() && routing_key.is_empty() {
+            name.clone()
+        } else {
+            routing_key
+        };
         Ok(self.binding(exchange, Destination::Queue(name.into()), key, arguments))
     }
 
@@ -162,7 +242,13 @@ impl Connection {
     }
 
     /// A queue that does not exist counts as deleted (amqp-behaviour 2.3).
-    fn delete(&mut self, number: u16, name: String, only: DeleteIf, nowait: bool) -> Result<Reply, BrokerError> {
+    fn delete(
+        &mut self,
+        number: u16,
+        name: String,
+        only: DeleteIf,
+        nowait: bool,
+    ) -> Result<Reply, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &name)?);
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {

@@ -4,9 +4,7 @@
 use super::Reply;
 use crate::broker::{error::BrokerError, message::Message, unacked::UnackedDelivery};
 use crate::protocol::method::{Method, MethodId};
-use crate::server::{
-    close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle,
-};
+use crate::server::{close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle};
 
 /// What a channel did since tx.select or the last commit or rollback.
 #[derive(Default)]
@@ -29,7 +27,11 @@ impl Transaction {
     }
 
     pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, requeue: bool) {
-        self.settled.push(Settled { tag, delivery, requeue });
+        self.settled.push(Settled {
+            tag,
+            delivery,
+            requeue,
+        });
     }
 }
 
@@ -37,9 +39,10 @@ impl Connection {
     pub(super) fn tx_class(&mut self, number: u16, method: &Method) -> Option<Result<Reply, BrokerError>> {
         let channel = self.channels.get_mut(&number)?;
         Some(match method {
-            Method::TxSelect if channel.confirms.is_some() => {
-                Err(BrokerError::ModeSwitch { from: "confirm", to: "tx" })
-            }
+            Method::TxSelect if channel.confirms.is_some() => Err(BrokerError::ModeSwitch {
+                from: "confirm",
+                to: "tx",
+            }),
             Method::TxSelect => {
                 channel.transaction.get_or_insert_default();
                 Ok(Reply::Now(Method::TxSelectOk))
@@ -61,8 +64,13 @@ impl Connection {
     /// tx.commit: returns first, then everything at once, then the answer when it is durable.
     pub(super) async fn commit(&mut self, number: u16) -> Result<(), Fault> {
         let refuse = |error| Fault::refuse(number, &error, MethodId::TX_COMMIT);
-        let transaction = self.channels.get_mut(&number).and_then(|channel| channel.transaction.as_mut());
-        let transaction = transaction.map(std::mem::take).ok_or_else(|| refuse(BrokerError::NotTransactional))?;
+        let transaction = self
+            .channels
+            .get_mut(&number)
+            .and_then(|channel| channel.transaction.as_mut());
+        let transaction = transaction
+            .map(std::mem::take)
+            .ok_or_else(|| refuse(BrokerError::NotTransactional))?;
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
         for (route, message, mandatory) in transaction.publishes {
             if !route.is_empty() {
@@ -72,7 +80,11 @@ impl Connection {
             }
         }
         if let Some(durable) = self.batch.commit(publishes, transaction.settled) {
-            durable.await.ok().and_then(Result::ok).ok_or_else(|| refuse(BrokerError::StoreFailed))?;
+            durable
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or_else(|| refuse(BrokerError::StoreFailed))?;
         }
         self.outbox.method(number, &Method::TxCommitOk);
         Ok(())

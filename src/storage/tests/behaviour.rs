@@ -57,7 +57,7 @@ fn what_is_published_and_acked_in_one_group_never_reaches_the_disk() {
         (before.bytes, before.syncs, before.messages)
     );
     assert_eq!(after.holes, 1);
-    assert_eq!(bench.seqs(queue), []);
+    assert_eq!(bench.seqs(queue), [0_u64; 0]);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_deleted_queue_takes_its_messages_along_and_a_new_one_starts_empty() {
     bench.publish(&[(new, 1)], b"new");
     bench.sync();
     let bench = bench.crash();
-    assert_eq!(bench.seqs(old), []);
+    assert_eq!(bench.seqs(old), [0_u64; 0]);
     assert_eq!(bench.read_all(new), [(1, b"new".to_vec())]);
     assert_eq!(bench.recovered.queues.len(), 1);
     bench.store.close();
@@ -329,7 +329,7 @@ fn a_purge_of_a_deep_queue_nobody_looked_at_counts_its_bodies_down() {
         count: 100,
         bytes: 900_000,
     });
-    assert_eq!(bench.seqs(queue), []);
+    assert_eq!(bench.seqs(queue), [0_u64; 0]);
     assert_eq!(bench.seqs(other).len(), 100);
     let bench = bench.reopen();
     assert_eq!(
@@ -390,7 +390,7 @@ fn a_read_keeps_to_its_range_and_its_size() {
         from: Seq(15),
         until: Seq(35),
         max_bytes: 5_000,
-                settled: true,
+        settled: true,
     };
     let loaded = bench.read_some(request).unwrap();
     let seqs: Vec<u64> = loaded.entries.iter().map(|(seq, _)| seq.0).collect();

@@ -126,7 +126,7 @@ fn a_damaged_page_harms_only_its_queue() {
         from: Seq(1),
         until: Seq(2),
         max_bytes: 1000,
-                settled: true,
+        settled: true,
     };
     let error = bench
         .read_some(request)

@@ -199,7 +199,6 @@ impl Bench {
         from: u64,
         until: u64,
         max_bytes: usize,
-                settled: true,
     ) -> Vec<(u64, Vec<u8>)> {
         let mut found = Vec::new();
         let mut from = Seq(from);
@@ -210,6 +209,7 @@ impl Bench {
                 from,
                 until: Seq(until),
                 max_bytes,
+                settled: true,
             };
             let loaded = self.read_some(request).unwrap();
             assert_eq!(loaded.lane, lane);

@@ -1,0 +1,465 @@
+//! A queue with everything around it played by hand: consumers' ports, the store's disk, its pending reads.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::broker::{
+    ids::{QueueId, Seq},
+    message::{Message, MessageParts},
+    queue::{
+        ConsumerId, ConsumerOptions, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom, Recovered,
+        Removed,
+    },
+};
+
+/// What a queue of these tests may hold in memory.
+pub(super) const LIMIT: usize = 3 * 1024 * 1024;
+/// A large message's body; shared, so that a deep queue costs nothing.
+static LARGE: [u8; LIMIT / 4 + 1] = [0; LIMIT / 4 + 1];
+
+/// What the queue did to a consumer's connection since the last look.
+#[derive(Default)]
+pub(super) struct Wire {
+    pub(super) delivered: Vec<(ConsumerId, Entry)>,
+    stalled: Vec<ConsumerId>,
+    cancelled: usize,
+}
+
+/// A consumer's connection.
+pub(super) struct Probe {
+    pub(super) room: AtomicUsize,
+    /// The queue asked to be told when there is room.
+    pub(super) stalled: AtomicBool,
+    id: Mutex<Option<ConsumerId>>,
+    wire: Arc<Mutex<Wire>>,
+}
+
+impl Port for Probe {
+    fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    fn stall(&self) -> bool {
+        self.stalled.store(true, Ordering::Relaxed);
+        if let Some(id) = *self.id.lock() {
+            self.wire.lock().stalled.push(id);
+        }
+        true
+    }
+
+    fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
+        assert!(
+            deliveries.is_sorted_by(|left, right| left.entry.seq < right.entry.seq),
+            "out of order within one dispatch"
+        );
+        *self.id.lock() = Some(consumer);
+        let taken: usize = deliveries
+            .iter()
+            .map(|delivery| delivery.entry.message.memory_bytes())
+            .sum();
+        let room = self.room.load(Ordering::Relaxed);
+        self.room.store(
+            if room == usize::MAX {
+                room
+            } else {
+                room.saturating_sub(taken)
+            },
+            Ordering::Relaxed,
+        );
+        self.wire
+            .lock()
+            .delivered
+            .extend(deliveries.drain(..).map(|delivery| (consumer, delivery.entry)));
+    }
+
+    fn cancelled(&self) {
+        self.wire.lock().cancelled += 1;
+    }
+}
+
+/// A message whose routing key is its name.
+pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
+    let parts = MessageParts {
+        exchange: b"",
+        routing_key: name.as_bytes(),
+        properties: &[0, 0],
+        persistent,
+        priority: 0,
+    };
+    if large {
+        Message::with_large_body(&parts, vec![Bytes::from_static(&LARGE)], &mut Vec::new())
+    } else {
+        Message::new(&parts, b"", &mut Vec::new())
+    }
+}
+
+/// The store's side: what it holds, and what it was asked for.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) messages: BTreeMap<Seq, Message>,
+    /// Oldest first. A purge makes reads stale: their answers still come.
+    reads: VecDeque<(ReadFrom, bool)>,
+}
+
+impl Disk {
+    /// The answer to the pending read, with at most so many messages.
+    pub(super) fn answer(&mut self, at_most: usize) -> Option<PagedIn> {
+        let (read, _) = self.reads.pop_front()?;
+        let mut range = self.messages.range(read.from..read.until);
+        let entries = range
+            .by_ref()
+            .take(at_most)
+            .map(|(seq, message)| (*seq, message.clone()))
+            .collect();
+        Some(PagedIn {
+            from: read.from,
+            entries,
+            next: range.next().map(|(seq, _)| *seq),
+        })
+    }
+
+    /// Notes what the queue wants to read.
+    pub(super) fn ask(&mut self, read: ReadFrom) {
+        assert_eq!(
+            read.pending,
+            self.is_reading(),
+            "one read at a time, and never forgotten"
+        );
+        if !read.pending {
+            self.reads.push_back((read, false));
+        }
+    }
+
+    /// A read is on its way that the queue still counts on.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reads.iter().any(|(_, stale)| !stale)
+    }
+
+    /// The reads under way fail.
+    pub(super) fn fail(&mut self) {
+        self.reads.clear();
+    }
+
+    /// A purge took what the reads are after.
+    pub(super) fn purged(&mut self) {
+        self.reads.iter_mut().for_each(|(_, stale)| *stale = true);
+    }
+
+    pub(super) fn erase(&mut self, seqs: &Removed) {
+        for seq in seqs {
+            assert!(
+                self.messages.remove(seq).is_some(),
+                "{seq:?} was erased, but is not on disk"
+            );
+        }
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) queue: QueueState<Arc<Probe>>,
+    pub(super) disk: Disk,
+    pub(super) wire: Arc<Mutex<Wire>>,
+    consumers: HashMap<String, (ConsumerId, Arc<Probe>)>,
+    /// Deliveries by who holds them and their name.
+    held: HashMap<(String, String), Entry>,
+    names: BTreeMap<Seq, String>,
+    effects: Vec<String>,
+}
+
+impl Bench {
+    pub(super) fn new(durable: bool) -> Self {
+        let mut queue = QueueState::new(QueueId(7), durable);
+        queue.resident_limit = LIMIT;
+        Self {
+            queue,
+            disk: Disk::default(),
+            wire: Arc::default(),
+            consumers: HashMap::new(),
+            held: HashMap::new(),
+            names: BTreeMap::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    pub(super) fn probe(&self) -> Arc<Probe> {
+        Arc::new(Probe {
+            room: AtomicUsize::new(usize::MAX),
+            stalled: AtomicBool::new(false),
+            id: Mutex::default(),
+            wire: Arc::clone(&self.wire),
+        })
+    }
+
+    fn enqueue(&mut self, name: &str, persistent: bool, large: bool) {
+        let message = message(name, persistent, large);
+        let stored = self.queue.stores(&message);
+        match self.queue.enqueue(message.clone()) {
+            Some(seq) => {
+                self.names.insert(seq, name.to_owned());
+                if stored {
+                    self.disk.messages.insert(seq, message);
+                }
+            }
+            None => self.effects.push(format!("lost {name}")),
+        }
+    }
+
+    fn recover(&mut self, words: &[&str]) {
+        let (names, delivered): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| !word.contains('='));
+        for (seq, name) in (1..).map(Seq).zip(&names) {
+            self.names.insert(seq, (*name).to_owned());
+            self.disk.messages.insert(seq, message(name, true, false));
+        }
+        let delivered = delivered.first().and_then(|word| word.strip_prefix("delivered="));
+        let row = Recovered {
+            low: Seq(1),
+            next_seq: Seq(names.len() as u64 + 1),
+            messages: names.len() as u64,
+            bytes: 0,
+            delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
+        };
+        self.queue = QueueState::recovered(QueueId(7), &row);
+        self.queue.resident_limit = LIMIT;
+    }
+
+    fn seq(&self, name: &str) -> Seq {
+        let found = self.names.iter().rev().find(|(_, known)| *known == name);
+        *found.unwrap_or_else(|| panic!("no message {name}")).0
+    }
+
+    fn take_held(&mut self, holder: &str, name: &str) -> (Option<ConsumerId>, Entry) {
+        let entry = self.held.remove(&(holder.to_owned(), name.to_owned()));
+        let consumer = self.consumers.get(holder).map(|(id, _)| *id);
+        (
+            consumer,
+            entry.unwrap_or_else(|| panic!("{holder} does not hold {name}")),
+        )
+    }
+
+    fn erased(&mut self, seqs: &Removed) {
+        self.disk.erase(seqs);
+        for seq in seqs {
+            self.effects.push(format!("erase {}", self.names[seq]));
+        }
+    }
+
+    fn asked(&mut self, read: ReadFrom) {
+        self.disk.ask(read);
+        if !read.pending {
+            self.effects.push("read".to_owned());
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let mut removed = Removed::new();
+        let read = self.queue.dispatch(&mut removed);
+        self.erased(&removed);
+        self.look();
+        if let Some(read) = read {
+            self.asked(read);
+        }
+    }
+
+    /// Notes what reached consumers, in the order in which the queue gave it out.
+    fn look(&mut self) {
+        let mut wire = std::mem::take(&mut *self.wire.lock());
+        wire.delivered.sort_by_key(|(_, entry)| entry.seq);
+        for (id, entry) in wire.delivered {
+            let who = self.who(id);
+            let name = self.names[&entry.seq].clone();
+            let again = if entry.redelivered { " redelivered" } else { "" };
+            self.effects.push(format!("deliver {who} {name}{again}"));
+            self.held.insert((who, name), entry);
+        }
+        for id in wire.stalled {
+            let who = self.who(id);
+            self.effects.push(format!("stalled {who}"));
+        }
+        assert!(wire.cancelled <= self.consumers.len(), "told twice");
+        if wire.cancelled > 0 {
+            let mut names: Vec<&str> = self.consumers.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            self.effects.push(format!("cancelled {}", names.join(" ")));
+        }
+    }
+
+    fn who(&self, id: ConsumerId) -> String {
+        let found = self.consumers.iter().find(|(_, (known, _))| *known == id);
+        found
+            .map(|(name, _)| name.clone())
+            .unwrap_or_else(|| panic!("no consumer {id:?}"))
+    }
+
+    fn consume(&mut self, name: &str, words: &[&str]) {
+        let number = |key: &str| {
+            words
+                .iter()
+                .find_map(|word| word.strip_prefix(key)?.parse::<i64>().ok())
+        };
+        let options = ConsumerOptions {
+            no_ack: words.contains(&"no-ack"),
+            prefetch: u16::try_from(number("prefetch=").unwrap_or(0)).unwrap(),
+            exclusive: words.contains(&"exclusive"),
+            priority: number("priority=").unwrap_or(0),
+        };
+        let probe = self.probe();
+        match self.queue.consume(options, Arc::clone(&probe)) {
+            Some(id) => {
+                *probe.id.lock() = Some(id);
+                self.consumers.insert(name.to_owned(), (id, probe));
+            }
+            None => self.effects.push(format!("refused {name}")),
+        }
+        self.dispatch();
+    }
+
+    fn get(&mut self, no_ack: bool) {
+        let mut removed = Removed::new();
+        let got = self.queue.get(no_ack, &mut removed);
+        self.erased(&removed);
+        match got {
+            Ok(Some(Delivery { entry, remaining })) => {
+                let name = self.names[&entry.seq].clone();
+                let again = if entry.redelivered { " redelivered" } else { "" };
+                self.effects.push(format!("got {name}{again} {remaining}"));
+                self.held.insert(("get".to_owned(), name), entry);
+            }
+            Ok(None) => self.effects.push("empty".to_owned()),
+            Err(read) => self.asked(read),
+        }
+    }
+
+    fn purge(&mut self) {
+        let Purged {
+            messages,
+            removed,
+            range,
+        } = self.queue.purge();
+        self.erased(&removed);
+        if let Some((from, until, count, _)) = range {
+            let gone: Vec<Seq> = self
+                .disk
+                .messages
+                .range(from..until)
+                .map(|(seq, _)| *seq)
+                .collect();
+            assert_eq!(gone.len() as u64, count, "a purged range counts its messages");
+            for seq in &gone {
+                self.disk.messages.remove(seq);
+            }
+            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
+                self.effects
+                    .push(format!("erase {}..{}", self.names[first], self.names[last]));
+            }
+        }
+        self.disk.purged();
+        self.effects.push(format!("purged {messages}"));
+    }
+
+    fn settle(&mut self, holder: &str, names: &[&str], requeue: bool) {
+        let mut removed = Removed::new();
+        for name in names {
+            let (consumer, entry) = self.take_held(holder, name);
+            if requeue {
+                self.queue.requeue(consumer, entry);
+            } else if self.queue.ack(consumer, entry.stored, entry.message.body_len()) {
+                removed.push(entry.seq);
+            }
+        }
+        self.erased(&removed);
+        self.dispatch();
+    }
+
+    fn run(&mut self, command: &str) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        match words[..] {
+            ["transient-queue"] => *self = Self::new(false),
+            ["recover", ref words @ ..] => self.recover(words),
+            ["publish", ref names @ ..] => self.publish(names, false, false),
+            ["store", ref names @ ..] => self.publish(names, true, false),
+            ["store-large", ref names @ ..] => self.publish(names, true, true),
+            ["consume", name, ref options @ ..] => self.consume(name, options),
+            ["room", name, bytes] => self.consumers[name]
+                .1
+                .room
+                .store(bytes.parse().unwrap(), Ordering::Relaxed),
+            ["resume"] => {
+                self.queue.resume();
+                self.dispatch();
+            }
+            ["ack", holder, ref names @ ..] => self.settle(holder, names, false),
+            ["requeue", holder, ref names @ ..] => self.settle(holder, names, true),
+            ["get", ref options @ ..] => self.get(options.contains(&"no-ack")),
+            ["cancel", name] => {
+                if self.queue.cancel(self.consumers[name].0) {
+                    self.effects.push("unused".to_owned());
+                }
+            }
+            ["purge"] => self.purge(),
+            ["delete"] => {
+                let messages = self.queue.delete();
+                self.look();
+                self.effects.push(format!("deleted {messages}"));
+            }
+            ["commit", name] => {
+                let through = self.seq(name);
+                self.queue.committed(through);
+            }
+            ["answer", ref at_most @ ..] => {
+                let at_most = at_most.first().map_or(usize::MAX, |count| count.parse().unwrap());
+                if let Some(paged) = self.disk.answer(at_most) {
+                    self.queue.paged_in(paged);
+                    self.dispatch();
+                }
+            }
+            ["fail"] => {
+                self.disk.fail();
+                self.queue.read_failed();
+            }
+            ["delivered"] => {
+                if let Some(through) = self.queue.take_delivered() {
+                    self.effects.push(format!("delivered {}", self.names[&through]));
+                }
+            }
+            ["counts"] => {
+                let (ready, unacked) = (self.queue.ready_count(), self.queue.unacked_count());
+                let consumers = self.queue.consumer_count();
+                self.effects
+                    .push(format!("ready {ready} unacked {unacked} consumers {consumers}"));
+            }
+            _ => panic!("no such command: {command}"),
+        }
+    }
+
+    fn publish(&mut self, names: &[&str], persistent: bool, large: bool) {
+        for name in names {
+            self.enqueue(name, persistent, large);
+        }
+        self.dispatch();
+    }
+}
+
+/// Plays a script, commands separated by `|`, and compares everything that came of it.
+#[track_caller]
+pub(super) fn check(script: &str, expected: &str) {
+    let mut bench = Bench::new(true);
+    for command in script.split('|') {
+        bench.run(command);
+    }
+    let mut actual = String::new();
+    for effect in &bench.effects {
+        let separator = if actual.is_empty() { "" } else { " | " };
+        write!(actual, "{separator}{effect}").unwrap();
+    }
+    let expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(actual, expected, "{script}");
+}

@@ -1,0 +1,278 @@
+//! The queue's rules as scripts: commands on the left, all their effects on the right. `model.rs` plays random commands
+//! against a plain map.
+
+mod bench;
+mod model;
+
+use self::bench::check;
+
+#[test]
+fn messages_wait_in_order_for_a_consumer() {
+    check("publish a b c | counts", "ready 3 unacked 0 consumers 0");
+    check(
+        "publish a b | consume x | publish c",
+        "deliver x a | deliver x b | deliver x c",
+    );
+    check(
+        "publish a b | consume x | counts",
+        "deliver x a | deliver x b | ready 0 unacked 2 consumers 1",
+    );
+}
+
+#[test]
+fn equal_consumers_take_turns() {
+    check(
+        "consume x | consume y | consume z | publish a b c d e",
+        "deliver x a | deliver y b | deliver z c | deliver x d | deliver y e",
+    );
+    // Whose turn it was is remembered from one dispatch to the next.
+    check(
+        "consume x | consume y | publish a | publish b | publish c",
+        "deliver x a | deliver y b | deliver x c",
+    );
+}
+
+#[test]
+fn a_consumer_holds_no_more_than_its_prefetch() {
+    check(
+        "consume x prefetch=2 | publish a b c d | counts | ack x a | ack x b c",
+        "deliver x a | deliver x b | ready 2 unacked 2 consumers 1 | deliver x c | deliver x d",
+    );
+    check(
+        "consume x prefetch=1 | consume y | publish a b c",
+        "deliver x a | deliver y b | deliver y c",
+    );
+    // Without acks there is nothing to count.
+    check(
+        "consume x prefetch=1 no-ack | publish a b",
+        "deliver x a | deliver x b",
+    );
+}
+
+#[test]
+fn a_requeued_message_returns_to_its_old_place() {
+    check(
+        "publish a b c | consume x prefetch=2 | requeue x a",
+        "deliver x a | deliver x b | deliver x a redelivered",
+    );
+    check(
+        "publish a b c d | consume x prefetch=3 | cancel x | requeue x c a | get | get | get | get | get",
+        "deliver x a | deliver x b | deliver x c | unused | got a redelivered 2 | got c redelivered 1 | got d 0 | empty",
+    );
+    check(
+        "publish a b | get | publish c | requeue get a | consume x",
+        "got a 1 | deliver x a redelivered | deliver x b | deliver x c",
+    );
+}
+
+#[test]
+fn a_requeue_serves_whoever_is_next() {
+    check(
+        "consume x prefetch=1 | consume y prefetch=1 | publish a b | requeue x a | ack y b",
+        "deliver x a | deliver y b | deliver x a redelivered",
+    );
+    check(
+        "consume x prefetch=1 | publish a | consume y prefetch=1 | cancel x | requeue x a",
+        "deliver x a | deliver y a redelivered",
+    );
+}
+
+#[test]
+fn the_highest_priority_with_credit_goes_first() {
+    check(
+        "consume low | consume high priority=5 prefetch=2 | publish a b c | ack high a | publish d e",
+        "deliver high a | deliver high b | deliver low c | deliver high d | deliver low e",
+    );
+    check(
+        "consume x priority=-1 | consume y | consume z | publish a b c",
+        "deliver y a | deliver z b | deliver y c",
+    );
+}
+
+#[test]
+fn exclusive_use_is_exclusive() {
+    check(
+        "consume x exclusive | consume y | consume z exclusive",
+        "refused y | refused z",
+    );
+    check("consume x | consume y exclusive", "refused y");
+    check(
+        "consume x exclusive | cancel x | consume y | publish a",
+        "unused | deliver y a",
+    );
+}
+
+#[test]
+fn only_the_last_consumer_leaves_the_queue_unused() {
+    check("consume x | consume y | cancel x | cancel y", "unused");
+    check(
+        "consume x | consume y | cancel x | cancel x | publish a",
+        "deliver y a",
+    );
+}
+
+#[test]
+fn what_a_cancelled_consumer_holds_stays_outstanding() {
+    check(
+        "consume x | publish a b | cancel x | counts | ack x a | requeue x b | counts",
+        "deliver x a | deliver x b | unused | ready 0 unacked 2 consumers 0 | ready 1 unacked 0 consumers 0",
+    );
+}
+
+#[test]
+fn get_tells_what_is_left() {
+    check(
+        "publish a b | get | get no-ack | get | counts",
+        "got a 1 | got b 0 | empty | ready 0 unacked 1 consumers 0",
+    );
+}
+
+#[test]
+fn stored_messages_are_erased_when_they_leave() {
+    check("store a | consume x | ack x a", "deliver x a | erase a");
+    check(
+        "store a | publish b | get no-ack | get no-ack",
+        "erase a | got a 1 | got b 0",
+    );
+    check(
+        "consume x no-ack | store a | publish b",
+        "erase a | deliver x a | deliver x b",
+    );
+    check("transient-queue | store a | consume x | ack x a", "deliver x a");
+    check(
+        "store a | publish b | store c | get | purge",
+        "got a 2 | erase c | purged 2",
+    );
+}
+
+#[test]
+fn a_purge_leaves_what_is_handed_out() {
+    check(
+        "publish a b c | get | purge | counts | requeue get a | get",
+        "got a 2 | purged 2 | ready 0 unacked 1 consumers 0 | got a redelivered 0",
+    );
+}
+
+#[test]
+fn a_deleted_queue_tells_its_consumers_and_takes_nothing() {
+    check(
+        "store a b | consume x prefetch=1 | delete | publish c | ack x a | counts",
+        "deliver x a | cancelled x | deleted 1 | lost c | ready 0 unacked 0 consumers 0",
+    );
+    check(
+        "publish a | get | delete | requeue get a | counts",
+        "got a 0 | deleted 0 | ready 0 unacked 0 consumers 0",
+    );
+}
+
+#[test]
+fn a_consumer_without_room_waits_and_the_others_do_not() {
+    check(
+        "consume x | room x 0 | publish a | consume y | publish b | room x 1000000 | resume | publish c d",
+        "stalled x | deliver y a | deliver y b | deliver y c | deliver x d",
+    );
+    // Room of one octet still takes one message: a large one must pass as well.
+    check("consume x | room x 1 | publish a b", "deliver x a | stalled x");
+}
+
+#[test]
+fn the_highest_place_handed_out_is_reported_when_it_rose() {
+    check(
+        "store a b | delivered | get | delivered | delivered | requeue get a | get | delivered | get | delivered",
+        "got a 1 | delivered a | got a redelivered 1 | got b 0 | delivered b",
+    );
+    check("transient-queue | publish a | get | delivered", "got a 0");
+}
+
+// A large message costs a quarter of the memory limit of these tests; the limit is 3 MiB, of which a paged queue keeps
+// the first 2 MiB (two large ones) in memory.
+
+#[test]
+fn a_deep_queue_leaves_its_middle_to_the_store() {
+    check(
+        "store-large a b c d e | commit e | counts | get | get | get | answer | get | get | get | get",
+        "ready 5 unacked 0 consumers 0 | got a 4 | got b 3 | read | got c 2 | got d 1 | got e 0 | empty",
+    );
+}
+
+#[test]
+fn consumers_read_ahead_before_memory_runs_out() {
+    check(
+        "store-large a b c d e f | commit f | consume x prefetch=2 | ack x a b | answer 1 | ack x c | answer",
+        "deliver x a | deliver x b | read | erase a | erase b | deliver x c | read | erase c | deliver x d | deliver x e",
+    );
+}
+
+#[test]
+fn what_is_not_on_disk_yet_stays_in_memory() {
+    // The gap holds nothing, so there is nothing to read.
+    check(
+        "store-large a b c d e | consume x",
+        "deliver x a | deliver x b | deliver x c | deliver x d | deliver x e",
+    );
+    check(
+        "store-large a b c d e | commit c | consume x | answer",
+        "deliver x a | deliver x b | read | deliver x c | deliver x d | deliver x e",
+    );
+}
+
+#[test]
+fn messages_committed_during_a_read_are_not_lost() {
+    check(
+        "store-large a b c d e | commit c | consume x | commit e | answer | answer",
+        "deliver x a | deliver x b | read | deliver x c | read | deliver x d | deliver x e",
+    );
+    check(
+        "store-large a b c d e | commit c | get no-ack | get no-ack | get | commit e | answer | get | get | answer | get",
+        "erase a | got a 4 | erase b | got b 3 | read | got c 2 | read | got d 1",
+    );
+}
+
+#[test]
+fn transient_messages_keep_their_place_in_a_deep_queue() {
+    check(
+        "store-large a b c | publish t | store-large d e | publish u | commit e | counts | consume x | answer",
+        "ready 7 unacked 0 consumers 0 | deliver x a | deliver x b | read | deliver x c | deliver x t | deliver x d \
+         | deliver x e | deliver x u",
+    );
+}
+
+#[test]
+fn a_message_returns_in_front_of_what_is_on_disk() {
+    check(
+        "store-large a b c d e | commit e | get | get | requeue get b | get | requeue get a b | consume x | answer",
+        "got a 4 | got b 3 | got b redelivered 3 | deliver x a redelivered | deliver x b redelivered | read \
+         | deliver x c | deliver x d | deliver x e",
+    );
+}
+
+#[test]
+fn a_purge_reaches_what_is_on_disk() {
+    check(
+        "store-large a b c d e | publish t | commit e | get | purge | counts | store f | get",
+        "got a 5 | erase b | erase c..e | purged 5 | ready 0 unacked 1 consumers 0 | got f 0",
+    );
+    // An answer that comes too late brings nothing back.
+    check(
+        "store-large a b c d | commit d | consume x | purge | answer | counts",
+        "deliver x a | deliver x b | read | erase c..d | purged 2 | ready 0 unacked 2 consumers 1",
+    );
+}
+
+#[test]
+fn a_failed_read_is_asked_for_again() {
+    check(
+        "store-large a b c d | commit d | get | get | get | fail | get | answer | get",
+        "got a 3 | got b 2 | read | read | got c 1",
+    );
+}
+
+#[test]
+fn a_recovered_queue_reads_from_the_store_and_marks_what_was_handed_out() {
+    check(
+        "recover a b c delivered=b | counts | consume x | answer | delivered | store d",
+        "ready 3 unacked 0 consumers 0 | read | deliver x a redelivered | deliver x b redelivered | deliver x c \
+         | delivered c | deliver x d",
+    );
+    check("recover | get | counts", "empty | ready 0 unacked 0 consumers 0");
+}

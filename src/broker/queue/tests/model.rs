@@ -1,0 +1,325 @@
+//! Random commands against a plain map of messages. After every step: the counts agree, every delivery was the oldest
+//! ready message, nobody holds more than allowed, and nothing waits that could go.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+
+use super::bench::{Bench, Probe, message};
+use crate::broker::{
+    ids::Seq,
+    queue::{ConsumerId, ConsumerOptions, Entry, Removed},
+};
+
+const STEPS: usize = 400;
+const RUNS: u64 = 300;
+
+struct Drinker {
+    options: ConsumerOptions,
+    probe: Arc<Probe>,
+    cancelled: bool,
+}
+
+/// What must be true of the queue.
+struct Model {
+    bench: Bench,
+    random: StdRng,
+    /// Whether a message was handed out before, by place.
+    ready: BTreeMap<Seq, bool>,
+    held: Vec<(Option<ConsumerId>, Entry)>,
+    consumers: BTreeMap<ConsumerId, Drinker>,
+    published: u64,
+    gone: u64,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        Self {
+            bench: Bench::new(true),
+            random: StdRng::seed_from_u64(seed),
+            ready: BTreeMap::new(),
+            held: Vec::new(),
+            consumers: BTreeMap::new(),
+            published: 0,
+            gone: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.random_range(0..100) {
+            0..35 => self.publish(),
+            35..43 => self.consume(),
+            43..46 => self.cancel(),
+            46..62 => self.settle(false),
+            62..70 => self.settle(true),
+            70..76 => self.get(),
+            76..85 => self.commit(),
+            85..93 => self.answer(),
+            93..94 => {
+                self.bench.disk.fail();
+                self.bench.queue.read_failed();
+                self.dispatch();
+            }
+            94..98 => self.give_room(),
+            98 => self.purge(),
+            _ => self.dispatch(),
+        }
+        self.invariants();
+    }
+
+    fn publish(&mut self) {
+        for _ in 0..self.random.random_range(1..6) {
+            let (persistent, large) = (self.random.random_bool(0.7), self.random.random_bool(0.5));
+            let message = message(&self.published.to_string(), persistent, large);
+            let seq = self.bench.queue.enqueue(message.clone()).unwrap();
+            self.published += 1;
+            assert!(
+                self.ready.last_key_value().is_none_or(|(last, _)| *last < seq),
+                "places ascend"
+            );
+            self.ready.insert(seq, false);
+            if persistent {
+                self.bench.disk.messages.insert(seq, message);
+            }
+        }
+        self.dispatch();
+    }
+
+    fn consume(&mut self) {
+        let live = self
+            .consumers
+            .values()
+            .filter(|consumer| !consumer.cancelled)
+            .count();
+        let options = ConsumerOptions {
+            no_ack: self.random.random_bool(0.2),
+            prefetch: self.random.random_range(0..6),
+            exclusive: live == 0 && self.random.random_bool(0.1),
+            priority: self.random.random_range(-1..2),
+        };
+        let probe = self.bench.probe();
+        let exclusive = self
+            .consumers
+            .values()
+            .any(|consumer| !consumer.cancelled && consumer.options.exclusive);
+        match self.bench.queue.consume(options, Arc::clone(&probe)) {
+            Some(id) => {
+                assert!(!exclusive, "an exclusive consumer was there");
+                self.consumers.insert(
+                    id,
+                    Drinker {
+                        options,
+                        probe,
+                        cancelled: false,
+                    },
+                );
+            }
+            None => assert!(exclusive, "refused without a reason"),
+        }
+        self.dispatch();
+    }
+
+    fn cancel(&mut self) {
+        let live = self
+            .consumers
+            .iter_mut()
+            .filter(|(_, consumer)| !consumer.cancelled);
+        let Some((&id, consumer)) = live.choose(&mut self.random) else {
+            return;
+        };
+        consumer.cancelled = true;
+        let last = self.consumers.values().all(|consumer| consumer.cancelled);
+        assert_eq!(self.bench.queue.cancel(id), last, "the last consumer says so");
+    }
+
+    fn settle(&mut self, requeue: bool) {
+        let mut removed = Removed::new();
+        for _ in 0..self.random.random_range(1..5) {
+            if self.held.is_empty() {
+                break;
+            }
+            let at = self.random.random_range(0..self.held.len());
+            let (consumer, entry) = self.held.swap_remove(at);
+            if requeue {
+                self.ready.insert(entry.seq, true);
+                self.bench.queue.requeue(consumer, entry);
+            } else {
+                self.gone += 1;
+                if self
+                    .bench
+                    .queue
+                    .ack(consumer, entry.stored, entry.message.body_len())
+                {
+                    removed.push(entry.seq);
+                }
+            }
+        }
+        self.bench.disk.erase(&removed);
+        self.dispatch();
+    }
+
+    fn get(&mut self) {
+        let (no_ack, mut removed) = (self.random.random_bool(0.3), Removed::new());
+        let got = self.bench.queue.get(no_ack, &mut removed);
+        match got {
+            Ok(Some(delivery)) => {
+                self.delivered(None, delivery.entry, no_ack, &mut removed);
+                assert_eq!(delivery.remaining, self.ready.len() as u64);
+            }
+            Ok(None) => assert!(
+                self.ready.is_empty(),
+                "told to be empty, but has {}",
+                self.ready.len()
+            ),
+            Err(read) => self.bench.disk.ask(read),
+        }
+        self.bench.disk.erase(&removed);
+    }
+
+    fn commit(&mut self) {
+        let last = self.bench.disk.messages.keys().choose(&mut self.random).copied();
+        if let Some(through) = last {
+            self.bench.queue.committed(through);
+        }
+    }
+
+    fn answer(&mut self) {
+        let at_most = self.random.random_range(1..8);
+        if let Some(paged) = self.bench.disk.answer(at_most) {
+            self.bench.queue.paged_in(paged);
+            self.dispatch();
+        }
+    }
+
+    fn give_room(&mut self) {
+        let bytes = if self.random.random_bool(0.5) {
+            usize::MAX
+        } else {
+            self.random.random_range(0..2_000_000)
+        };
+        if let Some(consumer) = self.consumers.values().choose(&mut self.random) {
+            consumer.probe.room.store(bytes, Ordering::Relaxed);
+        }
+        self.consumers
+            .values()
+            .for_each(|consumer| consumer.probe.stalled.store(false, Ordering::Relaxed));
+        self.bench.queue.resume();
+        self.dispatch();
+    }
+
+    fn purge(&mut self) {
+        let purged = self.bench.queue.purge();
+        assert_eq!(purged.messages, self.ready.len() as u64);
+        self.bench.disk.erase(&purged.removed);
+        if let Some((from, until, count, _)) = purged.range {
+            let before = self.bench.disk.messages.len();
+            self.bench
+                .disk
+                .messages
+                .retain(|seq, _| !(from..until).contains(seq));
+            assert_eq!((before - self.bench.disk.messages.len()) as u64, count);
+        }
+        self.bench.disk.purged();
+        self.gone += purged.messages;
+        self.ready.clear();
+        let held = self.held.iter().filter(|(_, entry)| entry.stored).count();
+        assert_eq!(
+            self.bench.disk.messages.len(),
+            held,
+            "only what is handed out is left on disk"
+        );
+    }
+
+    fn dispatch(&mut self) {
+        let mut removed = Removed::new();
+        let read = self.bench.queue.dispatch(&mut removed);
+        let mut delivered = std::mem::take(&mut self.bench.wire.lock().delivered);
+        delivered.sort_by_key(|(_, entry)| entry.seq);
+        let mut expected = removed;
+        for (id, entry) in delivered {
+            let consumer = &self.consumers[&id];
+            assert!(!consumer.cancelled, "{id:?} was cancelled");
+            let no_ack = consumer.options.no_ack;
+            if no_ack && entry.stored {
+                // It is among those to erase; `delivered` wants to see it there.
+                assert!(expected.contains(&entry.seq));
+            }
+            self.delivered(Some(id), entry, no_ack, &mut expected);
+        }
+        self.bench.disk.erase(&expected);
+        if let Some(read) = read {
+            self.bench.disk.ask(read);
+        }
+    }
+
+    fn delivered(&mut self, consumer: Option<ConsumerId>, entry: Entry, no_ack: bool, removed: &mut Removed) {
+        let oldest = self.ready.pop_first();
+        assert_eq!(
+            oldest,
+            Some((entry.seq, entry.redelivered)),
+            "the oldest goes first, marked if it was out before"
+        );
+        assert_eq!(
+            no_ack && entry.stored,
+            removed.contains(&entry.seq),
+            "erased exactly when nobody will ack it"
+        );
+        if no_ack {
+            self.gone += 1;
+        } else {
+            self.held.push((consumer, entry));
+        }
+    }
+
+    fn invariants(&self) {
+        let queue = &self.bench.queue;
+        assert_eq!(queue.ready_count(), self.ready.len() as u64, "ready");
+        assert_eq!(queue.unacked_count(), self.held.len() as u64, "unacked");
+        assert_eq!(
+            self.published,
+            queue.ready_count() + queue.unacked_count() + self.gone,
+            "none lost, none twice"
+        );
+        let mut able = false;
+        for (id, consumer) in &self.consumers {
+            let held = self
+                .held
+                .iter()
+                .filter(|(holder, _)| holder == &Some(*id))
+                .count();
+            let prefetch = usize::from(consumer.options.prefetch);
+            let limited = prefetch > 0 && !consumer.options.no_ack;
+            assert!(!limited || held <= prefetch, "{id:?} holds {held} of {prefetch}");
+            let room = consumer.probe.room.load(Ordering::Relaxed) > 0;
+            able |= !consumer.cancelled
+                && room
+                && (!limited || held < prefetch)
+                && !consumer.probe.stalled.load(Ordering::Relaxed);
+        }
+        let reading = self.bench.disk.is_reading();
+        assert!(
+            !able || self.ready.is_empty() || reading,
+            "{} messages wait for nothing",
+            self.ready.len()
+        );
+    }
+}
+
+#[test]
+fn random_commands_agree_with_a_plain_map() {
+    let given: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = given.map_or(1..=RUNS, |seed| seed..=seed);
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| {
+            let mut model = Model::new(seed);
+            (0..STEPS).for_each(|_| model.step());
+        });
+        if let Err(panic) = run {
+            println!("SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
