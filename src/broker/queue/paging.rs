@@ -135,7 +135,9 @@ impl<P: Port> QueueState<P> {
     pub fn paged_in(&mut self, paged: PagedIn) {
         let delivered = self.delivered;
         let Some(gap) = self.gap.as_mut() else { return };
-        let Some((_, read_until)) = gap.reading.filter(|(from, _)| *from == paged.from) else { return };
+        let Some((_, read_until)) = gap.reading.filter(|(from, _)| *from == paged.from) else {
+            return;
+        };
         gap.reading = None;
         let (from, until) = (gap.from, gap.until);
         let next = paged.next.unwrap_or(read_until).clamp(from, until);

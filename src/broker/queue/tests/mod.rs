@@ -56,7 +56,7 @@ fn a_requeued_message_returns_to_its_old_place() {
         "deliver x a | deliver x b | deliver x a redelivered",
     );
     check(
-        "publish a b c d | consume x prefetch=3 | cancel x | requeue x c a | get | get | get | get | get",
+        "publish a b c d | consume x prefetch=3 | cancel x | requeue x c a | get | get | get | get",
         "deliver x a | deliver x b | deliver x c | unused | got a redelivered 2 | got c redelivered 1 | got d 0 | empty",
     );
     check(
