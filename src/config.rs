@@ -260,7 +260,7 @@ fn listen(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigErr
     if text == "none" {
         return Ok(None);
     }
-    let address = text.parse().map_err(|_| {
+    let address = text.parse().map_err(|_unparsed| {
         bad(
             key,
             format!("'{text}' is neither ADDRESS:PORT (such as 127.0.0.1:5672 or [::]:5672) nor none"),

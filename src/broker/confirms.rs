@@ -189,7 +189,7 @@ mod tests {
                              nacked in prop::collection::vec(any::<bool>(), 41)) {
             let mut confirms = Confirms::default();
             for _ in 1..=40 { confirms.issue(); }
-            let mut told = vec![None; 41];
+            let mut told = [None; 41];
             let mut rest = &order[..];
             let mut cuts = cuts.into_iter().cycle();
             while !rest.is_empty() {

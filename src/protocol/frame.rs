@@ -218,7 +218,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused_or_waited_for(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = parse(&bytes, 4096);
+            if let Ok(Some(frame)) = parse(&bytes, 4096) {
+                prop_assert!(frame.wire_len() <= bytes.len());
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::broker::{
     definition::{Definition, Name},
     error::BrokerError,
 };
-use crate::storage::{Op, Store, StoreError, StoreEvents, StoreOptions};
+use crate::storage::{Op, Recovered, Store, StoreError, StoreEvents, StoreOptions};
 
 /// What is negotiated with clients, and other bounds.
 #[derive(Clone, Debug)]
@@ -186,22 +186,7 @@ impl Server {
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
-        let mut names: Vec<Name> = vec![options.default_vhost.as_str().into()];
-        names.extend(
-            recovered
-                .definitions
-                .iter()
-                .filter_map(|definition| match definition {
-                    Definition::Vhost(name) => Some(Name::clone(name)),
-                    _ => None,
-                }),
-        );
-        let mut vhosts = AHashMap::new();
-        for name in names {
-            let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(&queues));
-            vhost.restore(&recovered).map_err(StartError::Definition)?;
-            vhosts.insert(name.to_string(), vhost);
-        }
+        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define {
@@ -307,4 +292,27 @@ impl Server {
             tracing::error!(%error, "the store did not close");
         }
     }
+}
+
+/// The default vhost and those the store kept, with what they held.
+fn restore_vhosts(
+    default: &str,
+    store: &Store,
+    recovered: &Recovered,
+    queues: &Arc<Queues>,
+) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
+    let stored = recovered
+        .definitions
+        .iter()
+        .filter_map(|definition| match definition {
+            Definition::Vhost(name) if &**name != default => Some(Name::clone(name)),
+            _ => None,
+        });
+    let mut vhosts = AHashMap::new();
+    for name in std::iter::once(Name::from(default)).chain(stored) {
+        let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(queues));
+        vhost.restore(recovered).map_err(StartError::Definition)?;
+        vhosts.insert(name.to_string(), vhost);
+    }
+    Ok(vhosts)
 }

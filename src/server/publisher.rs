@@ -103,6 +103,9 @@ pub(super) struct Publish {
     pub(super) confirm: Option<(Arc<ChannelConfirms>, u64)>,
 }
 
+/// Deliveries settled for good, with the consumer that gets its credit back.
+type Acked = Vec<(Option<ConsumerId>, Entry)>;
+
 /// Publishes waiting for [`Batch::flush`], grouped by queue, and acks.
 pub(super) struct Batch {
     store: Store,
@@ -110,7 +113,7 @@ pub(super) struct Batch {
     single: Vec<(QueueHandle, Vec<Publish>)>,
     /// A run of messages with one route to several queues.
     fan_out: Option<(SharedRoute, Vec<Publish>)>,
-    acks: Vec<(QueueHandle, Vec<(Option<ConsumerId>, Entry)>)>,
+    acks: Vec<(QueueHandle, Acked)>,
     /// Confirms due without the store.
     due: Vec<(Arc<ChannelConfirms>, Vec<u64>)>,
     ops: Vec<Op>,

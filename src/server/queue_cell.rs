@@ -82,7 +82,11 @@ pub(super) struct QueueGuard<'a> {
 }
 
 impl QueueCell {
-    pub(super) fn new(definition: QueueDefinition, owner: Option<ConnectionId>, store: Store) -> QueueHandle {
+    pub(super) fn declared(
+        definition: QueueDefinition,
+        owner: Option<ConnectionId>,
+        store: Store,
+    ) -> QueueHandle {
         let state = QueueState::new(definition.id, definition.durable);
         Self::with_state(definition, owner, store, state)
     }

@@ -196,7 +196,7 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let cell = QueueCell::new(definition, owner, self.store.clone());
+        let cell = QueueCell::declared(definition, owner, self.store.clone());
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();

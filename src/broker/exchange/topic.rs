@@ -18,11 +18,11 @@ pub(super) struct Topic<Q> {
 struct Node<Q> {
     /// Bindings that end here.
     ends: Counted<Q>,
-    words: AHashMap<Box<[u8]>, Node<Q>>,
+    words: AHashMap<Box<[u8]>, Self>,
     /// `*`: exactly one word.
-    star: Option<Box<Node<Q>>>,
+    star: Option<Box<Self>>,
     /// `#`: any number of words.
-    hash: Option<Box<Node<Q>>>,
+    hash: Option<Box<Self>>,
 }
 
 impl<Q> Default for Node<Q> {

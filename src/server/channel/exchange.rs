@@ -15,11 +15,7 @@ pub(super) fn without_line_breaks(mut name: String) -> String {
 }
 
 impl Connection {
-    pub(super) fn exchange_class(
-        &mut self,
-        _number: u16,
-        method: Method,
-    ) -> Option<Result<Reply, BrokerError>> {
+    pub(super) fn exchange_class(&mut self, method: Method) -> Option<Result<Reply, BrokerError>> {
         Some(match method {
             Method::ExchangeDeclare {
                 exchange,
@@ -66,6 +62,12 @@ impl Connection {
                     .delete_exchange(&without_line_breaks(exchange), if_unused)
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
+            method => return self.exchange_bindings(method),
+        })
+    }
+
+    fn exchange_bindings(&mut self, method: Method) -> Option<Result<Reply, BrokerError>> {
+        Some(match method {
             Method::ExchangeBind {
                 destination,
                 source,

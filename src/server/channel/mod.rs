@@ -151,7 +151,7 @@ impl Connection {
             30 if matches!(method, Method::AccessRequest { .. }) => {
                 Ok(Reply::Now(Method::AccessRequestOk { ticket: 1 }))
             }
-            40 => match self.exchange_class(number, method) {
+            40 => match self.exchange_class(method) {
                 Some(reply) => reply,
                 None => return Err(unimplemented(id)),
             },
