@@ -19,6 +19,9 @@ const DATA_DIR: &str = "/var/lib/leveret";
 /// Read when it exists and no other file is named.
 const CONFIG_FILE: &str = "/etc/leveret/leveret.toml";
 
+/// Belongs to the Makefile, which exports it to everything it starts; no setting.
+const BUILD_CACHE: &str = "LEVERET_CACHE";
+
 /// The command line of `leveret`.
 #[derive(Parser, Debug, Default)]
 #[command(
@@ -41,10 +44,10 @@ pub struct Flags {
     /// Where AMQP clients connect; port 0 picks one, `none` opens no listener [default: [::]:5672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub amqp_listen: Option<String>,
-    /// Where the HTTP API listens; port 0 picks one, `none` switches it off [default: [::]:15672]
+    /// For the HTTP API, which is not served yet; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
-    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
+    /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
     /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]
@@ -165,7 +168,8 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("auth.loopback_users")
             .try_parsing(true)
-            .ignore_empty(true);
+            .ignore_empty(true)
+            .source(Some(variables()));
         builder = builder.add_source(environment);
         let overrides = [
             (
@@ -253,6 +257,14 @@ impl Config {
             file,
         })
     }
+}
+
+/// The environment without what is no setting, and without what is no text.
+fn variables<Map: FromIterator<(String, String)>>() -> Map {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name != BUILD_CACHE)
+        .collect()
 }
 
 /// An address and port, or `none`.
