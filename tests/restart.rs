@@ -1,5 +1,7 @@
 //! What survives: the real program, a real client, kill -9.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,

@@ -1,5 +1,7 @@
 //! The tree's own rules, which the compiler does not check: which way dependencies point, and how long a file may be.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
