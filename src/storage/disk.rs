@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{WriteBatch, WriteOptions};
 
-use crate::storage::error::is_full;
-use crate::storage::mark::Mark;
-use crate::storage::rocks::{Family, Rocks, write_options};
-use crate::storage::{StoreError, StoreEvents, keys};
+use crate::storage::{
+    StoreError, StoreEvents,
+    error::is_full,
+    keys,
+    mark::Mark,
+    rocks::{Family, Rocks, write_options},
+};
 
 /// Below this much free space a batch is copied before it is written, to be written again when the disk was full.
 const TIGHT_BYTES: u64 = 1 << 30;

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 use rocksdb::WriteBatch;
 
-use crate::storage::bodies::{self, AheadBody};
-use crate::storage::disk::Disk;
-use crate::storage::group::Group;
-use crate::storage::oplog::{Ending, Enough};
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::stats::{add, add_time};
-use crate::storage::{Op, Shared, StoreError, StoreEvents, StoreFailure, keys, reclaim};
+use crate::storage::{
+    Op, Shared, StoreError, StoreEvents, StoreFailure,
+    bodies::{self, AheadBody},
+    disk::Disk,
+    group::Group,
+    keys,
+    oplog::{Ending, Enough},
+    reclaim,
+    rocks::{Family, Rocks},
+    stats::{add, add_time},
+};
 
 /// With so many bytes waiting a group is worth its sync at once.
 const LINGER_BYTES: usize = 256 * 1024;
