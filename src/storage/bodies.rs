@@ -8,10 +8,13 @@ use bytes::Bytes;
 use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::broker::message::LargeBody;
-use crate::storage::keys;
-use crate::storage::page::BodyRef;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::{StoreError, codec::Cursor};
+use crate::storage::{
+    StoreError,
+    codec::Cursor,
+    keys,
+    page::BodyRef,
+    rocks::{Family, Rocks},
+};
 
 /// A body is cut into values of this size.
 pub(super) const PIECE_BYTES: usize = 256 * 1024;

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{WriteBatch, WriteOptions};
 
-use crate::storage::error::is_full;
-use crate::storage::mark::Mark;
-use crate::storage::rocks::{Family, Rocks, write_options};
-use crate::storage::{StoreError, StoreEvents, keys};
+use crate::storage::{
+    StoreError, StoreEvents,
+    error::is_full,
+    keys,
+    mark::Mark,
+    rocks::{Family, Rocks, write_options},
+};
 
 /// Below this much free space a batch is copied before it is written, to be written again when the disk was full.
 const TIGHT_BYTES: u64 = 1 << 30;
@@ -29,6 +32,8 @@ pub(super) struct Disk {
     synced: (u64, Instant),
     mark: Mark,
     marked_at: Instant,
+    /// The disk had no room for the mark: not before then.
+    mark_not_before: Instant,
     /// Free space as last looked at, and when.
     free: (u64, Instant),
 }
@@ -51,6 +56,7 @@ impl Disk {
             synced: (mark.sequence(), now),
             mark,
             marked_at: now,
+            mark_not_before: now,
             free: (free, now),
             rocks,
         })
@@ -134,12 +140,14 @@ impl Disk {
         if self.unsynced_since.is_some_and(|since| since.elapsed() >= age) {
             self.sync()?;
         }
-        let (sequence, since) = self.synced;
-        if sequence > self.mark.sequence()
-            && (self.marked_at.elapsed() >= MARK_EVERY || since.elapsed() >= MARK_IDLE)
-        {
-            self.mark.raise(sequence)?;
-            self.marked_at = Instant::now();
+        if self.next_mark().is_none_or(|due| Instant::now() < due) {
+            return Ok(());
+        }
+        match self.mark.raise(self.synced.0) {
+            Ok(()) => self.marked_at = Instant::now(),
+            // An old mark is no harm, and the next batch will find the disk full as well.
+            Err(StoreError::Full { .. }) => self.mark_not_before = Instant::now() + RETRY_EVERY,
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -147,9 +155,16 @@ impl Disk {
     /// When [`Disk::tend`] has something to do next.
     pub(super) fn next_tend(&self, age: Duration) -> Option<Instant> {
         let sync = self.unsynced_since.map(|since| since + age);
-        let mark = (self.synced.0 > self.mark.sequence())
-            .then(|| (self.synced.1 + MARK_IDLE).min(self.marked_at + MARK_EVERY));
-        sync.into_iter().chain(mark).min()
+        sync.into_iter().chain(self.next_mark()).min()
+    }
+
+    /// When the mark has to be raised: once a second under load, soon when idle.
+    fn next_mark(&self) -> Option<Instant> {
+        let (sequence, since) = self.synced;
+        let due = (since + MARK_IDLE)
+            .min(self.marked_at + MARK_EVERY)
+            .max(self.mark_not_before);
+        (sequence > self.mark.sequence()).then_some(due)
     }
 
     /// The last act: everything into table files, and the mark raised to the end.

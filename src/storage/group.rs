@@ -12,13 +12,17 @@ use crate::broker::{
     ids::{QueueId, Seq},
     message::Message,
 };
-use crate::storage::bodies::{AheadBody, Bodies};
-use crate::storage::ledger::{Ledger, NO_GROUP, QueueLedger};
-use crate::storage::page::{BodyRef, PageWriter};
-use crate::storage::page_meta::MetaEntry;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::waiting::Waiting;
-use crate::storage::{DefinitionKey, Op, StoreError, Target, keys, records};
+use crate::storage::{
+    DefinitionKey, Op, StoreError, Target,
+    bodies::{AheadBody, Bodies},
+    keys,
+    ledger::{Ledger, NO_GROUP, QueueLedger},
+    page::{BodyRef, PageWriter},
+    page_meta::MetaEntry,
+    records,
+    rocks::{Family, Rocks},
+    waiting::Waiting,
+};
 
 /// The committer's workbench. Its memory is used for group after group.
 pub(super) struct Group {

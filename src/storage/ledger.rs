@@ -6,8 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use smallvec::SmallVec;
 
 use crate::broker::ids::QueueId;
-use crate::storage::page_meta::PageMeta;
-use crate::storage::row::{Row, RowLane};
+use crate::storage::{
+    page_meta::PageMeta,
+    row::{Row, RowLane},
+};
 
 /// No group builder works for the queue now.
 pub(super) const NO_GROUP: u32 = u32::MAX;

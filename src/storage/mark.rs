@@ -5,8 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::storage::StoreError;
-use crate::storage::codec::{is_sealed, seal};
+use crate::storage::{
+    StoreError,
+    codec::{is_sealed, seal},
+};
 
 /// `[sequence u64][crc32c u32]`. Two slots, written in turn, in different sectors: a torn write spoils one.
 const SLOT: usize = 12;

@@ -4,13 +4,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::broker::ids::{QueueId, Seq};
-use crate::storage::bodies::{self, AHEAD_MIN_BYTES, AheadBody};
-use crate::storage::group::{Group, GroupLane, Pending};
-use crate::storage::keys;
-use crate::storage::ledger::{Ledger, NO_GROUP, QueueLedger};
-use crate::storage::page::{self, BodyRef};
-use crate::storage::page_meta::{MetaEntry, PageMeta};
-use crate::storage::rocks::{Family, Rocks};
+use crate::storage::{
+    bodies::{self, AHEAD_MIN_BYTES, AheadBody},
+    group::{Group, GroupLane, Pending},
+    keys,
+    ledger::{Ledger, NO_GROUP, QueueLedger},
+    page::{self, BodyRef},
+    page_meta::{MetaEntry, PageMeta},
+    rocks::{Family, Rocks},
+};
 
 /// A body that several queues share is stored apart when its copies would take more than this.
 const SHARED_MIN_BYTES: u64 = 16 * 1024;

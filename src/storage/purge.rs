@@ -4,13 +4,16 @@
 use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::broker::ids::QueueId;
-use crate::storage::bodies::Bodies;
-use crate::storage::group::{Group, GroupLane};
-use crate::storage::ledger::{LaneLedger, Ledger, QueueLedger};
-use crate::storage::page::Page;
-use crate::storage::page_meta::PageMeta;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::{StoreError, keys};
+use crate::storage::{
+    StoreError,
+    bodies::Bodies,
+    group::{Group, GroupLane},
+    keys,
+    ledger::{LaneLedger, Ledger, QueueLedger},
+    page::Page,
+    page_meta::PageMeta,
+    rocks::{Family, Rocks},
+};
 
 /// Up to this many pages are erased by key; more of them, or unknown ones, by range.
 const BY_KEY_MAX: usize = 64;

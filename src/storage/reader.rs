@@ -7,11 +7,13 @@ use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
 use crate::broker::{ids::Seq, message::Message};
-use crate::storage::page::{BodyRef, Entry, Page};
-use crate::storage::page_meta::PageMeta;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::stats::add;
-use crate::storage::{Loaded, ReadRequest, Shared, StoreError, StoreEvents, bodies, keys};
+use crate::storage::{
+    Loaded, ReadRequest, Shared, StoreError, StoreEvents, bodies, keys,
+    page::{BodyRef, Entry, Page},
+    page_meta::PageMeta,
+    rocks::{Family, Rocks},
+    stats::add,
+};
 
 /// Requests no reader has taken yet. Bounded by the queues, each of which has one request open.
 #[derive(Default)]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::storage::Shared;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::stats::add;
+use crate::storage::{
+    Shared,
+    rocks::{Family, Rocks},
+    stats::add,
+};
 
 const FAMILIES: [Family; 2] = [Family::Page, Family::Body];
 

@@ -12,13 +12,17 @@ use crate::broker::{
     definition::Definition,
     ids::{QueueId, Seq},
 };
-use crate::storage::bodies::Bodies;
-use crate::storage::ledger::{Ledger, QueueLedger};
-use crate::storage::lock::DirLock;
-use crate::storage::mark::Mark;
-use crate::storage::rocks::{self, Family, Rocks};
-use crate::storage::row::Row;
-use crate::storage::{Recovered, RecoveredQueue, StoreError, StoreOptions, keys, records};
+use crate::storage::{
+    Recovered, RecoveredQueue, StoreError, StoreOptions,
+    bodies::Bodies,
+    keys,
+    ledger::{Ledger, QueueLedger},
+    lock::DirLock,
+    mark::Mark,
+    records,
+    rocks::{self, Family, Rocks},
+    row::Row,
+};
 
 /// The format this version writes and reads. A change of any key or value raises it.
 pub(super) const FORMAT_VERSION: u32 = 1;

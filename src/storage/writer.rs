@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 use rocksdb::WriteBatch;
 
-use crate::storage::bodies::{self, AheadBody};
-use crate::storage::disk::Disk;
-use crate::storage::group::Group;
-use crate::storage::oplog::{Ending, Enough};
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::stats::{add, add_time};
-use crate::storage::{Op, Shared, StoreError, StoreEvents, StoreFailure, keys, reclaim};
+use crate::storage::{
+    Op, Shared, StoreError, StoreEvents, StoreFailure,
+    bodies::{self, AheadBody},
+    disk::Disk,
+    group::Group,
+    keys,
+    oplog::{Ending, Enough},
+    reclaim,
+    rocks::{Family, Rocks},
+    stats::{add, add_time},
+};
 
 /// With so many bytes waiting a group is worth its sync at once.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -109,7 +113,12 @@ impl Committer {
             return log.ending().filter(|ending| *ending == Ending::Abandon);
         }
         let any = Enough { bytes: 1, waiters: 1 };
-        let mut backlog = log.wait(any, self.disk.next_tend(self.shared.options.unsynced_max));
+        let tend_at = if self.failed {
+            None
+        } else {
+            self.disk.next_tend(self.shared.options.unsynced_max)
+        };
+        let mut backlog = log.wait(any, tend_at);
         let interval = self.shared.options.commit_interval;
         while !backlog.is_empty && backlog.ending.is_none() {
             let (waiters, until) = if backlog.waiters == 0 {
@@ -177,7 +186,8 @@ impl Committer {
         add(&counters.ops, counts.ops);
         add(&counters.messages, counts.messages);
         add(&counters.holes, counts.holes);
-        let released = self.group.waiting.len();
+        // Before anybody is told: who comes back at once must not be counted twice.
+        self.expected = self.group.waiting.len() + shared.log.waiters();
         if !self.group.committed.is_empty() {
             self.events.committed(&self.group.committed);
         }
@@ -188,7 +198,6 @@ impl Committer {
         shared.log.release(counts.op_bytes);
         self.ended_at = Instant::now();
         add_time(&counters.release_nanos, self.ended_at - written_at);
-        self.expected = released + shared.log.waiters();
         self.reclaim_if_worth(counts.deleted_bytes);
         self.step(Step::Released)
     }

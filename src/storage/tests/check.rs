@@ -7,12 +7,15 @@ use std::path::Path;
 use rocksdb::IteratorMode;
 
 use crate::broker::ids::QueueId;
-use crate::storage::bodies::{Count, pieces};
-use crate::storage::page::Page;
-use crate::storage::page_meta::PageMeta;
-use crate::storage::rocks::{Family, Rocks};
-use crate::storage::row::Row;
-use crate::storage::{StoreOptions, keys};
+use crate::storage::{
+    StoreOptions,
+    bodies::{Count, pieces},
+    keys,
+    page::Page,
+    page_meta::PageMeta,
+    rocks::{Family, Rocks},
+    row::Row,
+};
 
 type Entries = Vec<(Box<[u8]>, Box<[u8]>)>;
 

@@ -6,8 +6,10 @@ use rocksdb::WriteBatch;
 
 use super::{Bench, options};
 use crate::broker::ids::Seq;
-use crate::storage::rocks::{Family, Rocks, write_options};
-use crate::storage::{ReadRequest, Store, StoreError, keys};
+use crate::storage::{
+    ReadRequest, Store, StoreError, keys,
+    rocks::{Family, Rocks, write_options},
+};
 
 fn closed() -> tempfile::TempDir {
     let bench = Bench::new();

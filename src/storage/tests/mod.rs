@@ -75,6 +75,14 @@ impl Told {
         self.wait_until(|state| state.confirmed.contains(&tag).then_some(()));
     }
 
+    /// `true` when the disk was full instead.
+    pub(super) fn wait_for_confirm_or_full(&self, tag: u64) -> bool {
+        self.wait_until(|state| {
+            let full = state.full.last() == Some(&true);
+            (full || state.confirmed.contains(&tag)).then_some(full)
+        })
+    }
+
     pub(super) fn wait_for_failure(&self) -> String {
         self.wait_until(|state| state.failures.first().cloned())
     }
