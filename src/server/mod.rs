@@ -1,5 +1,6 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod alarms;
 mod channel;
 mod close;
 mod confirms;
@@ -8,6 +9,7 @@ mod consumer_port;
 mod events;
 mod handshake;
 mod listener;
+mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
@@ -24,6 +26,7 @@ use std::{
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use self::alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark};
 use self::{
     events::Events,
     registry::{Connections, Queues, Vhost},
@@ -68,6 +71,7 @@ pub struct Options {
     /// `None` opens no AMQP listener.
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
 }
@@ -79,6 +83,7 @@ impl Options {
             store: StoreOptions::new(data_dir),
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
+            alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
         }
@@ -123,6 +128,7 @@ pub(crate) struct Broker {
     connections: Connections,
     users: Users,
     limits: Limits,
+    alarms: Arc<Alarms>,
     events: Arc<Events>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
@@ -139,6 +145,10 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(in crate::server) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
@@ -173,6 +183,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
+    /// Looks after the alarms.
+    alarms: JoinHandle<()>,
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -183,9 +195,11 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
+        let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
-        let (events, store_failed) = Events::new(Arc::clone(&queues));
+        let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
+        let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
@@ -209,6 +223,7 @@ impl Server {
             connections,
             users,
             limits,
+            alarms,
             events,
             shutdown,
         });
@@ -229,8 +244,10 @@ impl Server {
                 listening,
             )));
         }
+        let alarms = tokio::spawn(Arc::clone(&broker.alarms).watch());
         Ok(Self {
             broker,
+            alarms,
             amqp_address,
             found,
             listener: task,
@@ -257,6 +274,11 @@ impl Server {
         }
     }
 
+    /// Memory and disk alarms: what they measure, and their limits to be changed.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.broker.alarms)
+    }
+
     /// Resolves, with the reason, when the store failed and the broker must stop.
     pub async fn store_failed(&self) -> String {
         let mut failed = self.store_failed.clone();
@@ -275,6 +297,7 @@ impl Server {
         if let Some(listener) = self.listener {
             listener.abort();
         }
+        self.alarms.abort();
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {
