@@ -7,6 +7,7 @@ mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod handle;
 mod handshake;
 mod listener;
 mod memory;
@@ -26,7 +27,11 @@ use std::{
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use self::alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark};
+pub use self::{
+    alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    handle::Handle,
+};
+
 use self::{
     events::Events,
     registry::{Connections, Queues, Vhost},
@@ -258,6 +263,13 @@ impl Server {
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
         self.amqp_address
+    }
+
+    /// The door for management and tests.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            broker: Arc::clone(&self.broker),
+        }
     }
 
     pub fn found(&self) -> Found {
