@@ -251,13 +251,7 @@ impl Config {
             max_message_bytes: raw.amqp.max_message_size,
             handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
         };
-        let alarms = AlarmOptions {
-            memory_high_watermark: watermark(
-                "alarms.vm_memory_high_watermark",
-                &raw.alarms.vm_memory_high_watermark,
-            )?,
-            disk_free_limit: watermark("alarms.disk_free_limit", &raw.alarms.disk_free_limit)?,
-        };
+        let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
         let server = Options {
@@ -304,6 +298,13 @@ fn listen(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigErr
         )
     })?;
     Ok(Some(address))
+}
+
+fn alarms(raw: &RawAlarms) -> Result<AlarmOptions, ConfigError> {
+    Ok(AlarmOptions {
+        memory_high_watermark: watermark("alarms.vm_memory_high_watermark", &raw.vm_memory_high_watermark)?,
+        disk_free_limit: watermark("alarms.disk_free_limit", &raw.disk_free_limit)?,
+    })
 }
 
 fn watermark(key: &'static str, raw: &RawWatermark) -> Result<Watermark, ConfigError> {
