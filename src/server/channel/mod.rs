@@ -207,7 +207,7 @@ impl Connection {
         };
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
         }
@@ -220,7 +220,14 @@ impl Connection {
                 unused.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding);
         for queue in unused {
             self.delete_unused(&queue);
