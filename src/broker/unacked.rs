@@ -158,6 +158,7 @@ mod tests {
             consumer: None,
             entry: Entry {
                 seq: Seq(seq),
+                lane: 0,
                 message,
                 redelivered: false,
                 stored: false,

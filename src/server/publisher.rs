@@ -247,14 +247,10 @@ impl Batch {
                     continue;
                 };
                 let stores = guard.state.stores(&message);
-                if let Some(seq) = guard.state.enqueue(message.clone())
+                if let Some(place) = guard.state.enqueue(message.clone())
                     && stores
                 {
-                    targets.push(Target {
-                        queue: queue.id(),
-                        lane: 0,
-                        seq,
-                    });
+                    targets.push(guard.target(place));
                 }
             }
             if !targets.is_empty() {
@@ -284,7 +280,7 @@ impl Batch {
             } else if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 ops.push(Op::Ack {
                     queue: queue.id(),
-                    lane: 0,
+                    lane: entry.lane,
                     seqs: SmallVec::from_slice(&[entry.seq]),
                 });
             }
@@ -321,15 +317,11 @@ impl Batch {
                 } else {
                     message.clone()
                 };
-                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else {
+                let Some(place) = mine.and_then(|message| queue.state.enqueue(message)) else {
                     continue;
                 };
                 if stores {
-                    targets.push(Target {
-                        queue: queue.state.id(),
-                        lane: 0,
-                        seq,
-                    });
+                    targets.push(queue.target(place));
                 }
             }
             match (stored, confirm) {

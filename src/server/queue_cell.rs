@@ -17,10 +17,12 @@ use tokio::sync::Notify;
 use crate::broker::{
     definition::{Name, QueueDefinition},
     ids::{QueueId, Seq},
-    queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
+    queue::{
+        ConsumerId, Entry, PagedIn, Place, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
+    },
 };
 use crate::server::consumer_port::ConsumerPort;
-use crate::storage::{Loaded, Op, ReadRequest, Store};
+use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
 const READ_BYTES: usize = 1024 * 1024;
@@ -87,13 +89,15 @@ impl QueueCell {
         owner: Option<ConnectionId>,
         store: Store,
     ) -> QueueHandle {
-        let state = QueueState::new(definition.id, definition.durable);
+        let mut state = QueueState::new(definition.id, definition.durable);
+        state.set_max_priority(arguments::max_priority(&definition.arguments));
         Self::with_state(definition, owner, store, state)
     }
 
     /// A queue that the store kept.
     pub(super) fn recovered(definition: QueueDefinition, store: Store, row: &Recovered) -> QueueHandle {
-        let state = QueueState::recovered(definition.id, row);
+        let mut state = QueueState::recovered(definition.id, row);
+        state.set_max_priority(arguments::max_priority(&definition.arguments));
         Self::with_state(definition, None, store, state)
     }
 
@@ -153,6 +157,7 @@ impl QueueCell {
     pub(super) fn loaded(&self, loaded: Loaded) {
         let mut queue = self.lock();
         queue.state.paged_in(PagedIn {
+            lane: loaded.lane,
             from: loaded.from,
             entries: loaded.entries,
             next: loaded.next,
@@ -172,7 +177,7 @@ impl QueueCell {
         if !read.pending {
             self.store.read(ReadRequest {
                 queue: read.queue,
-                lane: 0,
+                lane: read.lane,
                 from: read.from,
                 until: read.until,
                 max_bytes: READ_BYTES,
@@ -183,30 +188,41 @@ impl QueueCell {
 
     /// Logs what a purge removed.
     pub(super) fn log_purged(&self, purged: &mut Purged) {
-        let (queue, lane) = (self.id(), 0);
-        let mut ops = Vec::new();
-        if !purged.removed.is_empty() {
-            ops.push(Op::Ack {
-                queue,
-                lane,
-                seqs: std::mem::take(&mut purged.removed),
-            });
-        }
-        if let Some((from, until, count, bytes)) = purged.range.take() {
+        let queue = self.id();
+        let mut ops = self.acks(std::mem::take(&mut purged.removed));
+        if !purged.ranges.is_empty() {
             ops.push(Op::Purge {
                 queue,
-                lane,
-                from,
-                until,
-                count,
-                bytes,
+                ranges: std::mem::take(&mut purged.ranges),
+                count: purged.range_messages,
+                bytes: purged.range_bytes,
             });
         }
         self.store.log(&mut ops);
     }
 }
 
+impl QueueCell {
+    /// The operations that tell the store of messages gone.
+    fn acks(&self, removed: Removed) -> Vec<Op> {
+        let queue = self.id();
+        removed
+            .into_lanes()
+            .map(|(lane, seqs)| Op::Ack { queue, lane, seqs })
+            .collect()
+    }
+}
+
 impl QueueGuard<'_> {
+    /// Where the store shall keep a message that took this place.
+    pub(super) fn target(&self, place: Place) -> Target {
+        Target {
+            queue: self.cell.id(),
+            lane: place.lane,
+            seq: place.seq,
+        }
+    }
+
     /// Hands out what can be handed out and logs what left the queue by that.
     pub(super) fn dispatch(&mut self) {
         let mut removed = Removed::new();
@@ -231,10 +247,9 @@ impl QueueGuard<'_> {
     }
 
     /// Logs stored messages as gone.
-    pub(super) fn log_removed(&self, seqs: Removed) {
-        if !seqs.is_empty() {
-            let queue = self.cell.id();
-            self.cell.store.log(&mut vec![Op::Ack { queue, lane: 0, seqs }]);
+    pub(super) fn log_removed(&self, removed: Removed) {
+        if !removed.is_empty() {
+            self.cell.store.log(&mut self.cell.acks(removed));
         }
     }
 
@@ -243,7 +258,7 @@ impl QueueGuard<'_> {
         let mut removed = Removed::new();
         for (consumer, entry) in settled.drain(..) {
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                removed.push(entry.seq);
+                removed.push(entry.place());
             }
         }
         self.log_removed(removed);

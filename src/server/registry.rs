@@ -108,7 +108,7 @@ impl Vhost {
                     let row = rows
                         .get(&queue.id)
                         .map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
-                            low: row.low,
+                            lanes: row.lanes.iter().copied().collect(),
                             next_seq: row.next_seq,
                             messages: row.messages,
                             bytes: row.bytes,

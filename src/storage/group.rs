@@ -176,21 +176,10 @@ impl Group {
             }
             Op::Purge {
                 queue,
-                lane,
-                from,
-                until,
+                ranges,
                 count,
                 bytes,
-            } => {
-                let range = super::purge::Range {
-                    lane,
-                    from: from.0,
-                    until: until.0,
-                    count,
-                    bytes,
-                };
-                self.purge(queue, &range, ledger, rocks)?;
-            }
+            } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
             Op::Delivered { queue, through } => {
                 if let Some(queue) = ledger.queues.get_mut(&queue) {
                     queue.delivered = queue.delivered.max(through.0);

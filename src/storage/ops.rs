@@ -48,13 +48,11 @@ pub enum Op {
     },
     /// Removes a definition; a queue goes with all its messages.
     Undefine { key: DefinitionKey, done: Option<Done> },
-    /// Removes what lies in `from..until`, messages the queue does not hold in memory. `count` and `bytes` are what
-    /// the queue believes to lie there.
+    /// Removes what lies in ranges of lanes (from, until exclusive), messages the queue does not hold in memory. `count`
+    /// and `bytes` are what the queue believes to lie in all of them.
     Purge {
         queue: QueueId,
-        lane: u8,
-        from: Seq,
-        until: Seq,
+        ranges: SmallVec<[(u8, Seq, Seq); 1]>,
         count: u64,
         bytes: u64,
     },

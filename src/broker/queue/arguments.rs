@@ -139,6 +139,15 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
     }
 }
 
+/// The highest priority level `x-max-priority` gives a queue, 0 without it.
+pub fn max_priority(arguments: &FieldTable) -> u8 {
+    arguments
+        .get("x-max-priority")
+        .and_then(FieldValue::as_integer)
+        .and_then(|max| u8::try_from(max).ok())
+        .unwrap_or(0)
+}
+
 /// Compares a redeclaration with the queue as it is; only known arguments count.
 ///
 /// # Errors

@@ -3,14 +3,16 @@
 
 pub mod arguments;
 mod consumers;
+mod lanes;
 mod paging;
 mod ready;
+mod removed;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use self::{consumers::Consumers, paging::Gap, ready::Ready};
+use self::{consumers::Consumers, lanes::Lanes};
 use crate::broker::{
     ids::{QueueId, Seq},
     message::Message,
@@ -19,17 +21,36 @@ use crate::broker::{
 pub use self::{
     consumers::{ConsumerId, ConsumerOptions},
     paging::{PagedIn, ReadFrom},
+    removed::Removed,
 };
 
 /// A message in its place in one queue.
 #[derive(Clone)]
 pub struct Entry {
     pub seq: Seq,
+    /// Its priority level, 0 in a queue without priorities.
+    pub lane: u8,
     pub message: Message,
     /// It was handed out before and came back.
     pub redelivered: bool,
     /// The store keeps it: its removal must be logged.
     pub stored: bool,
+}
+
+impl Entry {
+    pub fn place(&self) -> Place {
+        Place {
+            seq: self.seq,
+            lane: self.lane,
+        }
+    }
+}
+
+/// Where a message stands in its queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub seq: Seq,
+    pub lane: u8,
 }
 
 /// One message on its way to one consumer.
@@ -52,9 +73,6 @@ pub trait Port: Send {
     fn cancelled(&self);
 }
 
-/// Sequence numbers of stored messages that left the queue; the caller logs them as acknowledged.
-pub type Removed = SmallVec<[Seq; 4]>;
-
 /// Ready messages may hold this much memory before a durable queue leaves its middle to the store.
 pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
 /// What of a queue's head stays in memory when its middle is left to the store.
@@ -68,8 +86,7 @@ pub struct QueueState<P> {
     /// Declared durable and not exclusive: persistent messages go to the store.
     durable: bool,
     next_seq: Seq,
-    ready: Ready,
-    gap: Option<Gap>,
+    lanes: Lanes,
     /// Every stored message up to here is on disk.
     committed: Seq,
     unacked: u64,
@@ -86,7 +103,8 @@ pub struct QueueState<P> {
 
 /// Everything a restart gives back about a queue's messages.
 pub struct Recovered {
-    pub low: Seq,
+    /// Priority levels that hold messages, each with the place below which it holds none.
+    pub lanes: SmallVec<[(u8, Seq); 1]>,
     pub next_seq: Seq,
     pub messages: u64,
     pub bytes: u64,
@@ -96,7 +114,7 @@ pub struct Recovered {
 impl Recovered {
     /// A queue that never held a message.
     pub const EMPTY: Self = Self {
-        low: Seq(1),
+        lanes: SmallVec::new_const(),
         next_seq: Seq(1),
         messages: 0,
         bytes: 0,
@@ -111,8 +129,11 @@ pub struct Purged {
     pub messages: u64,
     /// Those of them that were in memory and stored.
     pub removed: Removed,
-    /// Those that only the store holds: from, until (exclusive), messages, bytes.
-    pub range: Option<(Seq, Seq, u64, u64)>,
+    /// Those that only the store holds: level, from, until (exclusive).
+    pub ranges: SmallVec<[(u8, Seq, Seq); 1]>,
+    /// How many they are, and their bodies.
+    pub range_messages: u64,
+    pub range_bytes: u64,
 }
 
 impl<P: Port> QueueState<P> {
@@ -121,8 +142,7 @@ impl<P: Port> QueueState<P> {
             id,
             durable,
             next_seq: Seq(1),
-            ready: Ready::default(),
-            gap: None,
+            lanes: Lanes::new(),
             committed: Seq(0),
             unacked: 0,
             unacked_bytes: 0,
@@ -142,10 +162,15 @@ impl<P: Port> QueueState<P> {
         state.committed = Seq(row.next_seq.0.saturating_sub(1));
         state.delivered = row.delivered_through;
         if row.messages > 0 {
-            state.gap = Some(Gap::new(row.low, row.next_seq, row.messages, row.bytes));
-            state.ready = Ready::all_on_disk();
+            state.lanes = Lanes::recovered(row);
         }
         state
+    }
+
+    /// Gives the queue priority levels 0 to `max`, higher ones first (amqp-behaviour 4.8). Once, before its first
+    /// message.
+    pub fn set_max_priority(&mut self, max: u8) {
+        self.lanes.set_max(max);
     }
 
     pub fn id(&self) -> QueueId {
@@ -154,7 +179,7 @@ impl<P: Port> QueueState<P> {
 
     /// Messages waiting for a consumer, wherever they are.
     pub fn ready_count(&self) -> u64 {
-        self.ready.len() + self.gap.as_ref().map_or(0, Gap::count)
+        self.lanes.len()
     }
 
     /// Messages handed out and neither acked nor returned.
@@ -176,20 +201,22 @@ impl<P: Port> QueueState<P> {
     }
 
     /// The place the next message will take; `None` once the queue is deleted.
-    pub fn enqueue(&mut self, message: Message) -> Option<Seq> {
+    pub fn enqueue(&mut self, message: Message) -> Option<Place> {
         if self.deleted {
             return None;
         }
         let seq = self.next_seq;
         self.next_seq = seq.next();
         let stored = self.stores(&message);
-        self.ready.push_tail(Entry {
+        let lane = self.lanes.level(&message);
+        self.lanes.at(lane).ready.push_tail(Entry {
             seq,
+            lane,
             message,
             redelivered: false,
             stored,
         });
-        Some(seq)
+        Some(Place { seq, lane })
     }
 
     /// Hands ready messages to consumers that can take them. `removed` receives stored messages that left by being
@@ -206,8 +233,8 @@ impl<P: Port> QueueState<P> {
             if acks {
                 self.unacked += 1;
                 self.unacked_bytes += bytes;
-            } else if entry.stored {
-                removed.push(entry.seq);
+            } else {
+                removed.note(&entry);
             }
             self.consumers.give(consumer, Delivery { entry, remaining: 0 });
         }
@@ -222,18 +249,16 @@ impl<P: Port> QueueState<P> {
     /// `basic.get`: the oldest ready message. `Err` when it must be read from disk first.
     pub fn get(&mut self, no_ack: bool, removed: &mut Removed) -> Result<Option<Delivery>, ReadFrom> {
         if !self.has_ready()
-            && let Some(gap) = self.gap.as_mut()
+            && let Some(read) = self.read_now()
         {
-            return Err(gap.read_now(self.id));
+            return Err(read);
         }
         let Some(entry) = self.pop_ready() else {
             return Ok(None);
         };
         self.delivered = self.delivered.max(entry.seq);
         if no_ack {
-            if entry.stored {
-                removed.push(entry.seq);
-            }
+            removed.note(&entry);
         } else {
             self.unacked += 1;
             self.unacked_bytes += entry.message.body_len();
@@ -255,7 +280,7 @@ impl<P: Port> QueueState<P> {
         self.settle(consumer, entry.message.body_len());
         if !self.deleted {
             entry.redelivered = true;
-            self.ready.put_back(entry);
+            self.lanes.at(entry.lane).ready.put_back(entry);
         }
     }
 
@@ -291,12 +316,11 @@ impl<P: Port> QueueState<P> {
     pub fn purge(&mut self) -> Purged {
         let mut purged = Purged {
             messages: self.ready_count(),
+            range_messages: self.lanes.disk_count,
+            range_bytes: self.lanes.disk_bytes,
             ..Purged::default()
         };
-        purged.removed = self.ready.clear();
-        if let Some(gap) = self.gap.take() {
-            purged.range = Some(gap.into_range());
-        }
+        purged.ranges = self.lanes.clear(&mut purged.removed);
         purged
     }
 
@@ -304,8 +328,7 @@ impl<P: Port> QueueState<P> {
     pub fn delete(&mut self) -> u64 {
         let messages = self.ready_count();
         self.deleted = true;
-        self.ready.clear();
-        self.gap = None;
+        self.lanes = Lanes::new();
         self.consumers.cancel_all();
         messages
     }
@@ -317,16 +340,12 @@ impl<P: Port> QueueState<P> {
         risen.then_some(self.delivered)
     }
 
-    /// Whether a message can be handed out from memory. What stands behind an empty gap comes forward for it.
     fn has_ready(&mut self) -> bool {
-        if self.ready.can_pop(self.gap.as_ref().map(Gap::from)) {
-            return true;
-        }
-        self.close_empty_gap() && self.ready.can_pop(None)
+        self.lanes.has_ready()
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {
-        self.ready.pop(self.gap.as_ref().map(Gap::from))
+        self.lanes.pop()
     }
 }
 

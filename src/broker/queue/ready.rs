@@ -1,6 +1,6 @@
-//! The messages waiting for a consumer that are in memory, oldest first.
+//! The messages of one priority level that wait in memory, oldest first.
 //!
-//! While part of the queue is only on disk (the gap), `head` lies before it and `tail` behind it; otherwise all
+//! While part of the level is only on disk (the gap), `head` lies before it and `tail` behind it; otherwise all
 //! is in `head`. Returned messages stand apart, because they come back in any order and to any place.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -155,15 +155,13 @@ impl Ready {
         self.split = false;
     }
 
-    /// Drops everything; returns the places of stored messages.
-    pub(super) fn clear(&mut self) -> Removed {
+    /// Drops everything; notes the places of stored messages.
+    pub(super) fn clear(&mut self, removed: &mut Removed) {
         let gone = std::mem::take(self);
         gone.head
             .iter()
             .chain(&gone.tail)
             .chain(gone.returned.values())
-            .filter(|entry| entry.stored)
-            .map(|entry| entry.seq)
-            .collect()
+            .for_each(|entry| removed.note(entry));
     }
 }

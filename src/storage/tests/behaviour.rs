@@ -291,9 +291,7 @@ fn a_purge_removes_its_range_and_nothing_else_before_and_after_a_restart() {
         let range = (Seq(25), Seq(77));
         bench.log(Op::Purge {
             queue,
-            lane: 0,
-            from: range.0,
-            until: range.1,
+            ranges: smallvec::smallvec![(0, range.0, range.1)],
             count: 51,
             bytes: 102,
         });
@@ -323,9 +321,7 @@ fn a_purge_of_a_deep_queue_nobody_looked_at_counts_its_bodies_down() {
     let bench = bench.reopen();
     bench.log(Op::Purge {
         queue,
-        lane: 0,
-        from: Seq(1),
-        until: Seq(101),
+        ranges: smallvec::smallvec![(0, Seq(1), Seq(101))],
         count: 100,
         bytes: 900_000,
     });

@@ -173,9 +173,7 @@ impl Run {
         let bytes = bodies.map(|body| body.len() as u64).sum();
         Op::Purge {
             queue: id,
-            lane,
-            from: Seq(from),
-            until: Seq(until),
+            ranges: smallvec::smallvec![(lane, Seq(from), Seq(until))],
             count: gone.len() as u64,
             bytes,
         }

@@ -1,6 +1,7 @@
 //! A queue with everything around it played by hand: consumers' ports, the store's disk, its pending reads.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, VecDeque},
     fmt::Write,
     sync::{
@@ -58,7 +59,7 @@ impl Port for Probe {
 
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
         assert!(
-            deliveries.is_sorted_by(|left, right| left.entry.seq < right.entry.seq),
+            deliveries.is_sorted_by(|left, right| turn(&left.entry) < turn(&right.entry)),
             "out of order within one dispatch"
         );
         *self.id.lock() = Some(consumer);
@@ -86,14 +87,19 @@ impl Port for Probe {
     }
 }
 
-/// A message whose routing key is its name.
+/// Orders messages as one dispatch hands them out: higher levels first, then by place.
+pub(super) fn turn(entry: &Entry) -> (Reverse<u8>, Seq) {
+    (Reverse(entry.lane), entry.seq)
+}
+
+/// A message whose routing key is its name. The number behind a colon in the name is its priority.
 pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
     let parts = MessageParts {
         exchange: b"",
         routing_key: name.as_bytes(),
         properties: &[0, 0],
         persistent,
-        priority: 0,
+        priority: priority(name),
     };
     if large {
         Message::with_large_body(&parts, vec![Bytes::from_static(&LARGE)], &mut Vec::new())
@@ -102,10 +108,15 @@ pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
     }
 }
 
+fn priority(name: &str) -> u8 {
+    name.split_once(':')
+        .map_or(0, |(_, priority)| priority.parse().unwrap())
+}
+
 /// The store's side: what it holds, and what it was asked for.
 #[derive(Default)]
 pub(super) struct Disk {
-    pub(super) messages: BTreeMap<Seq, Message>,
+    pub(super) messages: BTreeMap<(u8, Seq), Message>,
     /// Oldest first. A purge makes reads stale: their answers still come.
     reads: VecDeque<(ReadFrom, bool)>,
 }
@@ -114,25 +125,28 @@ impl Disk {
     /// The answer to the pending read, with at most so many messages.
     pub(super) fn answer(&mut self, at_most: usize) -> Option<PagedIn> {
         let (read, _) = self.reads.pop_front()?;
-        let mut range = self.messages.range(read.from..read.until);
+        let lane = read.lane;
+        let mut range = self.messages.range((lane, read.from)..(lane, read.until));
         let entries = range
             .by_ref()
             .take(at_most)
-            .map(|(seq, message)| (*seq, message.clone()))
+            .map(|((_, seq), message)| (*seq, message.clone()))
             .collect();
         Some(PagedIn {
+            lane,
             from: read.from,
             entries,
-            next: range.next().map(|(seq, _)| *seq),
+            next: range.next().map(|((_, seq), _)| *seq),
         })
     }
 
     /// Notes what the queue wants to read.
     pub(super) fn ask(&mut self, read: ReadFrom) {
+        let mut reads = self.reads.iter();
+        let reading = reads.any(|(under_way, stale)| !stale && under_way.lane == read.lane);
         assert_eq!(
-            read.pending,
-            self.is_reading(),
-            "one read at a time, and never forgotten"
+            read.pending, reading,
+            "one read of a level at a time, and never forgotten"
         );
         if !read.pending {
             self.reads.push_back((read, false));
@@ -149,18 +163,35 @@ impl Disk {
         self.reads.clear();
     }
 
-    /// A purge took what the reads are after.
-    pub(super) fn purged(&mut self) {
-        self.reads.iter_mut().for_each(|(_, stale)| *stale = true);
-    }
-
-    pub(super) fn erase(&mut self, seqs: &Removed) {
-        for seq in seqs {
+    /// Erases what left the queue; gives the places.
+    pub(super) fn erase(&mut self, removed: Removed) -> Vec<(u8, Seq)> {
+        let lanes = removed.into_lanes();
+        let places: Vec<_> = lanes
+            .flat_map(|(lane, seqs)| seqs.into_iter().map(move |seq| (lane, seq)))
+            .collect();
+        for place in &places {
             assert!(
-                self.messages.remove(seq).is_some(),
-                "{seq:?} was erased, but is not on disk"
+                self.messages.remove(place).is_some(),
+                "{place:?} was erased, but is not on disk"
             );
         }
+        places
+    }
+
+    /// Erases what a purge names by range, which makes reads stale; gives the places.
+    pub(super) fn erase_ranges(&mut self, purged: &Purged) -> Vec<(u8, Seq)> {
+        let mut gone = Vec::new();
+        for &(lane, from, until) in &purged.ranges {
+            let range = self.messages.range((lane, from)..(lane, until));
+            gone.extend(range.map(|(place, _)| *place));
+        }
+        for place in &gone {
+            self.messages.remove(place);
+        }
+        let count = gone.len() as u64;
+        assert_eq!(count, purged.range_messages, "purged ranges count their messages");
+        self.reads.iter_mut().for_each(|(_, stale)| *stale = true);
+        gone
     }
 }
 
@@ -203,10 +234,10 @@ impl Bench {
         let message = message(name, persistent, large);
         let stored = self.queue.stores(&message);
         match self.queue.enqueue(message.clone()) {
-            Some(seq) => {
-                self.names.insert(seq, name.to_owned());
+            Some(place) => {
+                self.names.insert(place.seq, name.to_owned());
                 if stored {
-                    self.disk.messages.insert(seq, message);
+                    self.disk.messages.insert((place.lane, place.seq), message);
                 }
             }
             None => self.effects.push(format!("lost {name}")),
@@ -215,13 +246,16 @@ impl Bench {
 
     fn recover(&mut self, words: &[&str]) {
         let (names, delivered): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| !word.contains('='));
+        let mut lanes = BTreeMap::new();
         for (seq, name) in (1..).map(Seq).zip(&names) {
             self.names.insert(seq, (*name).to_owned());
-            self.disk.messages.insert(seq, message(name, true, false));
+            let message = message(name, true, false);
+            lanes.entry(message.priority()).or_insert(seq);
+            self.disk.messages.insert((message.priority(), seq), message);
         }
         let delivered = delivered.first().and_then(|word| word.strip_prefix("delivered="));
         let row = Recovered {
-            low: Seq(1),
+            lanes: lanes.into_iter().collect(),
             next_seq: Seq(names.len() as u64 + 1),
             messages: names.len() as u64,
             bytes: 0,
@@ -245,10 +279,9 @@ impl Bench {
         )
     }
 
-    fn erased(&mut self, seqs: &Removed) {
-        self.disk.erase(seqs);
-        for seq in seqs {
-            self.effects.push(format!("erase {}", self.names[seq]));
+    fn erased(&mut self, removed: Removed) {
+        for (_, seq) in self.disk.erase(removed) {
+            self.effects.push(format!("erase {}", self.names[&seq]));
         }
     }
 
@@ -262,7 +295,7 @@ impl Bench {
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
         let read = self.queue.dispatch(&mut removed);
-        self.erased(&removed);
+        self.erased(removed);
         self.look();
         if let Some(read) = read {
             self.asked(read);
@@ -272,7 +305,7 @@ impl Bench {
     /// Notes what reached consumers, in the order in which the queue gave it out.
     fn look(&mut self) {
         let mut wire = std::mem::take(&mut *self.wire.lock());
-        wire.delivered.sort_by_key(|(_, entry)| entry.seq);
+        wire.delivered.sort_by_key(|(_, entry)| turn(entry));
         for (id, entry) in wire.delivered {
             let who = self.who(id);
             let name = self.names[&entry.seq].clone();
@@ -325,7 +358,7 @@ impl Bench {
     fn get(&mut self, no_ack: bool) {
         let mut removed = Removed::new();
         let got = self.queue.get(no_ack, &mut removed);
-        self.erased(&removed);
+        self.erased(removed);
         match got {
             Ok(Some(Delivery { entry, remaining })) => {
                 let name = self.names[&entry.seq].clone();
@@ -339,30 +372,14 @@ impl Bench {
     }
 
     fn purge(&mut self) {
-        let Purged {
-            messages,
-            removed,
-            range,
-        } = self.queue.purge();
-        self.erased(&removed);
-        if let Some((from, until, count, _)) = range {
-            let gone: Vec<Seq> = self
-                .disk
-                .messages
-                .range(from..until)
-                .map(|(seq, _)| *seq)
-                .collect();
-            assert_eq!(gone.len() as u64, count, "a purged range counts its messages");
-            for seq in &gone {
-                self.disk.messages.remove(seq);
-            }
-            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
-                self.effects
-                    .push(format!("erase {}..{}", self.names[first], self.names[last]));
-            }
+        let mut purged = self.queue.purge();
+        self.erased(std::mem::take(&mut purged.removed));
+        let gone = self.disk.erase_ranges(&purged);
+        if let (Some((_, first)), Some((_, last))) = (gone.first(), gone.last()) {
+            let (first, last) = (&self.names[first], &self.names[last]);
+            self.effects.push(format!("erase {first}..{last}"));
         }
-        self.disk.purged();
-        self.effects.push(format!("purged {messages}"));
+        self.effects.push(format!("purged {}", purged.messages));
     }
 
     fn settle(&mut self, holder: &str, names: &[&str], requeue: bool) {
@@ -372,10 +389,10 @@ impl Bench {
             if requeue {
                 self.queue.requeue(consumer, entry);
             } else if self.queue.ack(consumer, entry.stored, entry.message.body_len()) {
-                removed.push(entry.seq);
+                removed.push(entry.place());
             }
         }
-        self.erased(&removed);
+        self.erased(removed);
         self.dispatch();
     }
 
@@ -383,6 +400,7 @@ impl Bench {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["transient-queue"] => *self = Self::new(false),
+            ["priorities", max] => self.queue.set_max_priority(max.parse().unwrap()),
             ["recover", ref words @ ..] => self.recover(words),
             ["publish", ref names @ ..] => self.publish(names, false, false),
             ["store", ref names @ ..] => self.publish(names, true, false),
