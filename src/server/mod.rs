@@ -13,6 +13,7 @@ mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod relay;
 
 use std::{
     io,
@@ -28,6 +29,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use self::{
     events::Events,
     registry::{Connections, Queues, Vhost},
+    relay::Relay,
 };
 use crate::auth::Users;
 use crate::broker::{
@@ -125,6 +127,7 @@ pub(crate) struct Broker {
     users: Users,
     limits: Limits,
     events: Arc<Events>,
+    relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -162,9 +165,10 @@ impl Broker {
         )
     }
 
-    /// Holds a publisher while the store lags behind.
+    /// Holds a publisher while the store, or the relay of dead letters, lags behind.
     pub(crate) async fn wait_for_store(&self) {
         self.events.wait_for_store(&self.store).await;
+        self.relay.wait_for_room().await;
     }
 }
 
@@ -174,6 +178,7 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
+    relay: JoinHandle<()>,
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -187,7 +192,8 @@ impl Server {
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
+        let relay = Relay::new(store.clone());
+        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues, &relay)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define {
@@ -211,6 +217,7 @@ impl Server {
             users,
             limits,
             events,
+            relay: Arc::clone(&relay),
             shutdown,
         });
         let (mut amqp_address, mut task) = (None, None);
@@ -235,6 +242,7 @@ impl Server {
             amqp_address,
             found,
             listener: task,
+            relay: tokio::spawn(relay.run()),
             store_failed,
         })
     }
@@ -288,8 +296,13 @@ impl Server {
                 "clients did not answer the close in time"
             );
         }
-        let store = self.broker.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        self.relay.abort();
+        let (store, relay) = (self.broker.store.clone(), Arc::clone(&self.broker.relay));
+        let close = move || {
+            relay.drain();
+            store.close()
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
     }
@@ -301,6 +314,7 @@ fn restore_vhosts(
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
+    relay: &Arc<Relay>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
     let stored = recovered
         .definitions
@@ -311,7 +325,12 @@ fn restore_vhosts(
         });
     let mut vhosts = AHashMap::new();
     for name in std::iter::once(Name::from(default)).chain(stored) {
-        let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(queues));
+        let vhost = Vhost::new(
+            Name::clone(&name),
+            store.clone(),
+            Arc::clone(queues),
+            Arc::clone(relay),
+        );
         vhost.restore(recovered).map_err(StartError::Definition)?;
         vhosts.insert(name.to_string(), vhost);
     }

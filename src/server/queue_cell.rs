@@ -19,9 +19,10 @@ use crate::broker::{
     ids::{QueueId, Seq},
     queue::{
         ConsumerId, Entry, PagedIn, Place, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
+        settings::QueueSettings,
     },
 };
-use crate::server::consumer_port::ConsumerPort;
+use crate::server::{consumer_port::ConsumerPort, registry::Vhost, relay::Relay};
 use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
@@ -30,12 +31,22 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Which connection an exclusive queue belongs to.
 pub(super) type ConnectionId = u64;
 
+/// What a queue reaches beyond itself.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) store: Store,
+    /// Takes its dead letters.
+    pub(super) relay: Arc<Relay>,
+    /// Where they are routed; gone when the broker stops.
+    pub(super) vhost: Weak<Vhost>,
+}
+
 pub(super) struct QueueCell {
     pub(super) definition: QueueDefinition,
     /// An exclusive queue's owner.
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
-    store: Store,
+    around: Surroundings,
     /// Highest place known to be on disk; read by the state when it pages.
     committed: AtomicU64,
     /// Commits matter to the state now.
@@ -87,33 +98,38 @@ impl QueueCell {
     pub(super) fn declared(
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
-        store: Store,
+        around: Surroundings,
     ) -> QueueHandle {
         let mut state = QueueState::new(definition.id, definition.durable);
         state.set_max_priority(arguments::max_priority(&definition.arguments));
-        Self::with_state(definition, owner, store, state)
+        Self::with_state(definition, owner, around, state)
     }
 
     /// A queue that the store kept.
-    pub(super) fn recovered(definition: QueueDefinition, store: Store, row: &Recovered) -> QueueHandle {
+    pub(super) fn recovered(
+        definition: QueueDefinition,
+        around: Surroundings,
+        row: &Recovered,
+    ) -> QueueHandle {
         let mut state = QueueState::recovered(definition.id, row);
         state.set_max_priority(arguments::max_priority(&definition.arguments));
-        Self::with_state(definition, None, store, state)
+        Self::with_state(definition, None, around, state)
     }
 
     fn with_state(
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
-        store: Store,
-        state: QueueState<ConsumerPort>,
+        around: Surroundings,
+        mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
+        state.apply_settings(QueueSettings::new(&definition.arguments));
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
             committed: AtomicU64::new(0),
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
-            store,
+            around,
             loaded: Notify::new(),
             this: Weak::clone(this),
         }))
@@ -129,6 +145,11 @@ impl QueueCell {
 
     pub(super) fn weak(&self) -> Weak<Self> {
         Weak::clone(&self.this)
+    }
+
+    /// Where it was declared; `None` while the broker stops.
+    pub(super) fn vhost(&self) -> Option<Arc<Vhost>> {
+        self.around.vhost.upgrade()
     }
 
     pub(super) fn lock(&self) -> QueueGuard<'_> {
@@ -175,7 +196,7 @@ impl QueueCell {
     /// Asks the store for messages.
     pub(super) fn read(&self, read: ReadFrom) {
         if !read.pending {
-            self.store.read(ReadRequest {
+            self.around.store.read(ReadRequest {
                 queue: read.queue,
                 lane: read.lane,
                 from: read.from,
@@ -198,7 +219,7 @@ impl QueueCell {
                 bytes: purged.range_bytes,
             });
         }
-        self.store.log(&mut ops);
+        self.around.store.log(&mut ops);
     }
 }
 
@@ -214,6 +235,14 @@ impl QueueCell {
 }
 
 impl QueueGuard<'_> {
+    /// The operations that tell the store of messages gone.
+    pub(super) fn acks(&self, removed: Removed) -> impl Iterator<Item = Op> {
+        let queue = self.cell.id();
+        removed
+            .into_lanes()
+            .map(move |(lane, seqs)| Op::Ack { queue, lane, seqs })
+    }
+
     /// Where the store shall keep a message that took this place.
     pub(super) fn target(&self, place: Place) -> Target {
         Target {
@@ -228,9 +257,10 @@ impl QueueGuard<'_> {
         let mut removed = Removed::new();
         let read = self.state.dispatch(&mut removed);
         self.log_removed(removed);
+        self.relay_dead_letters();
         if let Some(through) = self.state.take_delivered() {
             // What was handed out is flagged as redelivered after a crash; the row takes it along with its next write.
-            self.cell.store.log(&mut vec![Op::Delivered {
+            self.cell.around.store.log(&mut vec![Op::Delivered {
                 queue: self.cell.id(),
                 through,
             }]);
@@ -246,11 +276,27 @@ impl QueueGuard<'_> {
         }
     }
 
+    /// Hands over what died. Whatever changed the state has logged what it stored by now.
+    fn relay_dead_letters(&mut self) {
+        if let Some(dead) = self.state.take_dead_letters()
+            && let Some(cell) = self.cell.this.upgrade()
+        {
+            self.cell.around.relay.push(&QueueHandle(cell), dead);
+        }
+    }
+
     /// Logs stored messages as gone.
     pub(super) fn log_removed(&self, removed: Removed) {
         if !removed.is_empty() {
-            self.cell.store.log(&mut self.cell.acks(removed));
+            self.cell.around.store.log(&mut self.cell.acks(removed));
         }
+    }
+
+    /// Settles a delivery for good, unconsumed.
+    pub(super) fn reject(&mut self, consumer: Option<ConsumerId>, entry: Entry) {
+        let mut removed = Removed::new();
+        self.state.reject(consumer, entry, &mut removed);
+        self.log_removed(removed);
     }
 
     /// Settles deliveries for good.

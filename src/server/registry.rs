@@ -2,7 +2,7 @@
 //! the topology's lock is held, so that the log has them in the order in which they became true.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -17,7 +17,10 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
-use crate::server::queue_cell::{ConnectionId, QueueCell, QueueHandle};
+use crate::server::{
+    queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
+    relay::Relay,
+};
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
 
 /// Resolves when what was logged is durable.
@@ -31,6 +34,9 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    relay: Arc<Relay>,
+    /// Itself, for its queues.
+    this: Weak<Self>,
 }
 
 /// All queues by number, for the store's answers.
@@ -83,15 +89,26 @@ pub(super) fn durable_done() -> (Done, Durable) {
 }
 
 impl Vhost {
-    pub(super) fn new(name: Name, store: Store, queues: Arc<Queues>) -> Arc<Self> {
+    pub(super) fn new(name: Name, store: Store, queues: Arc<Queues>, relay: Arc<Relay>) -> Arc<Self> {
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             name,
             topology,
             generation: AtomicU64::new(0),
             store,
             queues,
+            relay,
+            this: Weak::clone(this),
         })
+    }
+
+    /// What a queue of this vhost reaches beyond itself.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            store: self.store.clone(),
+            relay: Arc::clone(&self.relay),
+            vhost: Weak::clone(&self.this),
+        }
     }
 
     /// Puts back what the store kept.
@@ -114,7 +131,7 @@ impl Vhost {
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
                         });
-                    let cell = QueueCell::recovered(queue.clone(), self.store.clone(), &row);
+                    let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
                 }
@@ -196,7 +213,7 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let cell = QueueCell::declared(definition, owner, self.store.clone());
+        let cell = QueueCell::declared(definition, owner, self.surroundings());
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();

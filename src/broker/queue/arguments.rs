@@ -9,7 +9,10 @@ const DURATION_MAX_MS: i64 = 315_360_000_000;
 
 #[derive(Clone, Copy)]
 enum Shape {
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Text,
     OneOf(&'static [&'static str], &'static str),
     Boolean,
@@ -48,7 +51,13 @@ const OVERFLOW: Shape = Shape::OneOf(
 );
 const STRATEGY: Shape = Shape::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy");
 const LOCATOR: Shape = Shape::OneOf(
-    &["client-local", "balanced", "random", "least-leaders", "min-masters"],
+    &[
+        "client-local",
+        "balanced",
+        "random",
+        "least-leaders",
+        "min-masters",
+    ],
     "invalid_queue_locator_arg",
 );
 
@@ -318,14 +327,22 @@ mod tests {
     /// Proves: QUE-022
     #[test]
     fn arguments_of_another_type_are_refused_and_those_of_none_are_kept() {
-        for name in ["x-dead-letter-strategy", "x-max-age", "x-quorum-initial-group-size"] {
+        for name in [
+            "x-dead-letter-strategy",
+            "x-max-age",
+            "x-quorum-initial-group-size",
+        ] {
             let error = check(&table(name, text("1D")), &queue()).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!("invalid arg '{name}' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")
             );
         }
-        for (name, value) in [("x-ha-policy", text("all")), ("x-queue-mode", text("lazy")), ("foo", text("bar"))] {
+        for (name, value) in [
+            ("x-ha-policy", text("all")),
+            ("x-queue-mode", text("lazy")),
+            ("foo", text("bar")),
+        ] {
             assert!(check(&table(name, value), &queue()).is_ok(), "{name}");
         }
     }
@@ -351,15 +368,39 @@ mod tests {
                 "{unacceptable_type,signedint}",
             ),
             ("x-expires", FieldValue::I32(-1), "{value_negative,-1}"),
-            ("x-expires", FieldValue::F64(1.0), "\"expected integer, got double\""),
+            (
+                "x-expires",
+                FieldValue::F64(1.0),
+                "\"expected integer, got double\"",
+            ),
             ("x-max-length", FieldValue::I64(-1), "{value_negative,-1}"),
-            ("x-max-length-bytes", text("1"), "\"expected integer, got longstr\""),
+            (
+                "x-max-length-bytes",
+                text("1"),
+                "\"expected integer, got longstr\"",
+            ),
             ("x-max-priority", FieldValue::I8(-1), "{value_negative,-1}"),
             ("x-overflow", FieldValue::I8(1), "{unacceptable_type,byte}"),
-            ("x-queue-type", FieldValue::I32(1), "{unacceptable_type,signedint}"),
-            ("x-queue-version", FieldValue::I32(1), "\"unsupported queue version '1'\""),
-            ("x-queue-leader-locator", text("here"), "invalid_queue_locator_arg"),
-            ("x-dead-letter-routing-key", FieldValue::Bool(true), "{unacceptable_type,bool}"),
+            (
+                "x-queue-type",
+                FieldValue::I32(1),
+                "{unacceptable_type,signedint}",
+            ),
+            (
+                "x-queue-version",
+                FieldValue::I32(1),
+                "\"unsupported queue version '1'\"",
+            ),
+            (
+                "x-queue-leader-locator",
+                text("here"),
+                "invalid_queue_locator_arg",
+            ),
+            (
+                "x-dead-letter-routing-key",
+                FieldValue::Bool(true),
+                "{unacceptable_type,bool}",
+            ),
             (
                 "x-dead-letter-routing-key",
                 text("k"),

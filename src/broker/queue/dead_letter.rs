@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::settings::DeadLetterRoute;
 use crate::broker::{
-    ids::{Seq, Timestamp},
+    ids::Timestamp,
     message::{Message, MessageParts},
+    queue::{Place, settings::DeadLetterRoute},
 };
 use crate::protocol::{
     field::{FieldTable, FieldValue, ShortString},
@@ -45,7 +45,7 @@ pub struct DeadLetter {
     pub reason: Reason,
     pub route: Arc<DeadLetterRoute>,
     /// Where the store keeps it in the queue it died in, until its targets have it.
-    pub stored: Option<(u8, Seq)>,
+    pub stored: Option<Place>,
 }
 
 /// What is published for a dead letter.
@@ -249,7 +249,10 @@ mod tests {
     }
 
     fn keys_of(table: &FieldTable) -> Vec<String> {
-        table.iter().map(|(key, _)| key.to_string_lossy().into_owned()).collect()
+        table
+            .iter()
+            .map(|(key, _)| key.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Proves: DLX-003, DLX-004, DLX-005
@@ -265,22 +268,43 @@ mod tests {
         assert_eq!(dead.message.inline_body(), b"body");
         assert_eq!(dead.message.priority(), 3);
         assert!(dead.message.persistent() && dead.message.has_died());
-        assert_eq!(Properties::decode(dead.message.properties()).unwrap().expiration, None);
+        assert_eq!(
+            Properties::decode(dead.message.properties()).unwrap().expiration,
+            None
+        );
         let history = deaths(&dead.message);
         assert_eq!(history.len(), 1);
         assert_eq!(
             keys_of(&history[0]),
-            ["original-expiration", "count", "reason", "queue", "time", "exchange", "routing-keys"]
+            [
+                "original-expiration",
+                "count",
+                "reason",
+                "queue",
+                "time",
+                "exchange",
+                "routing-keys"
+            ]
         );
         assert_eq!(history[0].get("original-expiration"), Some(&text(b"60000")));
         assert_eq!(history[0].get("count"), Some(&FieldValue::I64(1)));
-        assert_eq!(history[0].get("time"), Some(&FieldValue::Timestamp(1_700_000_000)));
+        assert_eq!(
+            history[0].get("time"),
+            Some(&FieldValue::Timestamp(1_700_000_000))
+        );
         assert_eq!(history[0].get("exchange"), Some(&text(b"ex")));
-        assert_eq!(history[0].get("routing-keys"), Some(&FieldValue::Array(vec![text(b"key")])));
+        assert_eq!(
+            history[0].get("routing-keys"),
+            Some(&FieldValue::Array(vec![text(b"key")]))
+        );
         for when in ["first", "last"] {
             for (what, value) in [("queue", "q"), ("reason", "expired"), ("exchange", "ex")] {
                 let header = format!("x-{when}-death-{what}");
-                assert_eq!(headers(&dead.message).get(&header), Some(&text(value.as_bytes())), "{header}");
+                assert_eq!(
+                    headers(&dead.message).get(&header),
+                    Some(&text(value.as_bytes())),
+                    "{header}"
+                );
             }
         }
     }
@@ -288,23 +312,44 @@ mod tests {
     /// Proves: DLX-003, DLX-004
     #[test]
     fn later_deaths_count_and_come_first() {
-        let first = die(&message("ex", "key", &Properties::default()), "q", Reason::Rejected);
+        let first = die(
+            &message("ex", "key", &Properties::default()),
+            "q",
+            Reason::Rejected,
+        );
         let second = die(&first.message, "other", Reason::Expired);
         let third = die(&second.message, "q", Reason::Rejected);
         let history = deaths(&third.message);
         let told: Vec<_> = history
             .iter()
-            .map(|death| (death.get("queue").unwrap().to_string(), death.get("count").cloned().unwrap()))
+            .map(|death| {
+                (
+                    death.get("queue").unwrap().to_string(),
+                    death.get("count").cloned().unwrap(),
+                )
+            })
             .collect();
         assert_eq!(
             told,
-            [("q".to_owned(), FieldValue::I64(2)), ("other".to_owned(), FieldValue::I64(1))]
+            [
+                ("q".to_owned(), FieldValue::I64(2)),
+                ("other".to_owned(), FieldValue::I64(1))
+            ]
         );
         // What stands in an entry is from its first death.
         assert_eq!(history[0].get("exchange"), Some(&text(b"ex")));
-        assert_eq!(headers(&third.message).get("x-first-death-exchange"), Some(&text(b"ex")));
-        assert_eq!(headers(&third.message).get("x-last-death-exchange"), Some(&text(b"dlx")));
-        assert_eq!(headers(&third.message).get("x-last-death-queue"), Some(&text(b"q")));
+        assert_eq!(
+            headers(&third.message).get("x-first-death-exchange"),
+            Some(&text(b"ex"))
+        );
+        assert_eq!(
+            headers(&third.message).get("x-last-death-exchange"),
+            Some(&text(b"dlx"))
+        );
+        assert_eq!(
+            headers(&third.message).get("x-last-death-queue"),
+            Some(&text(b"q"))
+        );
     }
 
     /// Proves: DLX-002, DLX-006
@@ -321,9 +366,20 @@ mod tests {
         let dead = die(&original, "q", Reason::Rejected);
         assert_eq!(dead.keys, ["first", "second", "third"]);
         let told = deaths(&dead.message)[0].get("routing-keys").cloned();
-        assert_eq!(told, Some(FieldValue::Array(vec![text(b"first"), text(b"second")])));
+        assert_eq!(
+            told,
+            Some(FieldValue::Array(vec![text(b"first"), text(b"second")]))
+        );
         assert!(self::headers(&dead.message).get("CC").is_some());
-        let dead = rewrite(&original, "q", Reason::Rejected, &route(Some("new")), NOW, &mut Vec::new()).unwrap();
+        let dead = rewrite(
+            &original,
+            "q",
+            Reason::Rejected,
+            &route(Some("new")),
+            NOW,
+            &mut Vec::new(),
+        )
+        .unwrap();
         assert_eq!(dead.keys, ["new"]);
         assert_eq!(dead.message.routing_key(), b"new");
     }
@@ -335,7 +391,10 @@ mod tests {
         let again = message("", "q", &Properties::decode(dead.message.properties()).unwrap());
         let dead = die(&again, "q", Reason::Rejected);
         assert_eq!(deaths(&dead.message)[0].get("count"), Some(&FieldValue::I64(1)));
-        assert_eq!(headers(&dead.message).get("x-first-death-exchange"), Some(&text(b"")));
+        assert_eq!(
+            headers(&dead.message).get("x-first-death-exchange"),
+            Some(&text(b""))
+        );
     }
 
     /// Proves: DLX-007

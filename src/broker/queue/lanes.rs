@@ -121,7 +121,10 @@ impl Lanes {
         while self.top + 1 < self.all.len() && self.all.get(self.top).is_some_and(Lane::is_empty) {
             self.top += 1;
         }
-        #[expect(clippy::indexing_slicing, reason = "the loop stays inside, and there is always one")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the loop stays inside, and there is always one"
+        )]
         &mut self.all[self.top]
     }
 

@@ -3,16 +3,24 @@
 
 pub mod arguments;
 mod consumers;
+pub mod dead_letter;
 mod lanes;
+mod limits;
 mod paging;
 mod ready;
 mod removed;
+pub mod settings;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use self::{consumers::Consumers, lanes::Lanes};
+use self::{
+    consumers::Consumers,
+    dead_letter::{DeadLetter, Reason},
+    lanes::Lanes,
+    settings::QueueSettings,
+};
 use crate::broker::{
     ids::{QueueId, Seq},
     message::Message,
@@ -85,8 +93,13 @@ pub struct QueueState<P> {
     id: QueueId,
     /// Declared durable and not exclusive: persistent messages go to the store.
     durable: bool,
+    settings: QueueSettings,
+    /// The settings limit the length: that of the next message decides, or that of the queue after a hand-out.
+    limited: bool,
     next_seq: Seq,
     lanes: Lanes,
+    /// Bodies of ready messages, wherever they are.
+    ready_bytes: u64,
     /// Every stored message up to here is on disk.
     committed: Seq,
     unacked: u64,
@@ -99,6 +112,8 @@ pub struct QueueState<P> {
     delivered: Seq,
     delivered_logged: Seq,
     resident_limit: usize,
+    /// Left the queue for its dead-letter exchange; the caller takes them after every change.
+    dead: Vec<DeadLetter>,
 }
 
 /// Everything a restart gives back about a queue's messages.
@@ -141,8 +156,11 @@ impl<P: Port> QueueState<P> {
         Self {
             id,
             durable,
+            settings: QueueSettings::default(),
+            limited: false,
             next_seq: Seq(1),
             lanes: Lanes::new(),
+            ready_bytes: 0,
             committed: Seq(0),
             unacked: 0,
             unacked_bytes: 0,
@@ -152,6 +170,7 @@ impl<P: Port> QueueState<P> {
             delivered: Seq(0),
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
+            dead: Vec::new(),
         }
     }
 
@@ -163,6 +182,7 @@ impl<P: Port> QueueState<P> {
         state.delivered = row.delivered_through;
         if row.messages > 0 {
             state.lanes = Lanes::recovered(row);
+            state.ready_bytes = row.bytes;
         }
         state
     }
@@ -209,6 +229,7 @@ impl<P: Port> QueueState<P> {
         self.next_seq = seq.next();
         let stored = self.stores(&message);
         let lane = self.lanes.level(&message);
+        self.ready_bytes += message.body_len();
         self.lanes.at(lane).ready.push_tail(Entry {
             seq,
             lane,
@@ -239,7 +260,8 @@ impl<P: Port> QueueState<P> {
             self.consumers.give(consumer, Delivery { entry, remaining: 0 });
         }
         self.consumers.flush();
-        if self.consumers.len() > 0 {
+        let too_long = self.limited && !self.drop_excess(removed);
+        if self.consumers.len() > 0 || too_long {
             self.read_ahead()
         } else {
             None
@@ -275,11 +297,38 @@ impl<P: Port> QueueState<P> {
         stored && !self.deleted
     }
 
+    /// A delivery was rejected for good: it is dead-lettered, or removed.
+    pub fn reject(&mut self, consumer: Option<ConsumerId>, entry: Entry, removed: &mut Removed) {
+        self.settle(consumer, entry.message.body_len());
+        if !self.deleted {
+            self.discard(entry, Reason::Rejected, removed);
+        }
+    }
+
+    /// A message leaves the queue without having been consumed.
+    fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
+        match &self.settings.dead_letter {
+            Some(route) => self.dead.push(DeadLetter {
+                stored: entry.stored.then(|| entry.place()),
+                message: entry.message,
+                reason,
+                route: Arc::clone(route),
+            }),
+            None => removed.note(&entry),
+        }
+    }
+
+    /// What died since the last call, in order.
+    pub fn take_dead_letters(&mut self) -> Option<Vec<DeadLetter>> {
+        (!self.dead.is_empty()).then(|| std::mem::take(&mut self.dead))
+    }
+
     /// Puts deliveries back to their old places, marked as redelivered.
     pub fn requeue(&mut self, consumer: Option<ConsumerId>, mut entry: Entry) {
         self.settle(consumer, entry.message.body_len());
         if !self.deleted {
             entry.redelivered = true;
+            self.ready_bytes += entry.message.body_len();
             self.lanes.at(entry.lane).ready.put_back(entry);
         }
     }
@@ -321,6 +370,7 @@ impl<P: Port> QueueState<P> {
             ..Purged::default()
         };
         purged.ranges = self.lanes.clear(&mut purged.removed);
+        self.ready_bytes = 0;
         purged
     }
 
@@ -329,6 +379,8 @@ impl<P: Port> QueueState<P> {
         let messages = self.ready_count();
         self.deleted = true;
         self.lanes = Lanes::new();
+        self.ready_bytes = 0;
+        self.dead.clear();
         self.consumers.cancel_all();
         messages
     }
@@ -345,7 +397,9 @@ impl<P: Port> QueueState<P> {
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {
-        self.lanes.pop()
+        let entry = self.lanes.pop()?;
+        self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+        Some(entry)
     }
 }
 

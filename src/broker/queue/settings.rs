@@ -90,7 +90,8 @@ impl QueueSettings {
 
     /// Whether so many ready messages with so many bytes of bodies are within the limits.
     pub fn allows(&self, messages: u64, bytes: u64) -> bool {
-        self.max_length.is_none_or(|max| messages <= max) && self.max_length_bytes.is_none_or(|max| bytes <= max)
+        self.max_length.is_none_or(|max| messages <= max)
+            && self.max_length_bytes.is_none_or(|max| bytes <= max)
     }
 }
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use self::{consume::Consumer, tx::Transaction};
 
-pub(super) use self::tx::Settled;
+pub(super) use self::tx::{Settled, Settlement};
 use crate::broker::{error::BrokerError, unacked::Unacked};
 use crate::protocol::{
     assembler::Assembler,

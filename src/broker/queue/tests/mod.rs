@@ -325,7 +325,9 @@ fn levels_nobody_uses_cost_nothing() {
     bench.queue.set_max_priority(255);
     assert_eq!(bench.queue.lanes.count(), 1);
     for priority in [0, 7, 7, 255] {
-        bench.queue.enqueue(bench::message(&format!("m:{priority}"), false, false));
+        bench
+            .queue
+            .enqueue(bench::message(&format!("m:{priority}"), false, false));
     }
     assert_eq!(bench.queue.lanes.count(), 3);
 }
