@@ -18,9 +18,10 @@ use crate::broker::{
     message::{Message, MessageParts},
     queue::{
         ConsumerId, ConsumerOptions, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom, Recovered,
-        Removed,
+        Removed, settings::QueueSettings,
     },
 };
+use crate::protocol::field::{FieldTable, FieldValue};
 
 /// What a queue of these tests may hold in memory.
 pub(super) const LIMIT: usize = 3 * 1024 * 1024;
@@ -233,6 +234,14 @@ impl Bench {
     fn enqueue(&mut self, name: &str, persistent: bool, large: bool) {
         let message = message(name, persistent, large);
         let stored = self.queue.stores(&message);
+        if self.queue.refuses(&message) {
+            self.dispatch();
+        }
+        if self.queue.refuses(&message) {
+            self.queue.refused(&message);
+            self.effects.push(format!("full {name}"));
+            return self.buried();
+        }
         match self.queue.enqueue(message.clone()) {
             Some(place) => {
                 self.names.insert(place.seq, name.to_owned());
@@ -297,6 +306,7 @@ impl Bench {
         let read = self.queue.dispatch(&mut removed);
         self.erased(removed);
         self.look();
+        self.buried();
         if let Some(read) = read {
             self.asked(read);
         }
@@ -323,6 +333,43 @@ impl Bench {
             names.sort_unstable();
             self.effects.push(format!("cancelled {}", names.join(" ")));
         }
+    }
+
+    /// Notes what died; the relay would have the store forget it.
+    fn buried(&mut self) {
+        for dead in self.queue.take_dead_letters().unwrap_or_default() {
+            let name = String::from_utf8_lossy(dead.message.routing_key()).into_owned();
+            self.effects.push(format!("dead {name} {}", dead.reason.word()));
+            if let Some(place) = dead.stored {
+                assert!(self.disk.messages.remove(&(place.lane, place.seq)).is_some());
+            }
+        }
+    }
+
+    /// `max-length=2 max-length-bytes=9 overflow=reject-publish dlx`, as a queue's arguments or its policy say.
+    fn settings(&mut self, words: &[&str]) {
+        let mut arguments = FieldTable::new();
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap_or((word, "dlx"));
+            let name = name.replace("dlx", "dead-letter-exchange");
+            let value = match value.parse() {
+                Ok(number) => FieldValue::I64(number),
+                Err(_) => FieldValue::LongString(Bytes::copy_from_slice(value.as_bytes())),
+            };
+            arguments.insert(format!("x-{name}").as_str(), value);
+        }
+        self.queue.apply_settings(QueueSettings::new(&arguments));
+        self.dispatch();
+    }
+
+    fn reject(&mut self, holder: &str, names: &[&str]) {
+        let mut removed = Removed::new();
+        for name in names {
+            let (consumer, entry) = self.take_held(holder, name);
+            self.queue.reject(consumer, entry, &mut removed);
+        }
+        self.erased(removed);
+        self.dispatch();
     }
 
     fn who(&self, id: ConsumerId) -> String {
@@ -416,6 +463,8 @@ impl Bench {
             }
             ["ack", holder, ref names @ ..] => self.settle(holder, names, false),
             ["requeue", holder, ref names @ ..] => self.settle(holder, names, true),
+            ["reject", holder, ref names @ ..] => self.reject(holder, names),
+            ["settings", ref words @ ..] => self.settings(words),
             ["get", ref options @ ..] => self.get(options.contains(&"no-ack")),
             ["cancel", name] => {
                 if self.queue.cancel(self.consumers[name].0) {

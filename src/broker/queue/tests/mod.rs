@@ -2,6 +2,7 @@
 //! against a plain map.
 
 mod bench;
+mod limits;
 mod model;
 
 use self::bench::check;
