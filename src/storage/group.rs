@@ -92,6 +92,8 @@ pub(super) struct Pending {
     pub(super) slot: u32,
     /// Acked before it was written: it never will be.
     pub(super) hole: bool,
+    /// Milliseconds since 1970; 0 is never.
+    pub(super) expires_at: u64,
 }
 
 impl Group {
@@ -226,6 +228,7 @@ impl Group {
                 seq: target.seq.0,
                 slot,
                 hole: false,
+                expires_at: target.expires_at.0,
             });
             live += 1;
             if let Some(queue) = self.queues.get_mut(at) {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::broker::{
     confirm::ConfirmToken,
     definition::{BindingDefinition, Definition, Name},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
 };
 use crate::storage::{StoreError, StoreFailure};
@@ -24,6 +24,8 @@ pub struct Target {
     pub lane: u8,
     /// Ascending in the log per queue and lane.
     pub seq: Seq,
+    /// When the message's time in this queue ends; given back by reads.
+    pub expires_at: Timestamp,
 }
 
 /// One entry of the op log. An operation logged later is in the same or a later group, never an earlier one,
@@ -106,6 +108,8 @@ pub struct Loaded {
     pub from: Seq,
     /// Ascending; without what was acked or purged by operations logged before the request.
     pub entries: Vec<(Seq, Message)>,
+    /// Those of them whose time ends, and when; ascending.
+    pub deadlines: Vec<(Seq, Timestamp)>,
     /// Where to go on; `None` when everything below the request's `until` was read.
     pub next: Option<Seq>,
 }
@@ -151,10 +155,22 @@ pub struct RecoveredQueue {
     pub low: Seq,
     /// What the next message gets.
     pub next_seq: Seq,
+    /// What their deadlines are like.
+    pub deadlines: Deadlines,
     /// Messages up to this one had been handed out: redelivered.
     pub delivered_through: Seq,
     /// The lanes that hold messages, ascending, each with its own low end.
     pub lanes: Vec<(u8, Seq)>,
+}
+
+/// The deadlines of a queue's stored messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadlines {
+    /// In the order of the messages, none earlier than that of the one before; this is the last one.
+    /// [`Timestamp::NONE`] when no message has one.
+    InOrder(Timestamp),
+    /// In any order, so that each message has to be looked at to know which is next.
+    Mixed,
 }
 
 impl Op {

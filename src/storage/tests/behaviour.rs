@@ -11,7 +11,7 @@ use super::{Bench, Told, ack, body_of, define, message, one, options, parts, pub
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
     definition::{BindingDefinition, Definition, Destination, ExchangeDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
 };
 use crate::protocol::field::FieldTable;
@@ -350,7 +350,8 @@ fn lanes_are_separate_and_a_seq_is_found_in_its_own() {
         let targets = smallvec::smallvec![Target {
             queue,
             lane,
-            seq: Seq(seq)
+            seq: Seq(seq),
+            expires_at: Timestamp::NONE,
         }];
         bench.log(Op::Publish {
             message: message(&[lane]),
