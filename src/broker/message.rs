@@ -90,6 +90,18 @@ impl Message {
         })
     }
 
+    /// A message without anything, for places whose message was taken.
+    pub fn blank() -> Self {
+        let parts = MessageParts {
+            exchange: b"",
+            routing_key: b"",
+            properties: &[0, 0],
+            persistent: false,
+            priority: 0,
+        };
+        Self::new(&parts, b"", &mut Vec::new())
+    }
+
     /// The same body under other names and properties, marked as dead-lettered.
     #[must_use]
     pub fn dead_lettered(&self, parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {

@@ -140,7 +140,7 @@ impl<Q> Unacked<Q> {
 mod tests {
     use super::*;
     use crate::broker::{
-        ids::Seq,
+        ids::{Seq, Timestamp},
         message::{Message, MessageParts},
     };
 
@@ -162,6 +162,7 @@ mod tests {
                 message,
                 redelivered: false,
                 stored: false,
+                expires_at: Timestamp::NONE,
             },
         }
     }

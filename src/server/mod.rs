@@ -14,6 +14,7 @@ mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod timers;
 
 use std::{
     io,
@@ -30,6 +31,7 @@ use self::{
     events::Events,
     registry::{Connections, Queues, Vhost},
     relay::Relay,
+    timers::Timers,
 };
 use crate::auth::Users;
 use crate::broker::{
@@ -178,7 +180,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
-    relay: JoinHandle<()>,
+    /// Dead letters and timers.
+    tasks: [JoinHandle<()>; 2],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -193,8 +196,17 @@ impl Server {
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
         let relay = Relay::new(store.clone());
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues, &relay)?;
+        let timers = Arc::new(Timers::default());
+        let vhosts = restore_vhosts(
+            &options.default_vhost,
+            &store,
+            &recovered,
+            &queues,
+            &relay,
+            &timers,
+        )?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
+        queues.wake_timed();
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define {
             definition,
@@ -237,12 +249,16 @@ impl Server {
                 listening,
             )));
         }
+        let tasks = [
+            tokio::spawn(relay.run()),
+            tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+        ];
         Ok(Self {
             broker,
             amqp_address,
             found,
             listener: task,
-            relay: tokio::spawn(relay.run()),
+            tasks,
             store_failed,
         })
     }
@@ -296,7 +312,7 @@ impl Server {
                 "clients did not answer the close in time"
             );
         }
-        self.relay.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         let (store, relay) = (self.broker.store.clone(), Arc::clone(&self.broker.relay));
         let close = move || {
             relay.drain();
@@ -315,6 +331,7 @@ fn restore_vhosts(
     recovered: &Recovered,
     queues: &Arc<Queues>,
     relay: &Arc<Relay>,
+    timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
     let stored = recovered
         .definitions
@@ -330,6 +347,7 @@ fn restore_vhosts(
             store.clone(),
             Arc::clone(queues),
             Arc::clone(relay),
+            Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
         vhosts.insert(name.to_string(), vhost);

@@ -263,12 +263,7 @@ impl Batch {
                     refused = true;
                     continue;
                 }
-                let stores = guard.state.stores(&message);
-                if let Some(place) = guard.state.enqueue(message.clone())
-                    && stores
-                {
-                    targets.push(guard.target(place));
-                }
+                targets.extend(guard.enqueue(message.clone()));
             }
             if !targets.is_empty() {
                 ops.push(Op::Publish {
@@ -345,12 +340,7 @@ impl Batch {
                 } else {
                     message.clone()
                 };
-                let Some(place) = mine.and_then(|message| queue.state.enqueue(message)) else {
-                    continue;
-                };
-                if stores {
-                    targets.push(queue.target(place));
-                }
+                targets.extend(mine.and_then(|message| queue.enqueue(message)));
             }
             match (stored, confirm) {
                 (Some(message), confirm) if !targets.is_empty() => {

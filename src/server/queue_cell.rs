@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 
 use crate::broker::{
     definition::{Name, QueueDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
+    message::Message,
     queue::{
-        ConsumerId, Entry, PagedIn, Place, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
+        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
         settings::QueueSettings,
     },
 };
-use crate::server::{consumer_port::ConsumerPort, registry::Vhost, relay::Relay};
+use crate::server::{clock, consumer_port::ConsumerPort, registry::Vhost, relay::Relay, timers::Timers};
 use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
@@ -37,6 +38,8 @@ pub(super) struct Surroundings {
     pub(super) store: Store,
     /// Takes its dead letters.
     pub(super) relay: Arc<Relay>,
+    /// Wakes it when something in it expires.
+    pub(super) timers: Arc<Timers>,
     /// Where they are routed; gone when the broker stops.
     pub(super) vhost: Weak<Vhost>,
 }
@@ -47,6 +50,8 @@ pub(super) struct QueueCell {
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
     around: Surroundings,
+    /// When the timer rings, in ms since 1970; 0 while it is not set. Changed under the state's lock.
+    armed: AtomicU64,
     /// Highest place known to be on disk; read by the state when it pages.
     committed: AtomicU64,
     /// Commits matter to the state now.
@@ -92,6 +97,7 @@ impl Ord for QueueHandle {
 pub(super) struct QueueGuard<'a> {
     cell: &'a QueueCell,
     pub(super) state: MutexGuard<'a, QueueState<ConsumerPort>>,
+    now: Timestamp,
 }
 
 impl QueueCell {
@@ -122,7 +128,7 @@ impl QueueCell {
         around: Surroundings,
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
-        state.apply_settings(QueueSettings::new(&definition.arguments));
+        state.apply_settings(QueueSettings::new(&definition.arguments), clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
@@ -130,6 +136,7 @@ impl QueueCell {
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
             around,
+            armed: AtomicU64::new(0),
             loaded: Notify::new(),
             this: Weak::clone(this),
         }))
@@ -156,6 +163,7 @@ impl QueueCell {
         QueueGuard {
             cell: self,
             state: self.state.lock(),
+            now: Timestamp::NONE,
         }
     }
 
@@ -174,13 +182,32 @@ impl QueueCell {
         }
     }
 
+    /// The timer rang. True when the queue itself has been unused for too long.
+    pub(super) fn due(&self) -> bool {
+        let mut queue = self.lock();
+        self.armed.store(0, Ordering::Release);
+        queue.dispatch();
+        let now = queue.now();
+        queue.state.is_unused(now)
+    }
+
+    /// Takes a consumer away. True when an auto-delete queue should go.
+    pub(super) fn cancel(&self, consumer: ConsumerId) -> bool {
+        let mut queue = self.lock();
+        let unused = queue.state.cancel(consumer);
+        queue.touch();
+        unused
+    }
+
     /// A reader thread's answer.
     pub(super) fn loaded(&self, loaded: Loaded) {
         let mut queue = self.lock();
         queue.state.paged_in(PagedIn {
             lane: loaded.lane,
             from: loaded.from,
+            until: loaded.until,
             entries: loaded.entries,
+            deadlines: loaded.deadlines,
             next: loaded.next,
         });
         queue.dispatch();
@@ -243,19 +270,36 @@ impl QueueGuard<'_> {
             .map(move |(lane, seqs)| Op::Ack { queue, lane, seqs })
     }
 
-    /// Where the store shall keep a message that took this place.
-    pub(super) fn target(&self, place: Place) -> Target {
-        Target {
+    /// The time, asked for once while the lock is held, and only by queues for which it matters.
+    fn now(&mut self) -> Timestamp {
+        if !self.now.is_some() {
+            self.now = clock::now();
+        }
+        self.now
+    }
+
+    /// Puts a message at the end; gives what the store must keep of it here.
+    pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
+        let stores = self.state.stores(&message);
+        let expires_at = match self.state.lifetime_ms(&message) {
+            Some(ms) => self.now().after(ms),
+            None => Timestamp::NONE,
+        };
+        let place = self.state.enqueue(message, expires_at)?;
+        stores.then(|| Target {
             queue: self.cell.id(),
             lane: place.lane,
             seq: place.seq,
-        }
+            expires_at,
+        })
     }
 
     /// Hands out what can be handed out and logs what left the queue by that.
     pub(super) fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.state.dispatch(&mut removed);
+        let timed = self.state.is_timed();
+        let now = if timed { self.now() } else { Timestamp::NONE };
+        let read = self.state.dispatch(now, &mut removed);
         self.log_removed(removed);
         self.relay_dead_letters();
         if let Some(through) = self.state.take_delivered() {
@@ -268,11 +312,38 @@ impl QueueGuard<'_> {
         if let Some(read) = read {
             self.cell.read(read);
         }
+        if timed {
+            self.read_and_arm();
+        }
         let paged = self.state.is_paged();
         if paged != self.cell.paged.swap(paged, Ordering::AcqRel) && paged {
             // Commits before this moment were only noted.
             let through = Seq(self.cell.committed.load(Ordering::Acquire));
             self.state.committed(through);
+        }
+    }
+
+    /// Asks for what expiry needs to read, and to be woken when the next thing expires. A timer that rings early does no
+    /// harm, so it is only ever set earlier.
+    fn read_and_arm(&mut self) {
+        for read in self.state.take_reads().unwrap_or_default() {
+            self.cell.read(read);
+        }
+        let next = self.state.next_deadline();
+        let armed = Timestamp(self.cell.armed.load(Ordering::Acquire));
+        if next.is_some() && armed.earlier(next) != armed {
+            self.cell.armed.store(next.0, Ordering::Release);
+            self.cell.around.timers.set(self.cell.id(), armed, next);
+        }
+    }
+
+    /// Somebody uses the queue or is about to take a message: what has expired leaves first, and the time the queue may be
+    /// unused begins anew.
+    pub(super) fn touch(&mut self) {
+        if self.state.is_timed() {
+            let now = self.now();
+            self.state.touch(now);
+            self.dispatch();
         }
     }
 

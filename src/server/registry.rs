@@ -18,8 +18,10 @@ use crate::broker::{
     topology::{Removals, Topology},
 };
 use crate::server::{
+    clock,
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
+    timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
 
@@ -35,6 +37,7 @@ pub(super) struct Vhost {
     store: Store,
     queues: Arc<Queues>,
     relay: Arc<Relay>,
+    timers: Arc<Timers>,
     /// Itself, for its queues.
     this: Weak<Self>,
 }
@@ -59,6 +62,17 @@ impl Queues {
         self.by_id.read().len()
     }
 
+    /// Lets queues for which time matters set their timers: the store runs now and answers reads.
+    pub(super) fn wake_timed(&self) {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        for queue in queues {
+            let mut queue = queue.lock();
+            if queue.state.is_timed() {
+                queue.dispatch();
+            }
+        }
+    }
+
     /// Messages ready and unacked in all queues.
     pub(super) fn message_counts(&self) -> (u64, u64) {
         let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
@@ -79,6 +93,8 @@ pub(super) struct DeleteIf {
     pub(super) empty: bool,
     /// An auto-delete queue: only if no consumer came back meanwhile.
     pub(super) without_consumers: bool,
+    /// Only if nobody used the queue for as long as it may be unused.
+    pub(super) expired: bool,
 }
 
 /// A call for the committer to make, and what to await for it.
@@ -89,7 +105,13 @@ pub(super) fn durable_done() -> (Done, Durable) {
 }
 
 impl Vhost {
-    pub(super) fn new(name: Name, store: Store, queues: Arc<Queues>, relay: Arc<Relay>) -> Arc<Self> {
+    pub(super) fn new(
+        name: Name,
+        store: Store,
+        queues: Arc<Queues>,
+        relay: Arc<Relay>,
+        timers: Arc<Timers>,
+    ) -> Arc<Self> {
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
         Arc::new_cyclic(|this| Self {
             name,
@@ -98,6 +120,7 @@ impl Vhost {
             store,
             queues,
             relay,
+            timers,
             this: Weak::clone(this),
         })
     }
@@ -107,6 +130,7 @@ impl Vhost {
         Surroundings {
             store: self.store.clone(),
             relay: Arc::clone(&self.relay),
+            timers: Arc::clone(&self.timers),
             vhost: Weak::clone(&self.this),
         }
     }
@@ -130,6 +154,7 @@ impl Vhost {
                             messages: row.messages,
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
+                            deadlines: row.deadlines,
                         });
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
@@ -244,6 +269,9 @@ impl Vhost {
                 return Err(BrokerError::InUse(resource()));
             }
             if only.without_consumers && guard.state.consumer_count() > 0 {
+                return Ok(None);
+            }
+            if only.expired && !guard.state.is_unused(clock::now()) {
                 return Ok(None);
             }
             guard.state.delete()

@@ -187,12 +187,7 @@ fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Opt
             guard.state.refused(message);
             continue;
         }
-        let stores = guard.state.stores(message);
-        if let Some(place) = guard.state.enqueue(message.clone())
-            && stores
-        {
-            targets.push(guard.target(place));
-        }
+        targets.extend(guard.enqueue(message.clone()));
     }
     (!targets.is_empty()).then(|| Op::Publish {
         message: message.clone(),

@@ -43,9 +43,7 @@ use parking_lot::Mutex;
 use crate::broker::ids::QueueId;
 
 pub use error::{StoreError, StoreFailure};
-pub use ops::{
-    Deadlines, DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target,
-};
+pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
 pub use stats::StoreStats;
 

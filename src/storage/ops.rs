@@ -9,6 +9,7 @@ use crate::broker::{
     definition::{BindingDefinition, Definition, Name},
     ids::{QueueId, Seq, Timestamp},
     message::Message,
+    queue::Deadlines,
 };
 use crate::storage::{StoreError, StoreFailure};
 
@@ -106,6 +107,8 @@ pub struct Loaded {
     pub lane: u8,
     /// As in the request.
     pub from: Seq,
+    /// As in the request.
+    pub until: Seq,
     /// Ascending; without what was acked or purged by operations logged before the request.
     pub entries: Vec<(Seq, Message)>,
     /// Those of them whose time ends, and when; ascending.
@@ -161,16 +164,6 @@ pub struct RecoveredQueue {
     pub delivered_through: Seq,
     /// The lanes that hold messages, ascending, each with its own low end.
     pub lanes: Vec<(u8, Seq)>,
-}
-
-/// The deadlines of a queue's stored messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadlines {
-    /// In the order of the messages, none earlier than that of the one before; this is the last one.
-    /// [`Timestamp::NONE`] when no message has one.
-    InOrder(Timestamp),
-    /// In any order, so that each message has to be looked at to know which is next.
-    Mixed,
 }
 
 impl Op {

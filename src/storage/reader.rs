@@ -96,6 +96,7 @@ struct Scan {
 fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
         from: request.from,
+        until: request.until,
         lane: request.lane,
         entries: Vec::new(),
         deadlines: Vec::new(),
@@ -135,6 +136,7 @@ fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded,
     }
     Ok(Loaded {
         from: request.from,
+        until: request.until,
         lane: request.lane,
         entries,
         deadlines: scan.deadlines,

@@ -11,9 +11,10 @@ use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 use crate::broker::{
     definition::Definition,
     ids::{QueueId, Seq, Timestamp},
+    queue::Deadlines,
 };
 use crate::storage::{
-    Deadlines, Recovered, RecoveredQueue, StoreError, StoreOptions,
+    Recovered, RecoveredQueue, StoreError, StoreOptions,
     bodies::Bodies,
     keys,
     ledger::{Ledger, QueueLedger},

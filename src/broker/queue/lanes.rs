@@ -27,17 +27,22 @@ impl Lane {
         }
     }
 
+    /// The message [`Self::pop`] would give.
+    pub(super) fn peek(&self) -> Option<&Entry> {
+        self.ready.peek(self.gap.as_ref().map(Gap::from))
+    }
+
     fn is_empty(&self) -> bool {
         self.gap.is_none() && self.ready.len() == 0
     }
 
     /// Whether its oldest message is in memory. What stands behind an empty gap comes forward for it.
-    fn has_ready(&mut self) -> bool {
+    pub(super) fn has_ready(&mut self) -> bool {
         self.ready.can_pop(self.gap.as_ref().map(Gap::from))
             || (self.close_empty_gap() && self.ready.can_pop(None))
     }
 
-    fn pop(&mut self) -> Option<Entry> {
+    pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.ready.pop(self.gap.as_ref().map(Gap::from))?;
         self.delivered = self.delivered.max(entry.seq);
         Some(entry)

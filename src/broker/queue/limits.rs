@@ -1,6 +1,7 @@
 //! Length limits: what a full queue refuses or drops (amqp-behaviour 4.6). Only ready messages count, of them only bodies.
 
 use crate::broker::{
+    ids::Timestamp,
     message::Message,
     queue::{
         DeadLetter, Port, QueueState, Reason, Removed,
@@ -9,8 +10,12 @@ use crate::broker::{
 };
 
 impl<P: Port> QueueState<P> {
-    /// What the queue goes by from now on. A lower limit takes effect with the next [`Self::dispatch`].
-    pub fn apply_settings(&mut self, settings: QueueSettings) {
+    /// What the queue goes by from now on. A lower limit takes effect with the next [`Self::dispatch`], a time to live
+    /// with the next message; the queue's own time begins anew.
+    pub fn apply_settings(&mut self, settings: QueueSettings, now: Timestamp) {
+        if settings.expires_ms != self.settings.expires_ms {
+            self.touch(now);
+        }
         self.limited = settings.is_limited();
         self.settings = settings;
     }

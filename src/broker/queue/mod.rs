@@ -4,6 +4,7 @@
 pub mod arguments;
 mod consumers;
 pub mod dead_letter;
+mod expiry;
 mod lanes;
 mod limits;
 mod paging;
@@ -18,16 +19,18 @@ use smallvec::SmallVec;
 use self::{
     consumers::Consumers,
     dead_letter::{DeadLetter, Reason},
+    expiry::Expiry,
     lanes::Lanes,
     settings::QueueSettings,
 };
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
 };
 
 pub use self::{
     consumers::{ConsumerId, ConsumerOptions},
+    expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
     removed::Removed,
 };
@@ -43,6 +46,8 @@ pub struct Entry {
     pub redelivered: bool,
     /// The store keeps it: its removal must be logged.
     pub stored: bool,
+    /// When its time here ends.
+    pub expires_at: Timestamp,
 }
 
 impl Entry {
@@ -114,6 +119,14 @@ pub struct QueueState<P> {
     resident_limit: usize,
     /// Left the queue for its dead-letter exchange; the caller takes them after every change.
     dead: Vec<DeadLetter>,
+    /// Nothing while no message has a deadline.
+    expiry: Option<Expiry>,
+    /// Expired messages that were read to be dead-lettered.
+    overdue: Vec<Entry>,
+    /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
+    reads: Vec<ReadFrom>,
+    /// When the queue was last used, for its own expiry.
+    used_at: Timestamp,
 }
 
 /// Everything a restart gives back about a queue's messages.
@@ -124,6 +137,7 @@ pub struct Recovered {
     pub messages: u64,
     pub bytes: u64,
     pub delivered_through: Seq,
+    pub deadlines: Deadlines,
 }
 
 impl Recovered {
@@ -134,6 +148,7 @@ impl Recovered {
         messages: 0,
         bytes: 0,
         delivered_through: Seq(0),
+        deadlines: Deadlines::InOrder(Timestamp::NONE),
     };
 }
 
@@ -171,6 +186,10 @@ impl<P: Port> QueueState<P> {
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
             dead: Vec::new(),
+            expiry: None,
+            overdue: Vec::new(),
+            reads: Vec::new(),
+            used_at: Timestamp::NONE,
         }
     }
 
@@ -183,6 +202,7 @@ impl<P: Port> QueueState<P> {
         if row.messages > 0 {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
+            state.recover_deadlines(row.deadlines);
         }
         state
     }
@@ -220,8 +240,9 @@ impl<P: Port> QueueState<P> {
         self.durable && message.persistent()
     }
 
-    /// The place the next message will take; `None` once the queue is deleted.
-    pub fn enqueue(&mut self, message: Message) -> Option<Place> {
+    /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
+    /// [`Self::lifetime_ms`].
+    pub fn enqueue(&mut self, message: Message, expires_at: Timestamp) -> Option<Place> {
         if self.deleted {
             return None;
         }
@@ -229,21 +250,34 @@ impl<P: Port> QueueState<P> {
         self.next_seq = seq.next();
         let stored = self.stores(&message);
         let lane = self.lanes.level(&message);
-        self.ready_bytes += message.body_len();
+        let bytes = message.body_len();
+        self.ready_bytes += bytes;
+        let place = Place { seq, lane };
+        if expires_at.is_some() || self.expiry.is_some() {
+            let alone = self.ready_count() == 0 && self.unacked == 0;
+            self.joined(place, expires_at, u32::try_from(bytes).unwrap_or(u32::MAX), alone);
+        }
         self.lanes.at(lane).ready.push_tail(Entry {
             seq,
             lane,
             message,
             redelivered: false,
             stored,
+            expires_at,
         });
-        Some(Place { seq, lane })
+        Some(place)
     }
 
     /// Hands ready messages to consumers that can take them. `removed` receives stored messages that left by being
     /// delivered without acknowledgement. Returns where to read next when messages wait on disk.
-    pub fn dispatch(&mut self, removed: &mut Removed) -> Option<ReadFrom> {
+    ///
+    /// In a queue for which time matters, what expired before `now` is not handed out, and what expires now only if
+    /// somebody can take it.
+    pub fn dispatch(&mut self, now: Timestamp, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
+        if self.expiry.is_some() {
+            self.expire(now, removed);
+        }
         while self.has_ready() {
             let Some(consumer) = self.consumers.next_available() else {
                 break;
@@ -260,6 +294,9 @@ impl<P: Port> QueueState<P> {
             self.consumers.give(consumer, Delivery { entry, remaining: 0 });
         }
         self.consumers.flush();
+        if self.expiry.is_some() {
+            self.expire(now.after(1), removed);
+        }
         let too_long = self.limited && !self.drop_excess(removed);
         if self.consumers.len() > 0 || too_long {
             self.read_ahead()
@@ -328,6 +365,9 @@ impl<P: Port> QueueState<P> {
         self.settle(consumer, entry.message.body_len());
         if !self.deleted {
             entry.redelivered = true;
+            if self.expiry.is_some() {
+                self.rejoined(&entry);
+            }
             self.ready_bytes += entry.message.body_len();
             self.lanes.at(entry.lane).ready.put_back(entry);
         }
@@ -371,6 +411,7 @@ impl<P: Port> QueueState<P> {
         };
         purged.ranges = self.lanes.clear(&mut purged.removed);
         self.ready_bytes = 0;
+        self.expiry_cleared();
         purged
     }
 
@@ -380,6 +421,7 @@ impl<P: Port> QueueState<P> {
         self.deleted = true;
         self.lanes = Lanes::new();
         self.ready_bytes = 0;
+        self.expiry_cleared();
         self.dead.clear();
         self.consumers.cancel_all();
         messages
@@ -399,6 +441,9 @@ impl<P: Port> QueueState<P> {
     fn pop_ready(&mut self) -> Option<Entry> {
         let entry = self.lanes.pop()?;
         self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+        if self.expiry.is_some() {
+            self.left(&entry);
+        }
         Some(entry)
     }
 }

@@ -1,7 +1,7 @@
 //! Deep queues in bounded memory: the middle of a durable queue is left to the store (storage-design B6).
 
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
     queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW, lanes::Lane},
 };
@@ -30,8 +30,12 @@ pub struct PagedIn {
     pub lane: u8,
     /// Where the read began; an answer to a read that no longer matters is ignored.
     pub from: Seq,
+    /// Where the read should end, exclusive.
+    pub until: Seq,
     /// Ascending.
     pub entries: Vec<(Seq, Message)>,
+    /// Deadlines of those that have one, ascending.
+    pub deadlines: Vec<(Seq, Timestamp)>,
     /// The first place not read yet; `None` when the whole range was.
     pub next: Option<Seq>,
 }
@@ -68,6 +72,13 @@ impl Gap {
 }
 
 impl Lane {
+    /// What must be read to see the front, unless it is being read.
+    pub(super) fn read_unless_reading(&mut self, queue: QueueId) -> Option<ReadFrom> {
+        let level = self.level;
+        let gap = self.gap.as_mut()?;
+        (gap.reading.is_none() && gap.from < gap.until).then(|| gap.read(queue, level))
+    }
+
     /// Leaves all but `keep` bytes of the front to the store. It goes when the store has it for certain.
     fn split(&mut self, keep: usize, next_seq: Seq) {
         if self.gap.is_none() {
@@ -122,8 +133,11 @@ impl Lane {
             .entries
             .into_iter()
             .filter(|(seq, _)| (from..next).contains(seq));
+        let mut deadlines = paged.deadlines.into_iter().peekable();
         self.ready.page_in(
             entries.map(|(seq, message)| {
+                while deadlines.next_if(|(other, _)| *other < seq).is_some() {}
+                let deadline = deadlines.next_if(|(other, _)| *other == seq);
                 count += 1;
                 bytes += message.body_len();
                 Entry {
@@ -132,6 +146,7 @@ impl Lane {
                     message,
                     redelivered: seq <= delivered,
                     stored: true,
+                    expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
                 }
             }),
             next,
@@ -205,9 +220,15 @@ impl<P: Port> QueueState<P> {
 
     /// The store's answer. Call [`Self::dispatch`] next.
     pub fn paged_in(&mut self, paged: PagedIn) {
+        let Some(mut paged) = self.expiry_paged_in(paged) else {
+            return;
+        };
+        self.drop_expired(&mut paged);
+        let level = paged.lane;
         let (count, bytes) = self.lanes.at(paged.lane).page_in(paged);
         self.lanes.disk_count = self.lanes.disk_count.saturating_sub(count);
         self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes);
+        self.read_through(level);
         if !self.lanes.is_paged() {
             // Whatever was damaged is not there any more.
             (self.lanes.disk_count, self.lanes.disk_bytes) = (0, 0);
@@ -216,6 +237,7 @@ impl<P: Port> QueueState<P> {
 
     /// A read failed; the next demand asks again.
     pub fn read_failed(&mut self) {
+        self.expiry_read_failed();
         for lane in self.lanes.iter_mut() {
             if let Some(gap) = lane.gap.as_mut() {
                 gap.reading = None;

@@ -284,6 +284,7 @@ impl Connection {
             loaded.as_mut().enable();
             let read = {
                 let mut guard = queue.lock();
+                guard.touch();
                 let mut removed = Removed::new();
                 let got = guard.state.get(no_ack, &mut removed);
                 guard.log_removed(removed);

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::{Message, MessageParts},
     queue::{
-        ConsumerId, ConsumerOptions, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom, Recovered,
-        Removed, settings::QueueSettings,
+        ConsumerId, ConsumerOptions, Deadlines, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom,
+        Recovered, Removed, settings::QueueSettings,
     },
 };
 use crate::protocol::field::{FieldTable, FieldValue};
@@ -93,12 +93,19 @@ pub(super) fn turn(entry: &Entry) -> (Reverse<u8>, Seq) {
     (Reverse(entry.lane), entry.seq)
 }
 
-/// A message whose routing key is its name. The number behind a colon in the name is its priority.
+/// A message whose routing key is its name. The number behind a colon in the name is its priority, that behind an at sign
+/// its expiration.
 pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
+    let mut properties = vec![0, 0];
+    if let Some((_, ms)) = name.split_once('@') {
+        properties[0] = 1;
+        properties.push(u8::try_from(ms.len()).unwrap());
+        properties.extend_from_slice(ms.as_bytes());
+    }
     let parts = MessageParts {
         exchange: b"",
         routing_key: name.as_bytes(),
-        properties: &[0, 0],
+        properties: &properties,
         persistent,
         priority: priority(name),
     };
@@ -118,6 +125,7 @@ fn priority(name: &str) -> u8 {
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) messages: BTreeMap<(u8, Seq), Message>,
+    pub(super) deadlines: BTreeMap<(u8, Seq), Timestamp>,
     /// Oldest first. A purge makes reads stale: their answers still come.
     reads: VecDeque<(ReadFrom, bool)>,
 }
@@ -128,14 +136,20 @@ impl Disk {
         let (read, _) = self.reads.pop_front()?;
         let lane = read.lane;
         let mut range = self.messages.range((lane, read.from)..(lane, read.until));
-        let entries = range
+        let entries: Vec<_> = range
             .by_ref()
             .take(at_most)
             .map(|((_, seq), message)| (*seq, message.clone()))
             .collect();
+        let deadlines = entries.iter().filter_map(|(seq, _): &(Seq, Message)| {
+            let deadline = self.deadlines.get(&(lane, *seq))?;
+            Some((*seq, *deadline))
+        });
         Some(PagedIn {
             lane,
             from: read.from,
+            until: read.until,
+            deadlines: deadlines.collect(),
             entries,
             next: range.next().map(|((_, seq), _)| *seq),
         })
@@ -152,6 +166,11 @@ impl Disk {
         if !read.pending {
             self.reads.push_back((read, false));
         }
+    }
+
+    /// Notes what expiry wants to read, which may be the same as a consumer's read.
+    pub(super) fn ask_beside(&mut self, read: ReadFrom) {
+        self.reads.push_back((read, false));
     }
 
     /// A read is on its way that the queue still counts on.
@@ -200,6 +219,7 @@ pub(super) struct Bench {
     pub(super) queue: QueueState<Arc<Probe>>,
     pub(super) disk: Disk,
     pub(super) wire: Arc<Mutex<Wire>>,
+    pub(super) now: Timestamp,
     consumers: HashMap<String, (ConsumerId, Arc<Probe>)>,
     /// Deliveries by who holds them and their name.
     held: HashMap<(String, String), Entry>,
@@ -215,6 +235,7 @@ impl Bench {
             queue,
             disk: Disk::default(),
             wire: Arc::default(),
+            now: Timestamp(1000),
             consumers: HashMap::new(),
             held: HashMap::new(),
             names: BTreeMap::new(),
@@ -242,8 +263,13 @@ impl Bench {
             self.effects.push(format!("full {name}"));
             return self.buried();
         }
-        match self.queue.enqueue(message.clone()) {
+        let lifetime = self.queue.lifetime_ms(&message);
+        let deadline = lifetime.map_or(Timestamp::NONE, |ms| self.now.after(ms));
+        match self.queue.enqueue(message.clone(), deadline) {
             Some(place) => {
+                if stored && deadline.is_some() {
+                    self.disk.deadlines.insert((place.lane, place.seq), deadline);
+                }
                 self.names.insert(place.seq, name.to_owned());
                 if stored {
                     self.disk.messages.insert((place.lane, place.seq), message);
@@ -260,6 +286,10 @@ impl Bench {
             self.names.insert(seq, (*name).to_owned());
             let message = message(name, true, false);
             lanes.entry(message.priority()).or_insert(seq);
+            if let Some(ms) = message.expiration_ms() {
+                let place = (message.priority(), seq);
+                self.disk.deadlines.insert(place, self.now.after(ms));
+            }
             self.disk.messages.insert((message.priority(), seq), message);
         }
         let delivered = delivered.first().and_then(|word| word.strip_prefix("delivered="));
@@ -269,6 +299,11 @@ impl Bench {
             messages: names.len() as u64,
             bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
+            deadlines: if self.disk.deadlines.is_empty() {
+                Deadlines::InOrder(Timestamp::NONE)
+            } else {
+                Deadlines::Mixed
+            },
         };
         self.queue = QueueState::recovered(QueueId(7), &row);
         self.queue.resident_limit = LIMIT;
@@ -303,10 +338,14 @@ impl Bench {
 
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.queue.dispatch(&mut removed);
+        let read = self.queue.dispatch(self.now, &mut removed);
         self.erased(removed);
         self.look();
         self.buried();
+        for read in self.queue.take_reads().unwrap_or_default() {
+            self.disk.ask_beside(read);
+            self.effects.push("read".to_owned());
+        }
         if let Some(read) = read {
             self.asked(read);
         }
@@ -358,7 +397,8 @@ impl Bench {
             };
             arguments.insert(format!("x-{name}").as_str(), value);
         }
-        self.queue.apply_settings(QueueSettings::new(&arguments));
+        self.queue
+            .apply_settings(QueueSettings::new(&arguments), self.now);
         self.dispatch();
     }
 
@@ -465,6 +505,17 @@ impl Bench {
             ["requeue", holder, ref names @ ..] => self.settle(holder, names, true),
             ["reject", holder, ref names @ ..] => self.reject(holder, names),
             ["settings", ref words @ ..] => self.settings(words),
+            ["at", ms] => {
+                self.now = Timestamp(1000 + ms.parse::<u64>().unwrap());
+                self.dispatch();
+            }
+            ["next"] => {
+                let next = self.queue.next_deadline();
+                self.effects.push(match next.0 {
+                    0 => "never".to_owned(),
+                    at => format!("next {}", at - 1000),
+                });
+            }
             ["get", ref options @ ..] => self.get(options.contains(&"no-ack")),
             ["cancel", name] => {
                 if self.queue.cancel(self.consumers[name].0) {

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use super::bench::{Bench, Probe, message, turn};
 use crate::broker::{
-    ids::Seq,
+    ids::{Seq, Timestamp},
     queue::{ConsumerId, ConsumerOptions, Entry, Removed},
 };
 
@@ -83,7 +83,11 @@ impl Model {
             let (persistent, large) = (self.random.random_bool(0.7), self.random.random_bool(0.5));
             let priority = self.random.random_range(0..6);
             let message = message(&format!("{}:{priority}", self.published), persistent, large);
-            let place = self.bench.queue.enqueue(message.clone()).unwrap();
+            let place = self
+                .bench
+                .queue
+                .enqueue(message.clone(), Timestamp::NONE)
+                .unwrap();
             self.published += 1;
             assert_eq!(place.lane, priority.min(self.max_priority));
             assert_eq!(place.seq, Seq(self.published), "places ascend");
@@ -235,7 +239,7 @@ impl Model {
 
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.bench.queue.dispatch(&mut removed);
+        let read = self.bench.queue.dispatch(Timestamp::NONE, &mut removed);
         let mut delivered = std::mem::take(&mut self.bench.wire.lock().delivered);
         delivered.sort_by_key(|(_, entry)| turn(entry));
         let erased = self.bench.disk.erase(removed);
