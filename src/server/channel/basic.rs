@@ -246,7 +246,7 @@ impl Connection {
             if requeue {
                 Self::requeue(rejected);
             } else {
-                each_queue(rejected, QueueGuard::reject);
+                each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry));
             }
         }
         Ok(Reply::None)

@@ -13,6 +13,7 @@ use crate::broker::{
     definition::{BindingDefinition, Definition, Destination, ExchangeDefinition},
     ids::{QueueId, Seq, Timestamp},
     message::Message,
+    queue::Deadlines,
 };
 use crate::protocol::field::FieldTable;
 use crate::storage::{DefinitionKey, Op, ReadRequest, RecoveredQueue, Store, StoreFailure, Target};
@@ -25,6 +26,7 @@ fn a_confirmed_message_is_there_after_a_crash() {
     bench.told.wait_for_confirm(7);
     let bench = bench.crash();
     let row = RecoveredQueue {
+        deadlines: Deadlines::InOrder(Timestamp::NONE),
         id: queue,
         messages: 1,
         bytes: 5,
@@ -536,4 +538,46 @@ fn closing_stores_what_was_logged_and_later_ops_are_never_done() {
     drop(store);
     let late = bench.outcome(|done| Op::Barrier { done });
     assert_eq!(late, Err(StoreFailure::Closed));
+}
+
+#[test]
+fn deadlines_are_given_back_and_their_order_is_known() {
+    let bench = Bench::new();
+    let (plain, ordered, mixed) = (bench.queue("plain"), bench.queue("ordered"), bench.queue("mixed"));
+    let put = |queue, deadlines: &[u64]| {
+        for (seq, deadline) in (1..).zip(deadlines) {
+            let targets = smallvec::smallvec![Target {
+                queue,
+                lane: 0,
+                seq: Seq(seq),
+                expires_at: Timestamp(*deadline),
+            }];
+            bench.log(Op::Publish {
+                message: message(b"m"),
+                targets,
+                confirm: None,
+            });
+        }
+    };
+    put(plain, &[0, 0]);
+    put(ordered, &[5, 5, 9]);
+    put(mixed, &[0, 7, 0, 3]);
+    let bench = bench.reopen();
+    let found = |queue| {
+        let rows = &bench.recovered.queues;
+        rows.iter().find(|row| row.id == queue).unwrap().deadlines
+    };
+    assert_eq!(found(plain), Deadlines::InOrder(Timestamp::NONE));
+    assert_eq!(found(ordered), Deadlines::InOrder(Timestamp(9)));
+    assert_eq!(found(mixed), Deadlines::Mixed);
+    let request = ReadRequest {
+        queue: mixed,
+        lane: 0,
+        from: Seq(1),
+        until: Seq(5),
+        max_bytes: 1000,
+        settled: true,
+    };
+    let loaded = bench.read_some(request).unwrap();
+    assert_eq!(loaded.deadlines, [(Seq(2), Timestamp(7)), (Seq(4), Timestamp(3))]);
 }

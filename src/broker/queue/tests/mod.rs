@@ -2,10 +2,12 @@
 //! against a plain map.
 
 mod bench;
+mod expiry;
 mod limits;
 mod model;
 
 use self::bench::check;
+use crate::broker::ids::Timestamp;
 
 #[test]
 fn messages_wait_in_order_for_a_consumer() {
@@ -326,9 +328,10 @@ fn levels_nobody_uses_cost_nothing() {
     bench.queue.set_max_priority(255);
     assert_eq!(bench.queue.lanes.count(), 1);
     for priority in [0, 7, 7, 255] {
-        bench
-            .queue
-            .enqueue(bench::message(&format!("m:{priority}"), false, false));
+        bench.queue.enqueue(
+            bench::message(&format!("m:{priority}"), false, false),
+            Timestamp::NONE,
+        );
     }
     assert_eq!(bench.queue.lanes.count(), 3);
 }
