@@ -7,6 +7,7 @@ mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod handle;
 mod handshake;
 mod listener;
 mod outbox;
@@ -26,6 +27,8 @@ use std::{
 
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
+
+pub use self::handle::Handle;
 
 use self::{
     events::Events,
@@ -266,6 +269,13 @@ impl Server {
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
         self.amqp_address
+    }
+
+    /// The door for management and tests.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            broker: Arc::clone(&self.broker),
+        }
     }
 
     pub fn found(&self) -> Found {

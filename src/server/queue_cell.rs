@@ -18,6 +18,7 @@ use crate::broker::{
     definition::{Name, QueueDefinition},
     ids::{QueueId, Seq, Timestamp},
     message::Message,
+    policy::EffectivePolicy,
     queue::{
         ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
         settings::QueueSettings,
@@ -50,6 +51,8 @@ pub(super) struct QueueCell {
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
     around: Surroundings,
+    /// What policies say about it, for the settings and for whoever looks.
+    policy: Mutex<Option<Arc<EffectivePolicy>>>,
     /// When the timer rings, in ms since 1970; 0 while it is not set. Changed under the state's lock.
     armed: AtomicU64,
     /// Highest place known to be on disk; read by the state when it pages.
@@ -128,7 +131,7 @@ impl QueueCell {
         around: Surroundings,
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
-        state.apply_settings(QueueSettings::new(&definition.arguments), clock::now());
+        state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
@@ -136,6 +139,7 @@ impl QueueCell {
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
             around,
+            policy: Mutex::default(),
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
             this: Weak::clone(this),
@@ -165,6 +169,22 @@ impl QueueCell {
             state: self.state.lock(),
             now: Timestamp::NONE,
         }
+    }
+
+    /// The policies that apply to this queue are these now; limits take effect at once.
+    pub(super) fn apply_policy(&self, policy: Option<&Arc<EffectivePolicy>>) {
+        let settings = QueueSettings::new(&self.definition.arguments, policy.map(Arc::as_ref));
+        *self.policy.lock() = policy.cloned();
+        let mut queue = self.lock();
+        if *queue.state.settings() != settings {
+            queue.state.apply_settings(settings, clock::now());
+            queue.dispatch();
+        }
+    }
+
+    /// What policies say about this queue.
+    pub(super) fn policy(&self) -> Option<Arc<EffectivePolicy>> {
+        self.policy.lock().clone()
     }
 
     /// A consumer's connection has room again.

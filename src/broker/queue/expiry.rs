@@ -95,16 +95,17 @@ impl<P: Port> QueueState<P> {
     /// A message joined the ready ones at the end. Without deadlines in the queue this is not called.
     pub(super) fn joined(&mut self, place: Place, deadline: Timestamp, bytes: u32, alone: bool) {
         match &mut self.expiry {
-            Some(Expiry::Indexed(index)) => {
-                if deadline.is_some() {
-                    index
-                        .by_deadline
-                        .insert((deadline, place.seq), (place.lane, bytes));
-                }
-            }
+            Some(Expiry::Indexed(_)) => {}
             Some(Expiry::InOrder { last }) if alone || deadline >= *last => *last = deadline,
             None if alone => self.expiry = Some(Expiry::InOrder { last: deadline }),
             _ => self.build_index(),
+        }
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && deadline.is_some()
+        {
+            index
+                .by_deadline
+                .insert((deadline, place.seq), (place.lane, bytes));
         }
     }
 

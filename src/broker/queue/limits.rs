@@ -3,10 +3,8 @@
 use crate::broker::{
     ids::Timestamp,
     message::Message,
-    queue::{
-        DeadLetter, Port, QueueState, Reason, Removed,
-        settings::{Overflow, QueueSettings},
-    },
+    policy::Overflow,
+    queue::{DeadLetter, Port, QueueState, Reason, Removed, settings::QueueSettings},
 };
 
 impl<P: Port> QueueState<P> {

@@ -398,7 +398,7 @@ impl Bench {
             arguments.insert(format!("x-{name}").as_str(), value);
         }
         self.queue
-            .apply_settings(QueueSettings::new(&arguments), self.now);
+            .apply_settings(QueueSettings::new(&arguments, None), self.now);
         self.dispatch();
     }
 
