@@ -153,7 +153,7 @@ impl Vhost {
                     let row = rows
                         .get(&queue.id)
                         .map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
-                            lanes: row.lanes.iter().copied().collect(),
+                            lanes: row.lanes.clone(),
                             next_seq: row.next_seq,
                             messages: row.messages,
                             bytes: row.bytes,

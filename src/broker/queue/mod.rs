@@ -132,7 +132,7 @@ pub struct QueueState<P> {
 /// Everything a restart gives back about a queue's messages.
 pub struct Recovered {
     /// Priority levels that hold messages, each with the place below which it holds none.
-    pub lanes: SmallVec<[(u8, Seq); 1]>,
+    pub lanes: Vec<(u8, Seq)>,
     pub next_seq: Seq,
     pub messages: u64,
     pub bytes: u64,
@@ -143,7 +143,7 @@ pub struct Recovered {
 impl Recovered {
     /// A queue that never held a message.
     pub const EMPTY: Self = Self {
-        lanes: SmallVec::new_const(),
+        lanes: Vec::new(),
         next_seq: Seq(1),
         messages: 0,
         bytes: 0,

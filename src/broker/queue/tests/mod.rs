@@ -300,9 +300,10 @@ fn higher_levels_go_first_and_each_keeps_its_order() {
 #[test]
 fn every_level_of_a_deep_queue_has_its_own_middle_on_disk() {
     check(
-        "priorities 1 | store-large a b c A:1 B:1 C:1 | commit C:1 | counts | get no-ack | get no-ack | get | answer \
-         | get no-ack | get no-ack | get | answer | get no-ack | get no-ack | get no-ack",
-        "ready 6 unacked 0 consumers 0 | erase A:1 | got A:1 5 | read | answer",
+        "priorities 1 | store-large a b c A:1 B:1 C:1 | commit C:1 | counts | get no-ack | get no-ack | answer | get no-ack \
+         | get no-ack | get | get",
+        "ready 6 unacked 0 consumers 0 | erase A:1 | got A:1 5 | read | erase B:1 | got B:1 4 | erase C:1 | got C:1 3 \
+         | got a 2 | read",
     );
 }
 
@@ -310,15 +311,17 @@ fn every_level_of_a_deep_queue_has_its_own_middle_on_disk() {
 fn a_purge_reaches_every_level_on_disk() {
     check(
         "priorities 1 | store-large a b c A:1 B:1 C:1 | commit C:1 | get | purge | counts | store d:1 | get",
-        "",
+        "got A:1 5 | erase a | erase B:1..c | purged 5 | ready 0 unacked 1 consumers 0 | got d:1 0",
     );
 }
 
 #[test]
 fn a_recovered_queue_knows_its_levels() {
     check(
-        "recover a b:4 c d:4 delivered=b:4 | counts | get | answer | get | get | get | answer | get | get no-ack | get",
-        "",
+        "recover a b:4 c d:4 delivered=b:4 | counts | get | answer | get | get | get | answer | get \
+         | get no-ack | get",
+        "ready 4 unacked 0 consumers 0 | read | got b:4 redelivered 3 | got d:4 2 | read | got a redelivered 1 \
+         | erase c | got c 0 | empty",
     );
 }
 
