@@ -1,5 +1,6 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod alarms;
 mod channel;
 mod clock;
 mod close;
@@ -10,6 +11,7 @@ mod events;
 mod handle;
 mod handshake;
 mod listener;
+mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
@@ -28,7 +30,10 @@ use std::{
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use self::handle::Handle;
+pub use self::{
+    alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    handle::Handle,
+};
 
 use self::{
     events::Events,
@@ -76,6 +81,7 @@ pub struct Options {
     /// `None` opens no AMQP listener.
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
 }
@@ -87,6 +93,7 @@ impl Options {
             store: StoreOptions::new(data_dir),
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
+            alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
         }
@@ -131,6 +138,7 @@ pub(crate) struct Broker {
     connections: Connections,
     users: Users,
     limits: Limits,
+    alarms: Arc<Alarms>,
     events: Arc<Events>,
     relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
@@ -148,6 +156,10 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(in crate::server) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
@@ -185,6 +197,8 @@ pub struct Server {
     listener: Option<JoinHandle<()>>,
     /// Dead letters and timers.
     tasks: [JoinHandle<()>; 2],
+    /// Looks after the alarms.
+    alarms: JoinHandle<()>,
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -195,6 +209,7 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
+        let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
@@ -208,6 +223,9 @@ impl Server {
             &relay,
             &timers,
         )?;
+        let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
+        let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
+        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         queues.wake_timed();
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
@@ -231,6 +249,7 @@ impl Server {
             connections,
             users,
             limits,
+            alarms,
             events,
             relay: Arc::clone(&relay),
             shutdown,
@@ -256,8 +275,10 @@ impl Server {
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
         ];
+        let alarms = tokio::spawn(Arc::clone(&broker.alarms).watch());
         Ok(Self {
             broker,
+            alarms,
             amqp_address,
             found,
             listener: task,
@@ -292,6 +313,11 @@ impl Server {
         }
     }
 
+    /// Memory and disk alarms: what they measure, and their limits to be changed.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.broker.alarms)
+    }
+
     /// Resolves, with the reason, when the store failed and the broker must stop.
     pub async fn store_failed(&self) -> String {
         let mut failed = self.store_failed.clone();
@@ -310,6 +336,7 @@ impl Server {
         if let Some(listener) = self.listener {
             listener.abort();
         }
+        self.alarms.abort();
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {

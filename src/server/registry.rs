@@ -87,6 +87,12 @@ impl Queues {
             )
         })
     }
+
+    /// Memory that messages take, waiting or handed out.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
+    }
 }
 
 /// Conditions of queue.delete.
