@@ -195,10 +195,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
-    /// Dead letters and timers.
-    tasks: [JoinHandle<()>; 2],
-    /// Looks after the alarms.
-    alarms: JoinHandle<()>,
+    /// Dead letters, timers, alarms.
+    tasks: [JoinHandle<()>; 3],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -212,7 +210,6 @@ impl Server {
         let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
-        let (events, store_failed) = Events::new(Arc::clone(&queues));
         let relay = Relay::new(store.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(
@@ -225,7 +222,6 @@ impl Server {
         )?;
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         queues.wake_timed();
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
@@ -274,11 +270,10 @@ impl Server {
         let tasks = [
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+            tokio::spawn(Arc::clone(&broker.alarms).watch()),
         ];
-        let alarms = tokio::spawn(Arc::clone(&broker.alarms).watch());
         Ok(Self {
             broker,
-            alarms,
             amqp_address,
             found,
             listener: task,
@@ -336,7 +331,6 @@ impl Server {
         if let Some(listener) = self.listener {
             listener.abort();
         }
-        self.alarms.abort();
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {
