@@ -250,23 +250,8 @@ impl Server {
             relay: Arc::clone(&relay),
             shutdown,
         });
-        let (mut amqp_address, mut task) = (None, None);
-        if let Some(address) = options.amqp_listen {
-            let listening =
-                listener::listen(address).map_err(|source| StartError::Listen { address, source });
-            let listening = match listening {
-                Ok(listening) => listening,
-                Err(error) => {
-                    broker.store.close();
-                    return Err(error);
-                }
-            };
-            amqp_address = listening.local_addr().ok();
-            task = Some(tokio::spawn(listener::accept_loop(
-                Arc::clone(&broker),
-                listening,
-            )));
-        }
+        let listening = options.amqp_listen.map(|address| accept(&broker, address));
+        let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
@@ -274,7 +259,7 @@ impl Server {
         ];
         Ok(Self {
             broker,
-            amqp_address,
+            amqp_address: amqp_address.flatten(),
             found,
             listener: task,
             tasks,
@@ -353,6 +338,23 @@ impl Server {
             tracing::error!(%error, "the store did not close");
         }
     }
+}
+
+/// Listens for clients; gives the address that was chosen and the task.
+fn accept(
+    broker: &Arc<Broker>,
+    address: SocketAddr,
+) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
+    let listening = match listener::listen(address) {
+        Ok(listening) => listening,
+        Err(source) => {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
+    };
+    let chosen = listening.local_addr().ok();
+    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
+    Ok((chosen, task))
 }
 
 /// The default vhost and those the store kept, with what they held.

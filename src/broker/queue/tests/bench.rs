@@ -503,19 +503,6 @@ impl Bench {
             }
             ["ack", holder, ref names @ ..] => self.settle(holder, names, false),
             ["requeue", holder, ref names @ ..] => self.settle(holder, names, true),
-            ["reject", holder, ref names @ ..] => self.reject(holder, names),
-            ["settings", ref words @ ..] => self.settings(words),
-            ["at", ms] => {
-                self.now = Timestamp(1000 + ms.parse::<u64>().unwrap());
-                self.dispatch();
-            }
-            ["next"] => {
-                let next = self.queue.next_deadline();
-                self.effects.push(match next.0 {
-                    0 => "never".to_owned(),
-                    at => format!("next {}", at - 1000),
-                });
-            }
             ["get", ref options @ ..] => self.get(options.contains(&"no-ack")),
             ["cancel", name] => {
                 if self.queue.cancel(self.consumers[name].0) {
@@ -554,7 +541,27 @@ impl Bench {
                 self.effects
                     .push(format!("ready {ready} unacked {unacked} consumers {consumers}"));
             }
-            _ => panic!("no such command: {command}"),
+            _ => self.run_rule(&words),
+        }
+    }
+
+    /// Commands about rules and time.
+    fn run_rule(&mut self, words: &[&str]) {
+        match *words {
+            ["reject", holder, ref names @ ..] => self.reject(holder, names),
+            ["settings", ref words @ ..] => self.settings(words),
+            ["at", ms] => {
+                self.now = Timestamp(1000 + ms.parse::<u64>().unwrap());
+                self.dispatch();
+            }
+            ["next"] => {
+                let next = self.queue.next_deadline();
+                self.effects.push(match next.0 {
+                    0 => "never".to_owned(),
+                    at => format!("next {}", at - 1000),
+                });
+            }
+            _ => panic!("no such command: {words:?}"),
         }
     }
 
