@@ -180,7 +180,6 @@ fn several_requeued_at_once_keep_their_order() {
 
 /// Proves: BAS-029
 #[test]
-#[ignore = "dead-lettering comes with queue settings"]
 fn a_message_rejected_for_good_is_gone_or_dead_lettered() {
     let broker = Broker::start();
     let channel = with_messages(&broker, 4);

@@ -65,7 +65,6 @@ fn an_unroutable_mandatory_message_comes_back_whole_and_before_its_confirm() {
 
 /// Proves: BAS-018
 #[test]
-#[ignore = "length limits come with queue settings"]
 fn a_routed_mandatory_message_does_not_come_back_even_if_the_queue_drops_it() {
     let broker = Broker::start();
     let channel = broker.channel();

@@ -127,7 +127,6 @@ fn a_message_for_several_queues_is_confirmed_once_and_is_in_all() {
 
 /// Proves: CNF-006
 #[test]
-#[ignore = "length limits come with queue settings"]
 fn a_queue_that_refuses_makes_it_a_nack_even_when_others_accept() {
     let broker = Broker::start();
     let channel = broker.channel();
@@ -152,7 +151,6 @@ fn a_queue_that_refuses_makes_it_a_nack_even_when_others_accept() {
 
 /// Proves: CNF-007
 #[test]
-#[ignore = "length limits come with queue settings"]
 fn a_message_dropped_from_the_head_is_confirmed() {
     let broker = Broker::start();
     let channel = broker.channel();
@@ -167,7 +165,6 @@ fn a_message_dropped_from_the_head_is_confirmed() {
 
 /// Proves: CNF-008, CNF-009
 #[test]
-#[ignore = "length limits come with queue settings"]
 fn every_number_is_confirmed_once_with_its_own_outcome() {
     let broker = Broker::start();
     let channel = broker.channel();

@@ -123,7 +123,6 @@ fn routes_are_those_of_the_publish() {
 
 /// Proves: TX-005
 #[test]
-#[ignore = "length limits come with queue settings"]
 fn a_queue_that_refuses_fails_the_commit() {
     let broker = Broker::start();
     let channel = broker.channel();

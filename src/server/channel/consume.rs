@@ -119,7 +119,22 @@ impl Connection {
     }
 }
 
+/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+const FOREIGN: [&str; 4] = [
+    "x-stream-offset",
+    "x-stream-filter",
+    "x-stream-match-unfiltered",
+    "x-consumer-timeout",
+];
+
 fn priority(arguments: &FieldTable, queue: &Resource) -> Result<i64, BrokerError> {
+    if let Some(argument) = FOREIGN.into_iter().find(|name| arguments.get(name).is_some()) {
+        return Err(BrokerError::ForeignArgument {
+            argument,
+            resource: queue.clone(),
+            module: "rabbit_classic_queue",
+        });
+    }
     let Some(value) = arguments.get("x-priority") else {
         return Ok(0);
     };
