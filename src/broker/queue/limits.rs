@@ -4,7 +4,7 @@ use crate::broker::{
     ids::Timestamp,
     message::Message,
     policy::Overflow,
-    queue::{DeadLetter, Port, QueueState, Reason, Removed, settings::QueueSettings},
+    queue::{DeadLetter, Port, QueueKind, QueueState, Reason, Removed, settings::QueueSettings},
 };
 
 impl<P: Port> QueueState<P> {
@@ -15,6 +15,9 @@ impl<P: Port> QueueState<P> {
             self.touch(now);
         }
         self.limited = settings.is_limited();
+        if settings.kind == QueueKind::Quorum {
+            self.lanes.set_quorum();
+        }
         self.settings = settings;
     }
 
