@@ -31,9 +31,10 @@ impl<P: Port> QueueState<P> {
         self.limited
             && !self.deleted
             && self.settings.refuses()
-            && !self
-                .settings
-                .allows(self.ready_count() + 1, self.ready_bytes + message.body_len())
+            && !self.settings.allows(
+                self.ready_count() + self.dying + 1,
+                self.ready_bytes + message.body_len(),
+            )
     }
 
     /// A message was refused: some queues dead-letter it.

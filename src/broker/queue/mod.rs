@@ -128,6 +128,8 @@ pub struct QueueState<P> {
     resident_limit: usize,
     /// Left the queue for its dead-letter exchange; the caller takes them after every change.
     dead: Vec<DeadLetter>,
+    /// Dead letters that may not be lost and have not arrived.
+    dying: u64,
     /// Nothing while no message has a deadline.
     expiry: Option<Expiry>,
     /// Expired messages that were read to be dead-lettered.
@@ -196,6 +198,7 @@ impl<P: Port> QueueState<P> {
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
             dead: Vec::new(),
+            dying: 0,
             expiry: None,
             overdue: Vec::new(),
             reads: Vec::new(),
@@ -365,14 +368,22 @@ impl<P: Port> QueueState<P> {
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
         match &self.settings.dead_letter {
-            Some(route) => self.dead.push(DeadLetter {
-                stored: entry.stored.then(|| entry.place()),
-                message: entry.message,
-                reason,
-                route: Arc::clone(route),
-            }),
+            Some(route) => {
+                self.dying += u64::from(route.at_least_once);
+                self.dead.push(DeadLetter {
+                    stored: entry.stored.then(|| entry.place()),
+                    message: entry.message,
+                    reason,
+                    route: Arc::clone(route),
+                });
+            }
             None => removed.note(&entry),
         }
+    }
+
+    /// A dead letter that may not be lost is where it should go.
+    pub fn dead_letter_left(&mut self) {
+        self.dying = self.dying.saturating_sub(1);
     }
 
     /// What died since the last call, in order.
