@@ -5,6 +5,7 @@ use super::Reply;
 use crate::broker::{
     error::BrokerError,
     message::Message,
+    queue::Return,
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::method::{Method, MethodId};
@@ -29,7 +30,7 @@ pub(in crate::server) struct Settled {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Settlement {
     Ack,
-    Requeue,
+    Requeue(Return),
     /// Dead-lettered or dropped.
     Reject,
 }
