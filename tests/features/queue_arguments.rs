@@ -127,7 +127,6 @@ fn arguments_of_another_queue_type_are_refused() {
     let broker = Broker::start();
     let channel = broker.channel();
     let foreign = [
-        ("x-delivery-limit", 1.into()),
         ("x-quorum-initial-group-size", 1.into()),
         ("x-initial-cluster-size", 1.into()),
         ("x-dead-letter-strategy", text("at-least-once")),

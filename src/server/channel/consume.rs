@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::Reply;
 use crate::broker::{
     error::{BrokerError, Resource},
-    queue::{ConsumerId, ConsumerOptions},
+    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle};
@@ -59,6 +59,8 @@ impl Connection {
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, &resource)?;
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
@@ -120,21 +122,23 @@ impl Connection {
 }
 
 /// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
-const FOREIGN: [&str; 4] = [
-    "x-stream-offset",
-    "x-stream-filter",
-    "x-stream-match-unfiltered",
-    "x-consumer-timeout",
-];
+const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+const QUORUM_ONLY: &str = "x-consumer-timeout";
 
-fn priority(arguments: &FieldTable, queue: &Resource) -> Result<i64, BrokerError> {
-    if let Some(argument) = FOREIGN.into_iter().find(|name| arguments.get(name).is_some()) {
-        return Err(BrokerError::ForeignArgument {
+fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
+    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
+    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
+    match foreign.find(|name| arguments.get(name).is_some()) {
+        Some(argument) => Err(BrokerError::ForeignArgument {
             argument,
             resource: queue.clone(),
-            module: "rabbit_classic_queue",
-        });
+            module: kind.module(),
+        }),
+        None => Ok(()),
     }
+}
+
+fn priority(arguments: &FieldTable, queue: &Resource) -> Result<i64, BrokerError> {
     let Some(value) = arguments.get("x-priority") else {
         return Ok(0);
     };
