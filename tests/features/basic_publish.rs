@@ -60,7 +60,11 @@ fn an_unroutable_mandatory_message_comes_back_whole_and_before_its_confirm() {
     channel.send(publish("", "nowhere", "x").mandatory());
     channel.publish("", "nowhere", "y");
     assert!(matches!(channel.next(), Event::Returned(returned) if returned.text() == "x"));
-    assert_eq!(channel.waiting().len(), 1, "two acks in one");
+    let rest = channel.waiting();
+    assert!(
+        !rest.iter().any(|event| matches!(event, Event::Returned(_))),
+        "{rest:?}"
+    );
 }
 
 /// Proves: BAS-018

@@ -2,10 +2,12 @@
 
 use crate::client::{Arguments, Broker, Value, declare, text};
 
+/// Ten years in milliseconds: the longest duration there is.
+const YEARS: i64 = 315_360_000_000;
+
 /// Proves: QUE-021
 #[test]
 fn values_of_the_wrong_type_or_range_are_refused_with_the_detail() {
-    const YEARS: i64 = 315_360_000_000;
     let broker = Broker::start();
     let channel = broker.channel();
     let expected_integer = "\"expected integer, got longstr\"";
@@ -23,7 +25,6 @@ fn values_of_the_wrong_type_or_range_are_refused_with_the_detail() {
         ("x-message-ttl", text("1"), expected_integer),
         ("x-max-length", (-1).into(), "{value_negative,-1}"),
         ("x-max-length", text("1"), expected_integer),
-        ("x-max-length", true.into(), "\"expected integer, got bool\""),
         (
             "x-max-length",
             Value::Double(1.0),
@@ -82,7 +83,6 @@ fn values_of_the_wrong_type_or_range_are_refused_with_the_detail() {
 /// Proves: QUE-021
 #[test]
 fn values_at_the_edges_are_taken_whatever_the_width_of_the_integer() {
-    const YEARS: i64 = 315_360_000_000;
     let broker = Broker::start();
     let channel = broker.channel();
     let cases: Vec<(&str, Value)> = vec![
