@@ -1,17 +1,23 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
 mod channel;
+mod clients;
 mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod handle;
 mod handshake;
+mod inspect;
 mod listener;
+mod login;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod sampler;
+mod stats;
 
 use std::{
     io,
@@ -24,9 +30,22 @@ use std::{
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use self::{
+    handle::Handle,
+    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    listener::listen,
+    login::LoginRefusal,
+    queue_cell::Lengths,
+    sampler::{History, Sample, Subject, now_ms},
+    stats::{Churn, Count, Protocol, Tally},
+};
+
 use self::{
+    clients::Connections,
     events::Events,
-    registry::{Connections, Queues, Vhost},
+    registry::{Queues, Vhost},
+    sampler::Sampler,
+    stats::Attempts,
 };
 use crate::auth::Users;
 use crate::broker::{
@@ -124,6 +143,11 @@ pub(crate) struct Broker {
     users: Users,
     limits: Limits,
     events: Arc<Events>,
+    sampler: Sampler,
+    /// Logins over AMQP, and over HTTP.
+    attempts: [Attempts; 2],
+    /// Milliseconds since 1970.
+    started_at: u64,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -143,6 +167,21 @@ impl Broker {
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
         self.vhosts.get(name)
+    }
+
+    pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
+        let [amqp, http] = &self.attempts;
+        match protocol {
+            Protocol::Amqp => amqp,
+            Protocol::Http => http,
+        }
+    }
+
+    /// All vhosts, by name.
+    pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.values().cloned().collect();
+        vhosts.sort_by(|left, right| left.name.cmp(&right.name));
+        vhosts
     }
 
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
@@ -210,8 +249,12 @@ impl Server {
             users,
             limits,
             events,
+            sampler: Sampler::default(),
+            attempts: <[Attempts; 2]>::default(),
+            started_at: now_ms(),
             shutdown,
         });
+        tokio::spawn(sampler::sample(Arc::clone(&broker)));
         let (mut amqp_address, mut task) = (None, None);
         if let Some(address) = options.amqp_listen {
             let listening =
@@ -241,6 +284,13 @@ impl Server {
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
         self.amqp_address
+    }
+
+    /// The door for management and tests.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            broker: Arc::clone(&self.broker),
+        }
     }
 
     pub fn found(&self) -> Found {

@@ -247,7 +247,9 @@ impl Batch {
                     continue;
                 };
                 let stores = guard.state.stores(&message);
-                if let Some(seq) = guard.state.enqueue(message.clone())
+                let seq = guard.state.enqueue(message.clone());
+                guard.count_published();
+                if let Some(seq) = seq
                     && stores
                 {
                     targets.push(Target {
@@ -324,6 +326,7 @@ impl Batch {
                 let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else {
                     continue;
                 };
+                queue.count_published();
                 if stores {
                     targets.push(Target {
                         queue: queue.state.id(),

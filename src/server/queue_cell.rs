@@ -19,7 +19,10 @@ use crate::broker::{
     ids::{QueueId, Seq},
     queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
 };
-use crate::server::consumer_port::ConsumerPort;
+use crate::server::{
+    consumer_port::ConsumerPort,
+    stats::{Count, Counters},
+};
 use crate::storage::{Loaded, Op, ReadRequest, Store};
 
 /// How much one read asks the store for.
@@ -40,7 +43,20 @@ pub(super) struct QueueCell {
     paged: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
+    /// What passed through it; written under its lock.
+    pub(super) counters: Counters,
+    /// The same for its vhost; written once per batch.
+    pub(super) totals: Arc<Counters>,
+    /// What the counters amounted to when they were last sampled.
+    pub(super) sampled: AtomicU64,
     this: Weak<Self>,
+}
+
+/// Messages of a queue, both at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lengths {
+    pub ready: u64,
+    pub unacked: u64,
 }
 
 /// A queue as routing and ledgers hold it; ordered by id, which is the order of locking.
@@ -86,21 +102,28 @@ impl QueueCell {
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
         store: Store,
+        totals: Arc<Counters>,
     ) -> QueueHandle {
         let state = QueueState::new(definition.id, definition.durable);
-        Self::with_state(definition, owner, store, state)
+        Self::with_state(definition, owner, store, totals, state)
     }
 
     /// A queue that the store kept.
-    pub(super) fn recovered(definition: QueueDefinition, store: Store, row: &Recovered) -> QueueHandle {
+    pub(super) fn recovered(
+        definition: QueueDefinition,
+        store: Store,
+        totals: Arc<Counters>,
+        row: &Recovered,
+    ) -> QueueHandle {
         let state = QueueState::recovered(definition.id, row);
-        Self::with_state(definition, None, store, state)
+        Self::with_state(definition, None, store, totals, state)
     }
 
     fn with_state(
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
         store: Store,
+        totals: Arc<Counters>,
         state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
         QueueHandle(Arc::new_cyclic(|this| Self {
@@ -111,6 +134,9 @@ impl QueueCell {
             state: Mutex::new(state),
             store,
             loaded: Notify::new(),
+            counters: Counters::default(),
+            totals,
+            sampled: AtomicU64::new(0),
             this: Weak::clone(this),
         }))
     }
@@ -131,6 +157,15 @@ impl QueueCell {
         QueueGuard {
             cell: self,
             state: self.state.lock(),
+        }
+    }
+
+    /// How many messages it holds.
+    pub(super) fn lengths(&self) -> Lengths {
+        let queue = self.lock();
+        Lengths {
+            ready: queue.state.ready_count(),
+            unacked: queue.state.unacked_count(),
         }
     }
 
@@ -230,6 +265,11 @@ impl QueueGuard<'_> {
         }
     }
 
+    /// A message was put in.
+    pub(super) fn count_published(&self) {
+        self.cell.counters.bump(Count::Publish, 1);
+    }
+
     /// Logs stored messages as gone.
     pub(super) fn log_removed(&self, seqs: Removed) {
         if !seqs.is_empty() {
@@ -241,6 +281,9 @@ impl QueueGuard<'_> {
     /// Settles deliveries for good.
     pub(super) fn ack(&mut self, settled: &mut Vec<(Option<ConsumerId>, Entry)>) {
         let mut removed = Removed::new();
+        let acked = settled.len() as u64;
+        self.cell.counters.bump(Count::Ack, acked);
+        self.cell.totals.add(Count::Ack, acked);
         for (consumer, entry) in settled.drain(..) {
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.seq);

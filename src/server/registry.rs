@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -17,7 +17,10 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
-use crate::server::queue_cell::{ConnectionId, QueueCell, QueueHandle};
+use crate::server::{
+    queue_cell::{ConnectionId, QueueCell, QueueHandle},
+    stats::{Churn, Counters, ExchangeTraffic, add_one},
+};
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
 
 /// Resolves when what was logged is durable.
@@ -31,17 +34,22 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Of all its queues, channels and exchanges, those that are gone included.
+    pub(super) counters: Arc<Counters>,
+    pub(super) exchange_traffic: ExchangeTraffic,
 }
 
 /// All queues by number, for the store's answers.
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+    pub(super) churn: Churn,
 }
 
 impl Queues {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             by_id: RwLock::default(),
+            churn: Churn::default(),
         })
     }
 
@@ -91,6 +99,8 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            counters: Arc::default(),
+            exchange_traffic: ExchangeTraffic::default(),
         })
     }
 
@@ -114,7 +124,12 @@ impl Vhost {
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
                         });
-                    let cell = QueueCell::recovered(queue.clone(), self.store.clone(), &row);
+                    let cell = QueueCell::recovered(
+                        queue.clone(),
+                        self.store.clone(),
+                        Arc::clone(&self.counters),
+                        &row,
+                    );
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
                 }
@@ -130,6 +145,19 @@ impl Vhost {
             }
         }
         Ok(())
+    }
+
+    /// Its queues, in no order.
+    pub(super) fn all_queues(&self) -> Vec<QueueHandle> {
+        self.read(|topology| topology.queues().cloned().collect())
+    }
+
+    /// Forgets what was counted of exchanges that are gone.
+    pub(super) fn forget_exchange_traffic(&self) {
+        self.read(|topology| {
+            self.exchange_traffic
+                .retain(|name| name.is_empty() || topology.exchange(name).is_some());
+        });
     }
 
     /// Changes with every change of exchanges, queues and bindings.
@@ -196,7 +224,8 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let cell = QueueCell::declared(definition, owner, self.store.clone());
+        let cell = QueueCell::declared(definition, owner, self.store.clone(), Arc::clone(&self.counters));
+        add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();
@@ -231,6 +260,7 @@ impl Vhost {
             }
             guard.state.delete()
         };
+        add_one(&self.queues.churn.queues_deleted);
         self.queues.by_id.write().remove(&queue.id());
         let removals = topology
             .remove_queue(queue.name())
@@ -337,27 +367,4 @@ fn check_owner(
         return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
     }
     Ok(())
-}
-
-/// Connections that are open, so that a shutdown can reach them.
-#[derive(Default)]
-pub(super) struct Connections {
-    open: Mutex<AHashMap<ConnectionId, String>>,
-    next: AtomicU64,
-}
-
-impl Connections {
-    pub(super) fn add(&self, name: String) -> ConnectionId {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.open.lock().insert(id, name);
-        id
-    }
-
-    pub(super) fn remove(&self, id: ConnectionId) {
-        self.open.lock().remove(&id);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open.lock().len()
-    }
 }
