@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::broker::{
     definition::{Name, QueueDefinition},
     ids::{QueueId, Seq},
+    policy::EffectivePolicy,
     queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
 };
 use crate::server::{
@@ -37,6 +38,8 @@ pub(super) struct QueueCell {
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
     store: Store,
+    /// What policies say about it, for the settings and for whoever looks.
+    policy: Mutex<Option<Arc<EffectivePolicy>>>,
     /// Highest place known to be on disk; read by the state when it pages.
     committed: AtomicU64,
     /// Commits matter to the state now.
@@ -133,6 +136,7 @@ impl QueueCell {
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
             store,
+            policy: Mutex::default(),
             loaded: Notify::new(),
             counters: Counters::default(),
             totals,
@@ -167,6 +171,16 @@ impl QueueCell {
             ready: queue.state.ready_count(),
             unacked: queue.state.unacked_count(),
         }
+    }
+
+    /// The policies that apply to this queue are these now.
+    pub(super) fn apply_policy(&self, policy: Option<&Arc<EffectivePolicy>>) {
+        *self.policy.lock() = policy.cloned();
+    }
+
+    /// What policies say about this queue.
+    pub(super) fn policy(&self) -> Option<Arc<EffectivePolicy>> {
+        self.policy.lock().clone()
     }
 
     /// A consumer's connection has room again.

@@ -14,6 +14,7 @@ use crate::broker::{
     definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
     error::{BrokerError, Resource},
     ids::QueueId,
+    policy::{Policies, QueueType, Subject},
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
@@ -30,6 +31,8 @@ pub(super) type Durable = oneshot::Receiver<Result<(), StoreFailure>>;
 pub(super) struct Vhost {
     pub(super) name: Name,
     topology: RwLock<Topology<QueueHandle>>,
+    /// Locked within the topology's lock, or alone.
+    policies: RwLock<Policies>,
     /// Counts changes, so that remembered routes know when they are stale.
     generation: AtomicU64,
     store: Store,
@@ -96,6 +99,7 @@ impl Vhost {
         Arc::new(Self {
             name,
             topology,
+            policies: RwLock::default(),
             generation: AtomicU64::new(0),
             store,
             queues,
@@ -224,7 +228,9 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
+        let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.store.clone(), Arc::clone(&self.counters));
+        cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
         add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
