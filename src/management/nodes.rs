@@ -12,6 +12,7 @@ use crate::management::{
     samples,
 };
 use crate::server::{Subject, now_ms};
+use crate::storage::StoreStats;
 
 pub(super) static ROUTES: [Route; 8] = [
     get("/nodes", Level::Monitor, list_all, "All nodes: this one"),
@@ -214,9 +215,21 @@ fn render(call: &Call) -> Result<Value, ApiError> {
         "ra_open_file_metrics": {},
         "metrics_gc_queue_length": garbage(),
     });
-    let Value::Object(object) = &mut node else {
-        return Ok(node);
-    };
+    if let Value::Object(object) = &mut node {
+        gauges(object, &process, &store);
+        object.extend(samples::with_details(
+            handle,
+            &Subject::Churn,
+            &CHURN,
+            &handle.churn(),
+            range,
+        ));
+    }
+    Ok(node)
+}
+
+/// Numbers with details, those that only Erlang has as 0.
+fn gauges(object: &mut Map<String, Value>, process: &Process, store: &StoreStats) {
     let gauges = [
         ("fd_used", process.open_files),
         ("mem_used", process.resident_bytes),
@@ -242,14 +255,6 @@ fn render(call: &Call) -> Result<Value, ApiError> {
         object.insert(name.to_owned(), value.into());
         object.insert(format!("{name}_details"), json!({"rate": 0.0}));
     }
-    object.extend(samples::with_details(
-        handle,
-        &Subject::Churn,
-        &CHURN,
-        &handle.churn(),
-        range,
-    ));
-    Ok(node)
 }
 
 fn mechanisms() -> Value {

@@ -11,7 +11,7 @@ use crate::server::{
     Broker,
     clients::Introduction,
     connection::{Connection, End},
-    handshake::{Handshake, Refusal},
+    handshake::{Established, Handshake, Refusal},
     outbox::{Outbox, write_loop},
     sampler::now_ms,
     stats::add_one,
@@ -87,18 +87,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
-    let introduction = Introduction {
-        peer,
-        here: socket.local_addr().unwrap_or(peer),
-        user: established.user.clone(),
-        vhost: established.vhost.clone(),
-        mechanism: established.mechanism.clone(),
-        properties: established.properties.clone(),
-        channel_max: established.channel_max,
-        frame_max: established.frame_max,
-        heartbeat_s: heartbeat.as_secs(),
-        connected_at: now_ms(),
-    };
+    let introduction = introduce(&established, peer, socket.local_addr().unwrap_or(peer));
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
     let client = broker.connections.add(introduction, Arc::clone(&outbox));
@@ -127,5 +116,21 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
                 interval.as_secs()
             );
         }
+    }
+}
+
+/// What management shows of the connection.
+fn introduce(established: &Established, peer: SocketAddr, here: SocketAddr) -> Introduction {
+    Introduction {
+        peer,
+        here,
+        user: established.user.clone(),
+        vhost: established.vhost.clone(),
+        mechanism: established.mechanism.clone(),
+        properties: established.properties.clone(),
+        channel_max: established.channel_max,
+        frame_max: established.frame_max,
+        heartbeat_s: established.heartbeat.as_secs(),
+        connected_at: now_ms(),
     }
 }

@@ -36,7 +36,7 @@ pub use self::{
     listener::listen,
     login::LoginRefusal,
     queue_cell::Lengths,
-    sampler::{History, Sample, Subject, now_ms},
+    sampler::{History, Subject, now_ms},
     stats::{Churn, Count, Protocol, Tally},
 };
 

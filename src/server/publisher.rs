@@ -247,9 +247,7 @@ impl Batch {
                     continue;
                 };
                 let stores = guard.state.stores(&message);
-                let seq = guard.state.enqueue(message.clone());
-                guard.count_published();
-                if let Some(seq) = seq
+                if let Some(seq) = guard.put(message.clone())
                     && stores
                 {
                     targets.push(Target {
@@ -323,10 +321,9 @@ impl Batch {
                 } else {
                     message.clone()
                 };
-                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else {
+                let Some(seq) = mine.and_then(|message| queue.put(message)) else {
                     continue;
                 };
-                queue.count_published();
                 if stores {
                     targets.push(Target {
                         queue: queue.state.id(),

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::broker::{
     definition::{Name, QueueDefinition},
     ids::{QueueId, Seq},
+    message::Message,
     policy::EffectivePolicy,
     queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
 };
@@ -279,9 +280,10 @@ impl QueueGuard<'_> {
         }
     }
 
-    /// A message was put in.
-    pub(super) fn count_published(&self) {
+    /// Puts a published message in; `None` when the queue is gone.
+    pub(super) fn put(&mut self, message: Message) -> Option<Seq> {
         self.cell.counters.bump(Count::Publish, 1);
+        self.state.enqueue(message)
     }
 
     /// Logs stored messages as gone.

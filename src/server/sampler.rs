@@ -14,11 +14,11 @@ use crate::broker::{definition::Name, ids::QueueId};
 use crate::server::{Broker, queue_cell::ConnectionId, stats::COUNTS};
 
 /// One sample of an object. What stands where depends on the kind of object, see [`Subject`].
-pub type Row = [u64; ROW];
-pub const ROW: usize = COUNTS + 3;
+pub(super) type Row = [u64; ROW];
+pub(super) const ROW: usize = COUNTS + 3;
 
 /// Time between samples.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Objects that keep more than the two samples of a rate.
 const HISTORIES_MAX: usize = 1000;
@@ -49,10 +49,10 @@ pub enum Subject {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
+pub(super) struct Sample {
     /// Milliseconds since 1970.
-    pub at_ms: u64,
-    pub row: Row,
+    pub(super) at_ms: u64,
+    pub(super) row: Row,
 }
 
 #[derive(Clone, Debug)]

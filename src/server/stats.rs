@@ -28,10 +28,10 @@ pub enum Count {
 }
 
 /// How many [`Count`]s there are.
-pub const COUNTS: usize = 11;
+pub(super) const COUNTS: usize = 11;
 
 /// All of one object's counts at one moment, in the order of [`Count`].
-pub type Tally = [u64; COUNTS];
+pub type Tally = [u64; 11];
 
 /// An object's counts.
 #[derive(Default, Debug)]
