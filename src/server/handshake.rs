@@ -32,6 +32,8 @@ pub(super) struct Established {
     pub(super) frame_max: u32,
     pub(super) heartbeat: Duration,
     pub(super) cancel_notify: bool,
+    /// It wants to be told when it is blocked.
+    pub(super) blocked_notify: bool,
     pub(super) name: Option<String>,
     pub(super) mechanism: String,
     pub(super) properties: FieldTable,
@@ -125,6 +127,7 @@ impl Handshake<'_> {
             frame_max,
             heartbeat,
             cancel_notify,
+            blocked_notify: capable("connection.blocked"),
             name,
             mechanism: String::from_utf8_lossy(mechanism.as_ref()).into_owned(),
             properties: client_properties,

@@ -1,7 +1,9 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod alarms;
 mod channel;
 mod clients;
+mod clock;
 mod close;
 mod confirms;
 mod connection;
@@ -12,12 +14,15 @@ mod handshake;
 mod inspect;
 mod listener;
 mod login;
+mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod relay;
 mod sampler;
 mod stats;
+mod timers;
 
 use std::{
     io,
@@ -31,6 +36,7 @@ use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
+    alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
@@ -44,8 +50,10 @@ use self::{
     clients::Connections,
     events::Events,
     registry::{Queues, Vhost},
+    relay::Relay,
     sampler::Sampler,
     stats::Attempts,
+    timers::Timers,
 };
 use crate::auth::Users;
 use crate::broker::{
@@ -87,6 +95,7 @@ pub struct Options {
     /// `None` opens no AMQP listener.
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
 }
@@ -98,6 +107,7 @@ impl Options {
             store: StoreOptions::new(data_dir),
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
+            alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
         }
@@ -142,12 +152,14 @@ pub(crate) struct Broker {
     connections: Connections,
     users: Users,
     limits: Limits,
+    alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
     /// Logins over AMQP, and over HTTP.
     attempts: [Attempts; 2],
     /// Milliseconds since 1970.
     started_at: u64,
+    relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -163,6 +175,10 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(in crate::server) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
@@ -200,9 +216,10 @@ impl Broker {
         )
     }
 
-    /// Holds a publisher while the store lags behind.
+    /// Holds a publisher while the store, or the relay of dead letters, lags behind.
     pub(crate) async fn wait_for_store(&self) {
         self.events.wait_for_store(&self.store).await;
+        self.relay.wait_for_room().await;
     }
 }
 
@@ -212,6 +229,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
+    /// Dead letters, timers, alarms.
+    tasks: [JoinHandle<()>; 4],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -222,11 +241,23 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
+        let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
-        let (events, store_failed) = Events::new(Arc::clone(&queues));
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
+        let relay = Relay::new(store.clone());
+        let timers = Arc::new(Timers::default());
+        let vhosts = restore_vhosts(
+            &options.default_vhost,
+            &store,
+            &recovered,
+            &queues,
+            &relay,
+            &timers,
+        )?;
+        let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
+        let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
+        queues.wake_timed();
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define {
             definition,
@@ -248,35 +279,28 @@ impl Server {
             connections,
             users,
             limits,
+            alarms,
             events,
             sampler: Sampler::default(),
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
+            relay: Arc::clone(&relay),
             shutdown,
         });
-        tokio::spawn(sampler::sample(Arc::clone(&broker)));
-        let (mut amqp_address, mut task) = (None, None);
-        if let Some(address) = options.amqp_listen {
-            let listening =
-                listener::listen(address).map_err(|source| StartError::Listen { address, source });
-            let listening = match listening {
-                Ok(listening) => listening,
-                Err(error) => {
-                    broker.store.close();
-                    return Err(error);
-                }
-            };
-            amqp_address = listening.local_addr().ok();
-            task = Some(tokio::spawn(listener::accept_loop(
-                Arc::clone(&broker),
-                listening,
-            )));
-        }
+        let listening = options.amqp_listen.map(|address| accept(&broker, address));
+        let (amqp_address, task) = listening.transpose()?.unzip();
+        let tasks = [
+            tokio::spawn(sampler::sample(Arc::clone(&broker))),
+            tokio::spawn(relay.run()),
+            tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+            tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        ];
         Ok(Self {
             broker,
-            amqp_address,
+            amqp_address: amqp_address.flatten(),
             found,
             listener: task,
+            tasks,
             store_failed,
         })
     }
@@ -305,6 +329,11 @@ impl Server {
             messages_ready,
             messages_unacked,
         }
+    }
+
+    /// Memory and disk alarms: what they measure, and their limits to be changed.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.broker.alarms)
     }
 
     /// Resolves, with the reason, when the store failed and the broker must stop.
@@ -337,11 +366,33 @@ impl Server {
                 "clients did not answer the close in time"
             );
         }
-        let store = self.broker.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let (store, relay) = (self.broker.store.clone(), Arc::clone(&self.broker.relay));
+        let close = move || {
+            relay.drain();
+            store.close()
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
     }
+}
+
+/// Listens for clients; gives the address that was chosen and the task.
+fn accept(
+    broker: &Arc<Broker>,
+    address: SocketAddr,
+) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
+    let listening = match listener::listen(address) {
+        Ok(listening) => listening,
+        Err(source) => {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
+    };
+    let chosen = listening.local_addr().ok();
+    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
+    Ok((chosen, task))
 }
 
 /// The default vhost and those the store kept, with what they held.
@@ -350,6 +401,8 @@ fn restore_vhosts(
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
+    relay: &Arc<Relay>,
+    timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
     let stored = recovered
         .definitions
@@ -360,7 +413,13 @@ fn restore_vhosts(
         });
     let mut vhosts = AHashMap::new();
     for name in std::iter::once(Name::from(default)).chain(stored) {
-        let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(queues));
+        let vhost = Vhost::new(
+            Name::clone(&name),
+            store.clone(),
+            Arc::clone(queues),
+            Arc::clone(relay),
+            Arc::clone(timers),
+        );
         vhost.restore(recovered).map_err(StartError::Definition)?;
         vhosts.insert(name.to_string(), vhost);
     }

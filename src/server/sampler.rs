@@ -4,14 +4,14 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use crate::broker::{definition::Name, ids::QueueId};
-use crate::server::{Broker, queue_cell::ConnectionId, stats::COUNTS};
+use crate::server::{Broker, clock, queue_cell::ConnectionId, stats::COUNTS};
 
 /// One sample of an object. What stands where depends on the kind of object, see [`Subject`].
 pub(super) type Row = [u64; ROW];
@@ -200,10 +200,7 @@ impl Sampler {
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    clock::now().0
 }
 
 /// Samples until the broker stops. Each round runs in the thread pool: with many queues it takes milliseconds.
