@@ -8,5 +8,7 @@ pub mod exchange;
 pub mod ids;
 pub mod message;
 pub mod queue;
+mod seen;
+pub mod sender_selected;
 pub mod topology;
 pub mod unacked;

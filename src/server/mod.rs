@@ -1,6 +1,7 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
 mod channel;
+mod clock;
 mod close;
 mod confirms;
 mod connection;
@@ -12,6 +13,7 @@ mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod replies;
 
 use std::{
     io,

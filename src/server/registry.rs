@@ -17,7 +17,11 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
-use crate::server::queue_cell::{ConnectionId, QueueCell, QueueHandle};
+use crate::server::{
+    publisher::{Batch, Publish},
+    queue_cell::{ConnectionId, QueueCell, QueueHandle},
+    replies::Replies,
+};
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
 
 /// Resolves when what was logged is durable.
@@ -31,6 +35,8 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Consumers of direct replies.
+    pub(super) replies: Replies,
 }
 
 /// All queues by number, for the store's answers.
@@ -91,6 +97,7 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            replies: Replies::default(),
         })
     }
 
@@ -248,6 +255,7 @@ impl Vhost {
         Ok(Some((messages, durable)))
     }
 
+    /// Binds. A source that keeps a history has it published to the new destination before anything else can come.
     pub(super) fn bind(
         &self,
         binding: BindingDefinition,
@@ -262,7 +270,23 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
-        Ok(is_durable(&topology, &stored).then(|| self.define(Definition::Binding(stored))))
+        let durable = is_durable(&topology, &stored);
+        let mut batch = None;
+        for (route, message) in topology.replay(&stored) {
+            if !route.is_empty() {
+                let publish = Publish {
+                    message,
+                    confirm: None,
+                };
+                batch
+                    .get_or_insert_with(|| Batch::new(self.store.clone()))
+                    .publish(route.as_slice().into(), publish);
+            }
+        }
+        if let Some(mut batch) = batch {
+            batch.flush();
+        }
+        Ok(durable.then(|| self.define(Definition::Binding(stored))))
     }
 
     pub(super) fn unbind(
