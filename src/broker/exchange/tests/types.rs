@@ -282,24 +282,25 @@ fn deduplication_passes_a_key_once_until_it_is_forgotten() {
     let mut exchange = exchange_with("x-message-deduplication", &arguments).unwrap();
     bind(&mut exchange, 1, "ignored");
     assert!(!exchange.is_by_key());
-    let with = |headers: &[(&str, FieldValue)], now| hops(&exchange, &["k"], &properties(headers), now).len();
+    let with =
+        |headers: Vec<(&str, FieldValue)>, now| hops(&exchange, &["k"], &properties(&headers), now).len();
     let key = ("x-deduplication-header", text("a"));
     let other = ("x-deduplication-header", FieldValue::I32(7));
-    assert_eq!(with(&[key.clone()], 0), 1);
-    assert_eq!(with(&[key.clone()], 99), 0);
-    assert_eq!(with(&[other.clone()], 99), 1);
+    assert_eq!(with(vec![key.clone()], 0), 1);
+    assert_eq!(with(vec![key.clone()], 99), 0);
+    assert_eq!(with(vec![other.clone()], 99), 1);
     assert_eq!(
-        with(&[key.clone()], 100),
+        with(vec![key.clone()], 100),
         1,
         "forgotten after the exchange's time"
     );
     assert_eq!(
-        with(&[other.clone(), ("x-cache-ttl", FieldValue::I32(5))], 300),
+        with(vec![other.clone(), ("x-cache-ttl", FieldValue::I32(5))], 300),
         1
     );
-    assert_eq!(with(&[other.clone()], 304), 0);
-    assert_eq!(with(&[other], 305), 1, "or the message's own");
-    assert_eq!(with(&[], 300) + with(&[], 300), 2, "no key, no check");
+    assert_eq!(with(vec![other.clone()], 304), 0);
+    assert_eq!(with(vec![other], 305), 1, "or the message's own");
+    assert_eq!(with(vec![], 300) + with(vec![], 300), 2, "no key, no check");
 }
 
 #[test]
