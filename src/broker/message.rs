@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::protocol::field::{RawElements, RawField};
+use crate::protocol::{
+    field::{RawElements, RawField},
+    properties::RawProperties,
+};
 
 /// Bodies above this many bytes are not copied into the message's record; they stay in the buffers they
 /// arrived in, and the store writes them apart from the page (storage-design B7).
@@ -15,8 +18,10 @@ pub const INLINE_BODY_MAX: usize = 64 * 1024;
 const FIXED: usize = 8;
 
 const PERSISTENT: u8 = 1;
+/// The broker dead-lettered it: the `x-death` header is its own.
+const DIED: u8 = 2;
 /// Behind the properties stands a BCC header as it came, tag and value.
-const HIDDEN: u8 = 2;
+const HIDDEN: u8 = 4;
 /// Tag and length in front of an array's elements.
 const ARRAY_HEAD: usize = 5;
 
@@ -123,6 +128,36 @@ impl Message {
         })
     }
 
+    /// A message without anything, for places whose message was taken.
+    pub fn blank() -> Self {
+        let parts = MessageParts {
+            exchange: b"",
+            routing_key: b"",
+            properties: &[0, 0],
+            persistent: false,
+            priority: 0,
+        };
+        Self::new(&parts, b"", &mut Vec::new())
+    }
+
+    /// The same body under other names and properties, marked as dead-lettered.
+    #[must_use]
+    pub fn dead_lettered(&self, parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {
+        match self.hidden() {
+            // Another key replaces all of them.
+            Some(hidden) if parts.routing_key == self.routing_key() => write_hiding(parts, hidden, scratch),
+            _ => write_record(parts, scratch),
+        }
+        if let Some(flags) = scratch.get_mut(2) {
+            *flags |= DIED;
+        }
+        scratch.extend_from_slice(self.inline_body());
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: self.large_body.clone(),
+        }
+    }
+
     /// The record as the store writes it: everything but a large body.
     pub fn record(&self) -> &[u8] {
         &self.record
@@ -151,16 +186,36 @@ impl Message {
 
     /// The keys of a BCC header that was taken out.
     pub fn hidden_keys(&self) -> Option<RawElements<'_>> {
+        self.hidden()?.elements()
+    }
+
+    fn hidden(&self) -> Option<RawField<'_>> {
         if self.byte(2) & HIDDEN == 0 {
             return None;
         }
         let at = FIXED + usize::from(self.byte(0)) + usize::from(self.byte(1)) + self.properties_len();
-        RawField::from_encoded(self.record.get(at..)?)?.elements()
+        RawField::from_encoded(self.record.get(at..)?)
     }
 
     /// delivery-mode 2.
     pub fn persistent(&self) -> bool {
         self.byte(2) & PERSISTENT != 0
+    }
+
+    /// The broker dead-lettered it before, so that its `x-death` header can be believed.
+    pub fn has_died(&self) -> bool {
+        self.byte(2) & DIED != 0
+    }
+
+    /// Whether it has an expiration property.
+    pub fn has_expiration(&self) -> bool {
+        RawProperties::new(self.properties()).has_expiration()
+    }
+
+    /// Milliseconds to live by its expiration property; `None` without one.
+    pub fn expiration_ms(&self) -> Option<u64> {
+        let digits = RawProperties::new(self.properties()).expiration().ok()??;
+        std::str::from_utf8(digits).ok()?.parse().ok()
     }
 
     /// The priority property, 0 when absent.

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::broker::{
@@ -386,6 +387,25 @@ impl<Q: QueueRef> Topology<Q> {
                 .iter()
                 .filter_map(|key| self.queues.get(*key).cloned()),
         );
+    }
+
+    /// Where the broker's own publish goes, by each of its keys: internal exchanges take it, a missing one drops it.
+    pub fn route_from_within(
+        &self,
+        exchange: &[u8],
+        keys: &[Bytes],
+        message: &Message,
+        now: Timestamp,
+        route: &mut Route<Q>,
+    ) {
+        let keys: SmallVec<[&[u8]; 4]> = keys.iter().map(|key| &**key).collect();
+        let routable = Routable {
+            keys: &keys,
+            properties: RawProperties::new(message.properties()),
+            now,
+        };
+        let routing = self.route_inside(exchange, &routable, route);
+        self.keep(&routing.unwrap_or_default().keepers, message);
     }
 
     /// Follows bindings from exchange to exchange, each visited once, so that cycles end.
