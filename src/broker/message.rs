@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::protocol::{
     field::{RawElements, RawField},
-    properties::RawProperties,
+    properties::{Properties, RawProperties},
 };
 
 /// Bodies above this many bytes are not copied into the message's record; they stay in the buffers they
@@ -156,6 +156,36 @@ impl Message {
             record: Arc::from(scratch.as_slice()),
             large_body: self.large_body.clone(),
         }
+    }
+
+    /// The same message with other properties.
+    #[must_use]
+    pub fn with_properties(&self, properties: &Properties) -> Self {
+        let mut encoded = BytesMut::new();
+        properties.encode(&mut encoded);
+        let parts = MessageParts {
+            exchange: self.exchange(),
+            routing_key: self.routing_key(),
+            properties: &encoded,
+            persistent: self.persistent(),
+            priority: self.priority(),
+        };
+        let mut record = Vec::new();
+        write_record(&parts, &mut record);
+        if let Some(flags) = record.get_mut(2) {
+            *flags = self.byte(2);
+        }
+        record.extend_from_slice(self.hidden().map_or(&[][..], |hidden| hidden.encoded()));
+        record.extend_from_slice(self.inline_body());
+        Self {
+            record: Arc::from(record),
+            large_body: self.large_body.clone(),
+        }
+    }
+
+    /// Whether it has a priority property.
+    pub fn has_priority(&self) -> bool {
+        RawProperties::new(self.properties()).has_priority()
     }
 
     /// The record as the store writes it: everything but a large body.

@@ -202,6 +202,8 @@ fn short(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::sender_selected::BCC;
+    use crate::protocol::properties::RawProperties;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_500);
 
@@ -362,8 +364,25 @@ mod tests {
             ..Properties::default()
         };
         let original = message("ex", "first", &properties);
+        let raw = RawProperties::new(original.properties());
+        let mut shown = Vec::new();
+        raw.write_without_header(BCC, &mut shown).unwrap();
+        let parts = MessageParts {
+            exchange: b"ex",
+            routing_key: b"first",
+            properties: &shown,
+            persistent: false,
+            priority: 0,
+        };
+        let original = Message::new_hiding(&parts, raw.header(BCC).unwrap(), b"", &mut Vec::new());
         let dead = die(&original, "q", Reason::Rejected);
         assert_eq!(dead.keys, ["first", "second", "third"]);
+        let again = die(&dead.message, "other", Reason::Rejected);
+        assert_eq!(
+            again.keys,
+            ["first", "second", "third"],
+            "hidden keys stay with it"
+        );
         let told = deaths(&dead.message)[0].get("routing-keys").cloned();
         assert_eq!(
             told,
