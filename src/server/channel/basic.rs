@@ -1,6 +1,6 @@
 //! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -26,6 +26,7 @@ use crate::server::{
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
+    stats::Count,
 };
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
@@ -128,6 +129,8 @@ impl Connection {
             return;
         };
         self.published = true;
+        channel.out.counters.bump(Count::Publish, 1);
+        self.tally.count(&self.vhost, message.exchange(), route.len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, mandatory);
             return;
@@ -142,6 +145,15 @@ impl Connection {
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
             return;
+        }
+        if !replies {
+            let unroutable = if mandatory {
+                Count::ReturnUnroutable
+            } else {
+                Count::DropUnroutable
+            };
+            channel.out.counters.bump(unroutable, 1);
+            self.vhost.counters.add(unroutable, 1);
         }
         if mandatory {
             self.return_unroutable(number, &message);
@@ -232,6 +244,7 @@ impl Connection {
         };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
+        let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
@@ -240,6 +253,8 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        let settled = outstanding.saturating_sub(unacked.len()) as u64;
+        channel.out.counters.bump(Count::Ack, settled);
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
     }
 
@@ -257,6 +272,11 @@ impl Connection {
                 }
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.prefetch = prefetch_count;
+                    channel
+                        .out
+                        .facts
+                        .prefetch
+                        .store(prefetch_count, Ordering::Relaxed);
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
@@ -382,6 +402,21 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());

@@ -12,6 +12,7 @@ use crate::server::{
     queue_cell::QueueHandle,
     registry::{DeleteIf, Durable},
     replies::{PSEUDO_QUEUE, is_pseudo_queue},
+    stats::add_one,
 };
 
 struct Declare {
@@ -112,6 +113,7 @@ impl Connection {
     }
 
     fn declare(&mut self, number: u16, declare: Declare) -> Result<Reply, BrokerError> {
+        add_one(&self.broker.queues.churn.queues_declared);
         let Declare {
             mut name,
             durable,
