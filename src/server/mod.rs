@@ -21,6 +21,7 @@ mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod replies;
 mod sampler;
 mod stats;
 mod timers;
