@@ -15,11 +15,13 @@ mod inspect;
 mod listener;
 mod login;
 mod memory;
+mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod replies;
 mod sampler;
 mod stats;
 mod timers;
@@ -41,6 +43,7 @@ pub use self::{
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
     login::LoginRefusal,
+    operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     stats::{Churn, Count, Protocol, Tally},
