@@ -79,6 +79,7 @@ struct RawAmqp {
     frame_max: u32,
     heartbeat: u16,
     handshake_timeout_ms: u64,
+    dead_peer_timeout_ms: u64,
     max_message_size: u64,
 }
 
@@ -108,6 +109,10 @@ struct RawAuth {
     default_user: String,
     default_password: String,
     loopback_users: Vec<String>,
+    failure_delay_ms: u64,
+    login_failures_per_minute: u32,
+    anonymous_user: String,
+    anonymous_password: String,
 }
 
 /// Values that were checked, for the programs.
@@ -233,6 +238,9 @@ impl Config {
             heartbeat_s: raw.amqp.heartbeat,
             max_message_bytes: raw.amqp.max_message_size,
             handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
+            failure_delay: Duration::from_millis(raw.auth.failure_delay_ms),
+            login_failures_per_minute: raw.auth.login_failures_per_minute,
+            dead_peer_timeout: Duration::from_millis(raw.amqp.dead_peer_timeout_ms),
         };
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
@@ -246,6 +254,8 @@ impl Config {
                 &raw.auth.default_password,
                 raw.auth.loopback_users,
             ),
+            anonymous: (!raw.auth.anonymous_user.is_empty())
+                .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
         };
         Ok(Self {
             server,
