@@ -1,5 +1,6 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod alarms;
 mod channel;
 mod close;
 mod confirms;
@@ -7,9 +8,11 @@ mod connection;
 mod consumer_port;
 mod events;
 mod farewell;
+mod handle;
 mod handshake;
 mod listener;
 mod login_budget;
+mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
@@ -25,6 +28,11 @@ use std::{
 
 use ahash::AHashMap;
 use tokio::{sync::watch, task::JoinHandle};
+
+pub use self::{
+    alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    handle::Handle,
+};
 
 use self::{
     events::Events,
@@ -81,6 +89,7 @@ pub struct Options {
     /// `None` opens no AMQP listener.
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
     /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
@@ -94,6 +103,7 @@ impl Options {
             store: StoreOptions::new(data_dir),
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
+            alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
             anonymous: None,
@@ -141,6 +151,7 @@ pub(crate) struct Broker {
     anonymous: Option<(String, Vec<u8>)>,
     login_budget: LoginBudget,
     limits: Limits,
+    alarms: Arc<Alarms>,
     events: Arc<Events>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
@@ -165,6 +176,10 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(in crate::server) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
@@ -199,6 +214,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
+    /// Looks after the alarms.
+    alarms: JoinHandle<()>,
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -209,9 +226,11 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
+        let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
-        let (events, store_failed) = Events::new(Arc::clone(&queues));
+        let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
+        let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
@@ -237,6 +256,7 @@ impl Server {
             anonymous: options.anonymous,
             login_budget: LoginBudget::new(limits.login_failures_per_minute),
             limits,
+            alarms,
             events,
             shutdown,
         });
@@ -257,8 +277,10 @@ impl Server {
                 listening,
             )));
         }
+        let alarms = tokio::spawn(Arc::clone(&broker.alarms).watch());
         Ok(Self {
             broker,
+            alarms,
             amqp_address,
             found,
             listener: task,
@@ -269,6 +291,13 @@ impl Server {
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
         self.amqp_address
+    }
+
+    /// The door for management and tests.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            broker: Arc::clone(&self.broker),
+        }
     }
 
     pub fn found(&self) -> Found {
@@ -283,6 +312,11 @@ impl Server {
             messages_ready,
             messages_unacked,
         }
+    }
+
+    /// Memory and disk alarms: what they measure, and their limits to be changed.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.broker.alarms)
     }
 
     /// Resolves, with the reason, when the store failed and the broker must stop.
@@ -303,6 +337,7 @@ impl Server {
         if let Some(listener) = self.listener {
             listener.abort();
         }
+        self.alarms.abort();
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {

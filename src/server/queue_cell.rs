@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::broker::{
     definition::{Name, QueueDefinition},
     ids::{QueueId, Seq},
+    policy::EffectivePolicy,
     queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
 };
 use crate::server::consumer_port::ConsumerPort;
@@ -34,6 +35,8 @@ pub(super) struct QueueCell {
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
     store: Store,
+    /// What policies say about it, for the settings and for whoever looks.
+    policy: Mutex<Option<Arc<EffectivePolicy>>>,
     /// Highest place known to be on disk; read by the state when it pages.
     committed: AtomicU64,
     /// Commits matter to the state now.
@@ -110,6 +113,7 @@ impl QueueCell {
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
             store,
+            policy: Mutex::default(),
             loaded: Notify::new(),
             this: Weak::clone(this),
         }))
@@ -132,6 +136,16 @@ impl QueueCell {
             cell: self,
             state: self.state.lock(),
         }
+    }
+
+    /// The policies that apply to this queue are these now.
+    pub(super) fn apply_policy(&self, policy: Option<&Arc<EffectivePolicy>>) {
+        *self.policy.lock() = policy.cloned();
+    }
+
+    /// What policies say about this queue.
+    pub(super) fn policy(&self) -> Option<Arc<EffectivePolicy>> {
+        self.policy.lock().clone()
     }
 
     /// A consumer's connection has room again.

@@ -14,6 +14,7 @@ use crate::broker::{
     definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
     error::{BrokerError, Resource},
     ids::QueueId,
+    policy::{Policies, QueueType, Subject},
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
@@ -27,6 +28,8 @@ pub(super) type Durable = oneshot::Receiver<Result<(), StoreFailure>>;
 pub(super) struct Vhost {
     pub(super) name: Name,
     topology: RwLock<Topology<QueueHandle>>,
+    /// Locked within the topology's lock, or alone.
+    policies: RwLock<Policies>,
     /// Counts changes, so that remembered routes know when they are stale.
     generation: AtomicU64,
     store: Store,
@@ -64,6 +67,12 @@ impl Queues {
             )
         })
     }
+
+    /// Memory that messages take, waiting or handed out.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
+    }
 }
 
 /// Conditions of queue.delete.
@@ -88,6 +97,7 @@ impl Vhost {
         Arc::new(Self {
             name,
             topology,
+            policies: RwLock::default(),
             generation: AtomicU64::new(0),
             store,
             queues,
@@ -196,7 +206,9 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
+        let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.store.clone());
+        cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();

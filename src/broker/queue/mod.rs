@@ -162,6 +162,11 @@ impl<P: Port> QueueState<P> {
         self.unacked
     }
 
+    /// Memory its messages take, waiting or handed out.
+    pub fn memory_bytes(&self) -> u64 {
+        self.unacked_bytes.saturating_add(self.ready.bytes() as u64)
+    }
+
     pub fn consumer_count(&self) -> usize {
         self.consumers.len()
     }

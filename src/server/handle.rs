@@ -1,0 +1,22 @@
+//! The server's door for management, the command line and tests: typed methods and plain data, no sockets of its own.
+//! Administration of users, vhosts and policies is in `admin`.
+
+use std::sync::Arc;
+
+use crate::broker::policy::EffectivePolicy;
+use crate::server::Broker;
+
+/// A running broker, to be asked and told. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) broker: Arc<Broker>,
+}
+
+impl Handle {
+    /// What policies say about a queue; `None` when it does not exist or no policy applies.
+    pub fn queue_policy(&self, vhost: &str, queue: &str) -> Option<Arc<EffectivePolicy>> {
+        let vhost = self.broker.vhost(vhost)?;
+        let queue = vhost.read(|topology| topology.queue(queue.as_bytes()).cloned())?;
+        queue.policy()
+    }
+}
