@@ -55,8 +55,8 @@ fn content_out_of_order_closes_with_505() {
             (0, 0),
         ),
         row(after_publish(&[none.clone(), none]), 505, EXPECTED_METHOD, (0, 0)),
-        unexpected(after_publish(&[again.clone()]), EXPECTED_HEADER),
-        unexpected(after_publish(&[recover.clone()]), EXPECTED_HEADER),
+        unexpected(after_publish(std::slice::from_ref(&again)), EXPECTED_HEADER),
+        unexpected(after_publish(std::slice::from_ref(&recover)), EXPECTED_HEADER),
         unexpected(after_publish(&[body(1, b"ab")]), EXPECTED_HEADER),
         unexpected(
             after_publish(&[header_of(1, 60, 1, 2, NO_PROPERTIES)]),

@@ -231,15 +231,7 @@ fn large_frames_before_tune_are_refused_from_their_size() {
         let mut peer = Peer::connect(shared());
         peer.send(PROTOCOL);
         peer.expect(0, CONNECTION_START);
-        peer.send(
-            &Args::new()
-                .octet(1)
-                .short(0)
-                .long(size)
-                .raw(&[0; 100])
-                .as_ref()
-                .to_vec(),
-        );
+        peer.send(Args::new().octet(1).short(0).long(size).raw(&[0; 100]).as_ref());
         assert_eq!(peer.rest(), b"", "{size}");
         canary.sings();
     }

@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// A frame's kind and payload.
+type Part<'a> = (u8, &'a [u8]);
+
 const PUBLISH: &[u8] = b"\x00\x3c\x00\x28\x00\x00\x02ex\x03key\x00";
 const ACK: &[u8] = b"\x00\x3c\x00\x50\x00\x00\x00\x00\x00\x00\x00\x01\x00";
 
@@ -23,7 +26,7 @@ fn feed(assembler: &mut Assembler, kind: u8, payload: &[u8]) -> Result<Step, Ass
 
 /// What a script of frames comes to: `m` a method, `c` a content with its body, `+` more wanted, `!` an error and the
 /// end.
-fn run(frames: &[(u8, &[u8])]) -> String {
+fn run(frames: &[Part<'_>]) -> String {
     let mut assembler = Assembler::default();
     let mut said = String::new();
     for (kind, payload) in frames {
@@ -51,7 +54,7 @@ fn contents_are_complete_with_their_last_octet() {
         run(&[publish, (frame::HEADER, &two), (frame::BODY, b"ab")]),
         "++cab"
     );
-    let drop_by_drop: &[(u8, &[u8])] = &[
+    let drop_by_drop: &[Part<'_>] = &[
         publish,
         (frame::HEADER, &two),
         (frame::BODY, b""),
@@ -66,7 +69,7 @@ fn contents_are_complete_with_their_last_octet() {
 #[test]
 fn what_comes_out_of_order_is_refused_with_rabbitmqs_texts() {
     let (two, none) = (header(60, 0, 2), header(60, 0, 0));
-    let (publish, two): ((u8, &[u8]), (u8, &[u8])) = ((frame::METHOD, PUBLISH), (frame::HEADER, &two));
+    let (publish, two): (Part<'_>, Part<'_>) = ((frame::METHOD, PUBLISH), (frame::HEADER, &two));
     let expected_method = "expected method frame, got non method frame instead";
     let expected_header = "expected content header for class 60, got non content header frame instead";
     let expected_body = "expected content body, got non content body frame instead";
