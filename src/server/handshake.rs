@@ -20,6 +20,7 @@ use crate::server::{
     Broker,
     close::Close,
     farewell::{Farewell, drain},
+    stats::Protocol,
 };
 
 /// Frames before tune may have this payload; SASL responses are the longest.
@@ -40,6 +41,8 @@ pub(super) struct Established {
     /// It wants to be told when it is blocked.
     pub(super) blocked_notify: bool,
     pub(super) name: Option<String>,
+    pub(super) mechanism: String,
+    pub(super) properties: FieldTable,
 }
 
 /// Why there will be no connection.
@@ -109,6 +112,8 @@ impl Handshake<'_> {
             cancel_notify,
             blocked_notify: capable("connection.blocked"),
             name,
+            mechanism: String::from_utf8_lossy(mechanism.as_ref()).into_owned(),
+            properties: client_properties,
         })
     }
 
@@ -232,7 +237,9 @@ impl Handshake<'_> {
             budget.failed(self.peer.ip(), Instant::now());
             return self.give_up(&format!("malformed {mechanism} response")).await;
         };
-        if self.broker.users().login(&user, &password, self.peer.ip()) {
+        let known = self.broker.users().login(&user, &password, self.peer.ip());
+        self.broker.attempts(Protocol::Amqp).note(known);
+        if known {
             return Ok(user);
         }
         budget.failed(self.peer.ip(), Instant::now());

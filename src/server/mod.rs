@@ -2,6 +2,7 @@
 
 mod alarms;
 mod channel;
+mod clients;
 mod clock;
 mod close;
 mod confirms;
@@ -11,7 +12,9 @@ mod events;
 mod farewell;
 mod handle;
 mod handshake;
+mod inspect;
 mod listener;
+mod login;
 mod login_budget;
 mod memory;
 mod outbox;
@@ -19,6 +22,8 @@ mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod sampler;
+mod stats;
 mod timers;
 
 use std::{
@@ -35,13 +40,22 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
+    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    listener::listen,
+    login::LoginRefusal,
+    queue_cell::Lengths,
+    sampler::{History, Subject, now_ms},
+    stats::{Churn, Count, Protocol, Tally},
 };
 
 use self::{
+    clients::Connections,
     events::Events,
     login_budget::LoginBudget,
-    registry::{Connections, Queues, Vhost},
+    registry::{Queues, Vhost},
     relay::Relay,
+    sampler::Sampler,
+    stats::Attempts,
     timers::Timers,
 };
 use crate::auth::Users;
@@ -158,6 +172,11 @@ pub(crate) struct Broker {
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
+    sampler: Sampler,
+    /// Logins over AMQP, and over HTTP.
+    attempts: [Attempts; 2],
+    /// Milliseconds since 1970.
+    started_at: u64,
     relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
@@ -192,6 +211,21 @@ impl Broker {
         self.vhosts.get(name)
     }
 
+    pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
+        let [amqp, http] = &self.attempts;
+        match protocol {
+            Protocol::Amqp => amqp,
+            Protocol::Http => http,
+        }
+    }
+
+    /// All vhosts, by name.
+    pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.values().cloned().collect();
+        vhosts.sort_by(|left, right| left.name.cmp(&right.name));
+        vhosts
+    }
+
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
         self.shutdown.subscribe()
     }
@@ -222,7 +256,7 @@ pub struct Server {
     found: Found,
     listener: Option<JoinHandle<()>>,
     /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -275,12 +309,16 @@ impl Server {
             limits,
             alarms,
             events,
+            sampler: Sampler::default(),
+            attempts: <[Attempts; 2]>::default(),
+            started_at: now_ms(),
             relay: Arc::clone(&relay),
             shutdown,
         });
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [
+            tokio::spawn(sampler::sample(Arc::clone(&broker))),
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),

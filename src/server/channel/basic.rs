@@ -1,6 +1,6 @@
 //! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use super::{Reply, Settlement};
 use crate::broker::{
     error::BrokerError,
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::{ConsumerId, Entry, Removed},
+    queue::{ConsumerId, Entry, Removed, Return},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
@@ -21,8 +21,10 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
+    consumer_port::told,
     publisher::Publish,
     queue_cell::{QueueGuard, QueueHandle},
+    stats::Count,
 };
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
@@ -106,6 +108,8 @@ impl Connection {
             return Ok(());
         };
         self.published = true;
+        channel.out.counters.bump(Count::Publish, 1);
+        self.tally.count(&self.vhost, fields.exchange, route.len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, fields.mandatory);
             return Ok(());
@@ -118,6 +122,13 @@ impl Connection {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
         }
+        let unroutable = if fields.mandatory {
+            Count::ReturnUnroutable
+        } else {
+            Count::DropUnroutable
+        };
+        channel.out.counters.bump(unroutable, 1);
+        self.vhost.counters.add(unroutable, 1);
         if fields.mandatory {
             self.return_unroutable(number, &message);
         }
@@ -153,6 +164,7 @@ impl Connection {
         };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
+        let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
@@ -161,6 +173,8 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        let settled = outstanding.saturating_sub(unacked.len()) as u64;
+        channel.out.counters.bump(Count::Ack, settled);
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
     }
 
@@ -178,6 +192,11 @@ impl Connection {
                 }
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.prefetch = prefetch_count;
+                    channel
+                        .out
+                        .facts
+                        .prefetch
+                        .store(prefetch_count, Ordering::Relaxed);
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
@@ -211,18 +230,30 @@ impl Connection {
                 delivery_tag,
                 multiple,
                 requeue,
-            } => self.reject(number, delivery_tag, multiple, requeue),
+            } => self.reject(
+                number,
+                delivery_tag,
+                multiple,
+                requeue.then_some(Return::Postponed),
+            ),
             Method::BasicReject {
                 delivery_tag,
                 requeue,
-            } => self.reject(number, delivery_tag, false, requeue),
+            } => self.reject(number, delivery_tag, false, requeue.then_some(Return::Failed)),
             Method::BasicRecover { requeue } => self.recover(number, requeue, Some(Method::BasicRecoverOk)),
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, None),
             _ => return None,
         })
     }
 
-    fn reject(&mut self, number: u16, tag: u64, multiple: bool, requeue: bool) -> Result<Reply, BrokerError> {
+    /// basic.nack and basic.reject; without a way back the message is dead-lettered or dropped.
+    fn reject(
+        &mut self,
+        number: u16,
+        tag: u64,
+        multiple: bool,
+        requeue: Option<Return>,
+    ) -> Result<Reply, BrokerError> {
         let Some(channel) = self.channels.get_mut(&number) else {
             return Ok(Reply::None);
         };
@@ -233,20 +264,15 @@ impl Connection {
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
         if let Some(transaction) = &mut channel.transaction {
-            let how = if requeue {
-                Settlement::Requeue
-            } else {
-                Settlement::Reject
-            };
+            let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {
                 transaction.settle(tag, delivery, how);
             }
         } else {
             let rejected = rejected.into_iter().map(|(_, delivery)| delivery).collect();
-            if requeue {
-                Self::requeue(rejected);
-            } else {
-                each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry));
+            match requeue {
+                Some(why) => Self::requeue(rejected, why),
+                None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
         }
         Ok(Reply::None)
@@ -258,15 +284,15 @@ impl Connection {
         }
         if let Some(channel) = self.channels.get(&number) {
             let outstanding = channel.out.unacked.lock().take_all();
-            Self::requeue(outstanding);
+            Self::requeue(outstanding, Return::Postponed);
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
 
     /// Puts deliveries back to their queues.
-    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>) {
+    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>, why: Return) {
         each_queue(deliveries, |queue, consumer, entry| {
-            queue.state.requeue(consumer, entry);
+            queue.requeue(consumer, entry, why);
         });
     }
 
@@ -298,11 +324,26 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
         };
-        let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
         let mut ledger = out.unacked.lock();
         let delivery_tag = if no_ack {
             ledger.skip()

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::{consume::Consumer, tx::Transaction};
 
 pub(super) use self::tx::{Settled, Settlement};
-use crate::broker::{error::BrokerError, unacked::Unacked};
+use crate::broker::{error::BrokerError, queue::Return, unacked::Unacked};
 use crate::protocol::{
     assembler::Assembler,
     frame,
@@ -28,9 +28,11 @@ use crate::server::{
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
-    consumer_port::ChannelOut,
+    consumer_port::{ChannelFacts, ChannelOut},
     outbox::Outbox,
+    queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
+    stats::add_one,
 };
 
 /// Body frames towards a client that negotiated no limit.
@@ -51,7 +53,13 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(id: u16, outbox: Arc<Outbox>, frame_max: u32, cancel_notify: bool) -> Self {
+    pub(super) fn new(
+        id: u16,
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+        frame_max: u32,
+        cancel_notify: bool,
+    ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
         } else {
@@ -59,11 +67,14 @@ impl Channel {
         };
         let out = Arc::new(ChannelOut {
             id,
+            connection,
             outbox,
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
             cancelled: Mutex::default(),
+            counters: Arc::default(),
+            facts: ChannelFacts::default(),
         });
         Self {
             out,
@@ -205,6 +216,9 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
+        if self.client.remove_channel(number) {
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         channel.closing = true;
         channel.assembler = Assembler::default();
         channel.transaction = None;
@@ -221,7 +235,7 @@ impl Connection {
             }
         }
         let outstanding = out.unacked.lock().take_all();
-        Self::requeue(outstanding);
+        Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);
         }

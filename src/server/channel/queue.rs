@@ -4,13 +4,14 @@ use super::{Reply, consume::generated_name, exchange::without_line_breaks};
 use crate::broker::{
     definition::{Destination, Name, QueueDefinition},
     error::{BrokerError, Resource},
-    queue::arguments::{self, inequivalent_flag},
+    queue::arguments::{self, QueueKind, inequivalent_flag},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
     registry::{DeleteIf, Durable},
+    stats::add_one,
 };
 
 struct Declare {
@@ -111,6 +112,7 @@ impl Connection {
     }
 
     fn declare(&mut self, number: u16, declare: Declare) -> Result<Reply, BrokerError> {
+        add_one(&self.broker.queues.churn.queues_declared);
         let Declare {
             mut name,
             durable,
@@ -120,6 +122,10 @@ impl Connection {
             arguments,
         } = declare;
         if name.is_empty() {
+            let kind = QueueKind::of(&arguments);
+            if kind != QueueKind::Classic {
+                return Err(BrokerError::ServerNamed(kind.module()));
+            }
             name = generated_name("amq.gen");
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
@@ -139,6 +145,7 @@ impl Connection {
                 nowait,
             );
         }
+        arguments::check_flags(&arguments, durable, exclusive, auto_delete, &resource)?;
         arguments::check(&arguments, &resource)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
@@ -253,6 +260,7 @@ impl Connection {
         let name = without_line_breaks(self.queue_name(number, &name)?);
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {
+                refuse_conditions(&queue, only)?;
                 self.exclusive.retain(|mine| *mine != queue);
                 self.vhost.delete_queue(&queue, only)?.unwrap_or_default()
             }
@@ -263,6 +271,22 @@ impl Connection {
         let reply = (!nowait).then_some(Method::QueueDeleteOk { message_count });
         Ok(Reply::WhenDurable(durable, reply))
     }
+}
+
+/// A quorum queue is deleted without conditions.
+fn refuse_conditions(queue: &QueueHandle, only: DeleteIf) -> Result<(), BrokerError> {
+    let flag = match (only.unused, only.empty) {
+        (true, _) => "if-unused",
+        (_, true) => "if-empty",
+        _ => return Ok(()),
+    };
+    if QueueKind::of(&queue.definition.arguments) == QueueKind::Classic {
+        return Ok(());
+    }
+    let resource = Resource::queue(queue.name(), &queue.definition.vhost);
+    Err(BrokerError::NotImplemented(format!(
+        "cannot delete {resource}. queue.delete operations with {flag} flag set are not supported by quorum queues"
+    )))
 }
 
 fn counted(queue: &QueueHandle, nowait: bool) -> Reply {
