@@ -17,11 +17,13 @@ mod listener;
 mod login;
 mod login_budget;
 mod memory;
+mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod replies;
 mod sampler;
 mod stats;
 mod timers;
@@ -43,6 +45,7 @@ pub use self::{
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
     login::LoginRefusal,
+    operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     stats::{Churn, Count, Protocol, Tally},
