@@ -47,7 +47,7 @@ pub struct Flags {
     /// Where the HTTP API is served; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
-    /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
+    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
     /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]

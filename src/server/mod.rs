@@ -46,7 +46,7 @@ pub use self::{
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
-    stats::{Churn, Count, Protocol, Tally},
+    stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
 use self::{

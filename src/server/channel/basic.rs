@@ -130,7 +130,8 @@ impl Connection {
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
-        self.tally.count(&self.vhost, message.exchange(), route.len());
+        self.tally
+            .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, mandatory);
             return;
