@@ -114,7 +114,8 @@ async fn a_client_shows_with_channel_and_consumer_and_is_closed_with_a_reason() 
         .queue_declare("q".into(), Default::default(), Default::default())
         .await
         .unwrap();
-    channel
+    // Dropped, it would be cancelled.
+    let _consumer = channel
         .basic_consume("q".into(), "tag".into(), Default::default(), Default::default())
         .await
         .unwrap();
@@ -123,6 +124,9 @@ async fn a_client_shows_with_channel_and_consumer_and_is_closed_with_a_reason() 
         (&shown[0]["user_provided_name"], &shown[0]["channels"]),
         (&json!("mine"), &json!(1))
     );
+    let details = broker.get("/queues/%2F/q").await;
+    assert_eq!(details["consumers"], 1);
+    assert_eq!(details["consumer_details"][0]["consumer_tag"], "tag", "{details}");
     let consumer = &broker.get("/consumers").await[0];
     assert_eq!(
         (&consumer["consumer_tag"], &consumer["queue"]["name"]),
