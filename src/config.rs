@@ -81,6 +81,7 @@ struct RawAmqp {
     heartbeat: u16,
     handshake_timeout_ms: u64,
     max_message_size: u64,
+    global_qos: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -250,6 +251,7 @@ impl Config {
             heartbeat_s: raw.amqp.heartbeat,
             max_message_bytes: raw.amqp.max_message_size,
             handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
+            global_qos: raw.amqp.global_qos,
         };
         let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);

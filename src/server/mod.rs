@@ -61,6 +61,9 @@ pub struct Limits {
     pub max_message_bytes: u64,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
+    /// basic.qos with global on limits all consumers of the channel together, as until RabbitMQ 4.2; otherwise it is
+    /// treated as without global, as since 4.3.
+    pub global_qos: bool,
 }
 
 impl Default for Limits {
@@ -71,6 +74,7 @@ impl Default for Limits {
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            global_qos: true,
         }
     }
 }

@@ -162,7 +162,25 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        drop(unacked);
+        channel.out.settled();
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
+    }
+
+    /// basic.qos. With global on it limits the channel's consumers together, as RabbitMQ did until 4.2, unless the
+    /// settings ask for the treatment of 4.3: then it means the same as without (amqp-behaviour 2.4).
+    fn qos(&mut self, number: u16, count: u16, global: bool) {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return;
+        };
+        if global && self.broker.limits().global_qos {
+            channel.out.limit(count);
+        } else {
+            channel.prefetch = count;
+            if channel.out.unacked.lock().is_limited() {
+                channel.out.limit(0);
+            }
+        }
     }
 
     pub(super) fn basic_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
@@ -170,16 +188,13 @@ impl Connection {
             Method::BasicQos {
                 prefetch_size,
                 prefetch_count,
-                global: _,
+                global,
             } => {
-                // Since 4.3 a global limit is taken for a limit of each consumer (amqp-behaviour 2.4).
                 if prefetch_size != 0 {
                     let text = format!("prefetch_size!=0 ({prefetch_size})");
                     return Some(Err(BrokerError::NotImplemented(text)));
                 }
-                if let Some(channel) = self.channels.get_mut(&number) {
-                    channel.prefetch = prefetch_count;
-                }
+                self.qos(number, prefetch_count, global);
                 Ok(Reply::Now(Method::BasicQosOk))
             }
             Method::BasicConsume {
@@ -240,6 +255,7 @@ impl Connection {
             return Ok(Reply::None);
         };
         let mut rejected = Vec::new();
+        let out = Arc::clone(&channel.out);
         channel
             .out
             .unacked
@@ -257,6 +273,7 @@ impl Connection {
                 None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
         }
+        out.settled();
         Ok(Reply::None)
     }
 
@@ -265,8 +282,10 @@ impl Connection {
             return Err(BrokerError::NotImplemented("requeue=false".to_owned()));
         }
         if let Some(channel) = self.channels.get(&number) {
-            let outstanding = channel.out.unacked.lock().take_all();
+            let out = Arc::clone(&channel.out);
+            let outstanding = out.unacked.lock().take_all();
             Self::requeue(outstanding, Return::Postponed);
+            out.settled();
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
@@ -313,11 +332,12 @@ impl Connection {
         let delivery_tag = if no_ack {
             ledger.skip()
         } else {
-            ledger.add(UnackedDelivery {
+            let unacked = UnackedDelivery {
                 queue,
                 consumer: None,
                 entry: delivery.entry,
-            })
+            };
+            ledger.add(unacked, false)
         };
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicGetOk {

@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::Reply;
 use crate::broker::{
     error::{BrokerError, Resource},
-    queue::{ConsumerId, ConsumerOptions},
+    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle};
@@ -59,10 +59,16 @@ impl Connection {
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
+        let quorum = QueueKind::of(&queue.definition.arguments) == QueueKind::Quorum;
+        if quorum && channel.out.unacked.lock().is_limited() {
+            let text = format!("{resource} does not support global qos");
+            return Err(BrokerError::NotImplemented(text));
+        }
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
-            exclusive: wanted.exclusive,
+            // Quorum queues ignore it.
+            exclusive: wanted.exclusive && !quorum,
             priority: priority(&wanted.arguments, &resource)?,
         };
         let port = ConsumerPort {
@@ -106,6 +112,7 @@ impl Connection {
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
             let empty = consumer.queue.cancel(consumer.id);
+            consumer.queue.lock().dispatch();
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {
