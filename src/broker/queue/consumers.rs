@@ -97,6 +97,13 @@ impl<P: Port> Consumers<P> {
         self.all.len()
     }
 
+    /// Every consumer with its port and its unacked deliveries, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConsumerId, &ConsumerOptions, &P, u64)> {
+        self.all
+            .iter()
+            .map(|(id, consumer)| (*id, &consumer.options, &consumer.port, consumer.unacked))
+    }
+
     #[cfg(test)]
     pub(super) fn line_len(&self) -> usize {
         self.line.len()

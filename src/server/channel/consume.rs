@@ -12,7 +12,9 @@ use crate::broker::{
     queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
-use crate::server::{connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle};
+use crate::server::{
+    connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle, replies::PSEUDO_QUEUE,
+};
 
 /// A consumer as its channel remembers it.
 pub(super) struct Consumer {
@@ -35,6 +37,12 @@ pub(super) fn generated_name(prefix: &str) -> String {
     format!("{prefix}-{}", URL_SAFE_NO_PAD.encode(random))
 }
 
+impl super::Channel {
+    fn uses_tag(&self, tag: &Bytes) -> bool {
+        self.consumers.contains_key(tag) || self.replies.as_ref().is_some_and(|replies| replies.tag == *tag)
+    }
+}
+
 impl Connection {
     pub(super) fn consume(
         &mut self,
@@ -54,8 +62,11 @@ impl Connection {
             tag.to_owned()
         };
         let key = Bytes::copy_from_slice(tag.as_bytes());
-        if channel.consumers.contains_key(&key) {
+        if channel.uses_tag(&key) {
             return Err(BrokerError::ConsumerTagReused(tag));
+        }
+        if name == PSEUDO_QUEUE {
+            return self.consume_replies(number, tag, wanted);
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
@@ -76,6 +87,7 @@ impl Connection {
             queue: queue.weak(),
             tag: key.clone(),
             no_ack: wanted.no_ack,
+            arguments: wanted.arguments.clone(),
         };
         {
             let mut guard = queue.lock();
@@ -103,12 +115,37 @@ impl Connection {
         Ok(Reply::None)
     }
 
+    /// A consumer of direct replies has no queue, needs no permission and acknowledges nothing (amqp-behaviour 4.13).
+    fn consume_replies(&mut self, number: u16, tag: String, wanted: &Wanted) -> Result<Reply, BrokerError> {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
+        if channel.replies.is_some() {
+            return Err(BrokerError::ReplyConsumerSet);
+        }
+        if !wanted.no_ack {
+            return Err(BrokerError::ReplyConsumerAcks);
+        }
+        // The answer precedes the first delivery: nobody knows the address before it exists.
+        if !wanted.nowait {
+            let consumer_tag = tag.clone();
+            self.outbox
+                .method(number, &Method::BasicConsumeOk { consumer_tag });
+        }
+        let consumer = self.vhost.replies.add(Arc::clone(&channel.out), Bytes::from(tag));
+        channel.replies = Some(consumer);
+        Ok(Reply::None)
+    }
+
     /// A tag that is not known is cancelled as well as one that is (amqp-behaviour 2.4).
     pub(super) fn cancel(&mut self, number: u16, tag: String, nowait: bool) -> Result<Reply, BrokerError> {
         let Some(channel) = self.channels.get_mut(&number) else {
             return Ok(Reply::None);
         };
         channel.forget_cancelled();
+        if let Some(replies) = channel.replies.take_if(|replies| replies.tag == tag.as_bytes()) {
+            self.vhost.replies.remove(&replies);
+        }
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
             let empty = consumer.queue.cancel(consumer.id);

@@ -77,7 +77,11 @@ impl Connection {
             .map(std::mem::take)
             .ok_or_else(|| refuse(BrokerError::NotTransactional))?;
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
+        let mut replies = Vec::new();
         for (route, message, mandatory) in transaction.publishes {
+            if message.exchange().is_empty() {
+                replies.push(message.clone());
+            }
             if !route.is_empty() {
                 publishes.push((route, message));
             } else if mandatory {
@@ -91,6 +95,9 @@ impl Connection {
                 .ok()
                 .and_then(Result::ok)
                 .ok_or_else(|| refuse(BrokerError::StoreFailed))?;
+        }
+        for message in &replies {
+            self.vhost.replies.deliver(message);
         }
         if committed.refused {
             return Err(refuse(BrokerError::PartialCommit));
