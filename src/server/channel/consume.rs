@@ -70,7 +70,9 @@ impl Connection {
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
-        let quorum = QueueKind::of(&queue.definition.arguments) == QueueKind::Quorum;
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, &resource)?;
+        let quorum = kind == QueueKind::Quorum;
         if quorum && channel.out.unacked.lock().is_limited() {
             let text = format!("{resource} does not support global qos");
             return Err(BrokerError::NotImplemented(text));
@@ -160,6 +162,23 @@ impl Connection {
             self.delete_unused(&queue);
         }
         Ok(Reply::None)
+    }
+}
+
+/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+const QUORUM_ONLY: &str = "x-consumer-timeout";
+
+fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
+    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
+    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
+    match foreign.find(|name| arguments.get(name).is_some()) {
+        Some(argument) => Err(BrokerError::ForeignArgument {
+            argument,
+            resource: queue.clone(),
+            module: kind.module(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -226,7 +226,7 @@ impl Connection {
         }
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
         }
@@ -244,7 +244,14 @@ impl Connection {
                 left.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding, Return::Failed);
         left.sort_unstable();
         left.dedup();
