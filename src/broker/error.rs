@@ -88,6 +88,20 @@ pub enum BrokerError {
         resource: Resource,
         detail: String,
     },
+    /// An argument that only other types of queue know.
+    #[error("invalid arg '{argument}' for {resource} of queue type {module}")]
+    ForeignArgument {
+        argument: &'static str,
+        resource: Resource,
+        module: &'static str,
+    },
+    #[error("invalid property '{property}' for {resource}")]
+    InvalidProperty {
+        property: &'static str,
+        resource: Resource,
+    },
+    #[error("Cannot declare a server-named queue for type {0}")]
+    ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
     InvalidArgumentType {
         argument: &'static str,
@@ -117,6 +131,9 @@ pub enum BrokerError {
     ModeSwitch { from: &'static str, to: &'static str },
     #[error("channel is not transactional")]
     NotTransactional,
+    /// A queue refused a message of the transaction; the others took theirs.
+    #[error("partial tx completion")]
+    PartialCommit,
     #[error("the message store has failed: the broker is stopping and confirms nothing more")]
     StoreFailed,
 }
@@ -137,6 +154,9 @@ impl BrokerError {
             | Self::InUse(_)
             | Self::NotEmpty(_)
             | Self::InvalidArgument { .. }
+            | Self::ForeignArgument { .. }
+            | Self::InvalidProperty { .. }
+            | Self::ServerNamed(_)
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
             | Self::UnknownDeliveryTag(_)
@@ -145,7 +165,8 @@ impl BrokerError {
             | Self::ForeignUserId { .. }
             | Self::UnacceptableHeader { .. }
             | Self::ModeSwitch { .. }
-            | Self::NotTransactional => ReplyCode::PreconditionFailed,
+            | Self::NotTransactional
+            | Self::PartialCommit => ReplyCode::PreconditionFailed,
             Self::ConsumerTagReused(_) => ReplyCode::NotAllowed,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,
             Self::StoreFailed => ReplyCode::InternalError,

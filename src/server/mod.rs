@@ -2,6 +2,7 @@
 
 mod alarms;
 mod channel;
+mod clock;
 mod close;
 mod confirms;
 mod connection;
@@ -15,6 +16,8 @@ mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod relay;
+mod timers;
 
 use std::{
     io,
@@ -35,6 +38,8 @@ pub use self::{
 use self::{
     events::Events,
     registry::{Connections, Queues, Vhost},
+    relay::Relay,
+    timers::Timers,
 };
 use crate::auth::Users;
 use crate::broker::{
@@ -135,6 +140,7 @@ pub(crate) struct Broker {
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
+    relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -176,9 +182,10 @@ impl Broker {
         )
     }
 
-    /// Holds a publisher while the store lags behind.
+    /// Holds a publisher while the store, or the relay of dead letters, lags behind.
     pub(crate) async fn wait_for_store(&self) {
         self.events.wait_for_store(&self.store).await;
+        self.relay.wait_for_room().await;
     }
 }
 
@@ -188,8 +195,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
-    /// Looks after the alarms.
-    alarms: JoinHandle<()>,
+    /// Dead letters, timers, alarms.
+    tasks: [JoinHandle<()>; 3],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -203,10 +210,20 @@ impl Server {
         let data_dir = options.store.data_dir.clone();
         let (store, recovered) = Store::open(options.store)?;
         let queues = Queues::new();
+        let relay = Relay::new(store.clone());
+        let timers = Arc::new(Timers::default());
+        let vhosts = restore_vhosts(
+            &options.default_vhost,
+            &store,
+            &recovered,
+            &queues,
+            &relay,
+            &timers,
+        )?;
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
+        queues.wake_timed();
         let definition = Definition::Vhost(options.default_vhost.as_str().into());
         store.log(&mut vec![Op::Define {
             definition,
@@ -230,32 +247,22 @@ impl Server {
             limits,
             alarms,
             events,
+            relay: Arc::clone(&relay),
             shutdown,
         });
-        let (mut amqp_address, mut task) = (None, None);
-        if let Some(address) = options.amqp_listen {
-            let listening =
-                listener::listen(address).map_err(|source| StartError::Listen { address, source });
-            let listening = match listening {
-                Ok(listening) => listening,
-                Err(error) => {
-                    broker.store.close();
-                    return Err(error);
-                }
-            };
-            amqp_address = listening.local_addr().ok();
-            task = Some(tokio::spawn(listener::accept_loop(
-                Arc::clone(&broker),
-                listening,
-            )));
-        }
-        let alarms = tokio::spawn(Arc::clone(&broker.alarms).watch());
+        let listening = options.amqp_listen.map(|address| accept(&broker, address));
+        let (amqp_address, task) = listening.transpose()?.unzip();
+        let tasks = [
+            tokio::spawn(relay.run()),
+            tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+            tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        ];
         Ok(Self {
             broker,
-            alarms,
-            amqp_address,
+            amqp_address: amqp_address.flatten(),
             found,
             listener: task,
+            tasks,
             store_failed,
         })
     }
@@ -309,7 +316,6 @@ impl Server {
         if let Some(listener) = self.listener {
             listener.abort();
         }
-        self.alarms.abort();
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {
@@ -322,11 +328,33 @@ impl Server {
                 "clients did not answer the close in time"
             );
         }
-        let store = self.broker.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let (store, relay) = (self.broker.store.clone(), Arc::clone(&self.broker.relay));
+        let close = move || {
+            relay.drain();
+            store.close()
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
     }
+}
+
+/// Listens for clients; gives the address that was chosen and the task.
+fn accept(
+    broker: &Arc<Broker>,
+    address: SocketAddr,
+) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
+    let listening = match listener::listen(address) {
+        Ok(listening) => listening,
+        Err(source) => {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
+    };
+    let chosen = listening.local_addr().ok();
+    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
+    Ok((chosen, task))
 }
 
 /// The default vhost and those the store kept, with what they held.
@@ -335,6 +363,8 @@ fn restore_vhosts(
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
+    relay: &Arc<Relay>,
+    timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
     let stored = recovered
         .definitions
@@ -345,7 +375,13 @@ fn restore_vhosts(
         });
     let mut vhosts = AHashMap::new();
     for name in std::iter::once(Name::from(default)).chain(stored) {
-        let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(queues));
+        let vhost = Vhost::new(
+            Name::clone(&name),
+            store.clone(),
+            Arc::clone(queues),
+            Arc::clone(relay),
+            Arc::clone(timers),
+        );
         vhost.restore(recovered).map_err(StartError::Definition)?;
         vhosts.insert(name.to_string(), vhost);
     }

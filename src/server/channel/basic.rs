@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Reply;
+use super::{Reply, Settlement};
 use crate::broker::{
     error::BrokerError,
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::Removed,
+    queue::{ConsumerId, Entry, Removed, Return},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
@@ -18,7 +18,13 @@ use crate::protocol::{
     properties::RawProperties,
     reply_code::ReplyCode,
 };
-use crate::server::{close::Fault, connection::Connection, publisher::Publish, queue_cell::QueueHandle};
+use crate::server::{
+    close::Fault,
+    connection::Connection,
+    consumer_port::told,
+    publisher::Publish,
+    queue_cell::{QueueGuard, QueueHandle},
+};
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
 pub(in crate::server) enum Body<'a> {
@@ -150,7 +156,7 @@ impl Connection {
         let mut unacked = channel.out.unacked.lock();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
-                transaction.settle(tag, delivery, false)
+                transaction.settle(tag, delivery, Settlement::Ack)
             }),
             None => unacked.settle(tag, multiple, |_, delivery| {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
@@ -206,18 +212,30 @@ impl Connection {
                 delivery_tag,
                 multiple,
                 requeue,
-            } => self.reject(number, delivery_tag, multiple, requeue),
+            } => self.reject(
+                number,
+                delivery_tag,
+                multiple,
+                requeue.then_some(Return::Postponed),
+            ),
             Method::BasicReject {
                 delivery_tag,
                 requeue,
-            } => self.reject(number, delivery_tag, false, requeue),
+            } => self.reject(number, delivery_tag, false, requeue.then_some(Return::Failed)),
             Method::BasicRecover { requeue } => self.recover(number, requeue, Some(Method::BasicRecoverOk)),
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, None),
             _ => return None,
         })
     }
 
-    fn reject(&mut self, number: u16, tag: u64, multiple: bool, requeue: bool) -> Result<Reply, BrokerError> {
+    /// basic.nack and basic.reject; without a way back the message is dead-lettered or dropped.
+    fn reject(
+        &mut self,
+        number: u16,
+        tag: u64,
+        multiple: bool,
+        requeue: Option<Return>,
+    ) -> Result<Reply, BrokerError> {
         let Some(channel) = self.channels.get_mut(&number) else {
             return Ok(Reply::None);
         };
@@ -228,16 +246,16 @@ impl Connection {
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
         if let Some(transaction) = &mut channel.transaction {
+            let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {
-                transaction.settle(tag, delivery, requeue);
+                transaction.settle(tag, delivery, how);
             }
-        } else if requeue {
-            Self::requeue(rejected.into_iter().map(|(_, delivery)| delivery).collect());
         } else {
-            for (_, delivery) in rejected {
-                self.batch.ack(delivery.queue, delivery.consumer, delivery.entry);
+            let rejected = rejected.into_iter().map(|(_, delivery)| delivery).collect();
+            match requeue {
+                Some(why) => Self::requeue(rejected, why),
+                None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
-            self.batch.flush();
         }
         Ok(Reply::None)
     }
@@ -248,24 +266,16 @@ impl Connection {
         }
         if let Some(channel) = self.channels.get(&number) {
             let outstanding = channel.out.unacked.lock().take_all();
-            Self::requeue(outstanding);
+            Self::requeue(outstanding, Return::Postponed);
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
 
-    /// Puts deliveries back to their queues, each queue locked once.
-    pub(super) fn requeue(mut deliveries: Vec<UnackedDelivery<QueueHandle>>) {
-        deliveries.sort_by(|left, right| left.queue.cmp(&right.queue));
-        let mut deliveries = deliveries.into_iter().peekable();
-        while let Some(first) = deliveries.next() {
-            let handle = first.queue;
-            let mut queue = handle.lock();
-            queue.state.requeue(first.consumer, first.entry);
-            while let Some(next) = deliveries.next_if(|next| next.queue == handle) {
-                queue.state.requeue(next.consumer, next.entry);
-            }
-            queue.dispatch();
-        }
+    /// Puts deliveries back to their queues.
+    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>, why: Return) {
+        each_queue(deliveries, |queue, consumer, entry| {
+            queue.requeue(consumer, entry, why);
+        });
     }
 
     /// basic.get; waits when the message must be read from disk.
@@ -282,6 +292,7 @@ impl Connection {
             loaded.as_mut().enable();
             let read = {
                 let mut guard = queue.lock();
+                guard.touch();
                 let mut removed = Removed::new();
                 let got = guard.state.get(no_ack, &mut removed);
                 guard.log_removed(removed);
@@ -297,7 +308,7 @@ impl Connection {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
         };
-        let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
         let mut ledger = out.unacked.lock();
         let delivery_tag = if no_ack {
             ledger.skip()
@@ -319,6 +330,24 @@ impl Connection {
         out.outbox
             .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
         Ok(())
+    }
+}
+
+/// Settles deliveries in their order, each queue locked once.
+fn each_queue(
+    mut deliveries: Vec<UnackedDelivery<QueueHandle>>,
+    mut settle: impl FnMut(&mut QueueGuard<'_>, Option<ConsumerId>, Entry),
+) {
+    deliveries.sort_by(|left, right| left.queue.cmp(&right.queue));
+    let mut deliveries = deliveries.into_iter().peekable();
+    while let Some(first) = deliveries.next() {
+        let handle = first.queue;
+        let mut queue = handle.lock();
+        settle(&mut queue, first.consumer, first.entry);
+        while let Some(next) = deliveries.next_if(|next| next.queue == handle) {
+            settle(&mut queue, next.consumer, next.entry);
+        }
+        queue.dispatch();
     }
 }
 

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 use self::{consume::Consumer, tx::Transaction};
 
-pub(super) use self::tx::Settled;
-use crate::broker::{error::BrokerError, unacked::Unacked};
+pub(super) use self::tx::{Settled, Settlement};
+use crate::broker::{error::BrokerError, queue::Return, unacked::Unacked};
 use crate::protocol::{
     assembler::Assembler,
     frame,
@@ -216,12 +216,12 @@ impl Connection {
         let mut unused = Vec::new();
         // First no more deliveries, then those outstanding go back.
         for consumer in consumers {
-            if consumer.queue.lock().state.cancel(consumer.id) && consumer.queue.definition.auto_delete {
+            if consumer.queue.cancel(consumer.id) && consumer.queue.definition.auto_delete {
                 unused.push(consumer.queue);
             }
         }
         let outstanding = out.unacked.lock().take_all();
-        Self::requeue(outstanding);
+        Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);
         }

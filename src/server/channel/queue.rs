@@ -4,7 +4,7 @@ use super::{Reply, consume::generated_name, exchange::without_line_breaks};
 use crate::broker::{
     definition::{Destination, Name, QueueDefinition},
     error::{BrokerError, Resource},
-    queue::arguments::{self, inequivalent_flag},
+    queue::arguments::{self, QueueKind, inequivalent_flag},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
@@ -102,7 +102,7 @@ impl Connection {
                 let only = DeleteIf {
                     unused: if_unused,
                     empty: if_empty,
-                    without_consumers: false,
+                    ..DeleteIf::default()
                 };
                 self.delete(number, queue, only, nowait)
             }
@@ -120,6 +120,10 @@ impl Connection {
             arguments,
         } = declare;
         if name.is_empty() {
+            let kind = QueueKind::of(&arguments);
+            if kind != QueueKind::Classic {
+                return Err(BrokerError::ServerNamed(kind.module()));
+            }
             name = generated_name("amq.gen");
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
@@ -139,6 +143,7 @@ impl Connection {
                 nowait,
             );
         }
+        arguments::check_flags(&arguments, durable, exclusive, auto_delete, &resource)?;
         arguments::check(&arguments, &resource)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
@@ -150,6 +155,7 @@ impl Connection {
         };
         match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
             Ok((queue, stored)) => {
+                queue.lock().touch();
                 if exclusive {
                     self.exclusive.push(queue);
                 }
@@ -252,6 +258,7 @@ impl Connection {
         let name = without_line_breaks(self.queue_name(number, &name)?);
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {
+                refuse_conditions(&queue, only)?;
                 self.exclusive.retain(|mine| *mine != queue);
                 self.vhost.delete_queue(&queue, only)?.unwrap_or_default()
             }
@@ -264,9 +271,26 @@ impl Connection {
     }
 }
 
+/// A quorum queue is deleted without conditions.
+fn refuse_conditions(queue: &QueueHandle, only: DeleteIf) -> Result<(), BrokerError> {
+    let flag = match (only.unused, only.empty) {
+        (true, _) => "if-unused",
+        (_, true) => "if-empty",
+        _ => return Ok(()),
+    };
+    if QueueKind::of(&queue.definition.arguments) == QueueKind::Classic {
+        return Ok(());
+    }
+    let resource = Resource::queue(queue.name(), &queue.definition.vhost);
+    Err(BrokerError::NotImplemented(format!(
+        "cannot delete {resource}. queue.delete operations with {flag} flag set are not supported by quorum queues"
+    )))
+}
+
 fn counted(queue: &QueueHandle, nowait: bool) -> Reply {
     let (messages, consumers) = {
-        let guard = queue.lock();
+        let mut guard = queue.lock();
+        guard.touch();
         (guard.state.ready_count(), guard.state.consumer_count())
     };
     declared(queue.name().to_string(), messages, consumers, None, nowait)
