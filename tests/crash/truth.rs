@@ -58,8 +58,6 @@ struct Place {
     gone: bool,
     /// The delivery was.
     flagged: bool,
-    /// Seen at any time, or at the end.
-    seen: bool,
     drained: bool,
 }
 
@@ -142,7 +140,7 @@ impl Truth {
         let place = state.place(&id, queue)?;
         let (again, out, gone) = (place.delivered.is_some() || place.flagged, place.out, place.gone);
         place.delivered.get_or_insert(now);
-        (place.out, place.seen) = (true, true);
+        place.out = true;
         if out {
             state.fault(&format!("I7: {id} is with two consumers of {}", QUEUES[queue]));
         }
@@ -219,7 +217,7 @@ impl Truth {
             return;
         };
         let (drained, gone, unflagged) = (place.drained, place.gone, place.flagged && !received.redelivered);
-        (place.drained, place.seen) = (true, true);
+        place.drained = true;
         if drained {
             state.fault(&format!("{id} is twice in {}", QUEUES[queue]));
         }
@@ -244,10 +242,10 @@ impl Truth {
         for (id, sent) in &state.messages {
             let (mut kept, mut lost) = (0, 0);
             for place in &sent.places {
-                // Acked but not known to be flushed: may be there or not.
-                if place.drained || place.acked || place.seen {
+                // What was acked may be there or not; a delivery alone does not mean that it was stored.
+                if place.drained {
                     kept += 1;
-                } else {
+                } else if !place.acked {
                     lost += 1;
                 }
                 if sent.confirmed && !place.drained && !place.acked {
