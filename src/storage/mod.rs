@@ -30,6 +30,7 @@ mod recovery;
 mod rocks;
 mod row;
 mod stats;
+mod torn;
 mod waiting;
 mod writer;
 

@@ -196,11 +196,16 @@ fn damage_is_named_or_harmless_and_never_silent() {
                 assert!(matches!(answer.status.code(), Some(65 | 74)), "{text}");
                 assert!(text.contains(&*image.path().to_string_lossy()), "{text}");
             }
-            Ok(broker) => {
+            Ok(mut broker) => {
                 let results = (0..)
                     .zip(QUEUES)
                     .map(|(number, queue)| drain(&broker, number, queue));
                 let failed: Vec<_> = results.filter_map(Result::err).collect();
+                assert!(
+                    !broker.has_ended(),
+                    "{what}: the broker ended: {}",
+                    broker.wait().1
+                );
                 for text in &failed {
                     assert!(text.contains("541") || text.contains("406"), "{what}: {text}");
                 }
