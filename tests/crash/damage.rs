@@ -196,16 +196,23 @@ fn damage_is_named_or_harmless_and_never_silent() {
                 assert!(matches!(answer.status.code(), Some(65 | 74)), "{text}");
                 assert!(text.contains(&*image.path().to_string_lossy()), "{text}");
             }
-            Ok(mut broker) => {
+            Ok(broker) => {
                 let results = (0..)
                     .zip(QUEUES)
                     .map(|(number, queue)| drain(&broker, number, queue));
                 let failed: Vec<_> = results.filter_map(Result::err).collect();
-                assert!(
-                    !broker.has_ended(),
-                    "{what}: the broker ended: {}",
-                    broker.wait().1
-                );
+                if failed
+                    .iter()
+                    .any(|text| text.contains("end of file") || text.contains("reset"))
+                {
+                    // RocksDB met the damage while it compacted, and takes no more writes.
+                    let (status, log) = broker.wait();
+                    let text = format!("{what}: {status} {log}");
+                    assert_eq!(status.code(), Some(74), "{text}");
+                    assert!(text.contains(&*image.path().to_string_lossy()), "{text}");
+                    refused += 1;
+                    continue;
+                }
                 for text in &failed {
                     assert!(text.contains("541") || text.contains("406"), "{what}: {text}");
                 }

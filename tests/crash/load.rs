@@ -214,6 +214,8 @@ impl Load {
                 ids.push(id);
             }
             match client.call(&Method::TxCommit)? {
+                // A store that failed says so, and the broker ends.
+                Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
                 Method::TxCommitOk => ids.iter().for_each(|id| self.truth.confirmed(id, stamp)),
                 other => self
                     .truth
