@@ -21,21 +21,23 @@ use crate::protocol::{
 use crate::server::{
     Broker,
     channel::Channel,
+    clients::Client,
     close::{Close, Fault},
-    handshake::{Established, drain},
+    farewell::{Farewell, LastWord, drain},
+    handshake::Established,
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Vhost},
+    stats::{PublishTally, add_one},
 };
 
 /// What one read takes at most; a connection's input never grows beyond this and one frame.
 const READ_BYTES: usize = 128 * 1024;
 /// How long we wait for close-ok when there is no heartbeat to go by.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// How long a client that broke the framing may go on talking; it is not understood any more.
-const UNFRAMED_WAIT: Duration = Duration::from_secs(3);
+/// How long a client that got its close-ok may take to hang up.
+const HANG_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// How a connection came to its end; the caller logs it.
 #[derive(Debug)]
@@ -69,6 +71,9 @@ pub(super) struct Connection {
     heartbeat: Duration,
     /// It published since the store last lagged; only such connections wait for the store.
     pub(super) published: bool,
+    /// How management sees this connection.
+    pub(super) client: Arc<Client>,
+    pub(super) tally: PublishTally,
 }
 
 /// What to do after a frame.
@@ -83,17 +88,16 @@ impl Connection {
     pub(super) fn new(
         broker: Arc<Broker>,
         vhost: Arc<Vhost>,
-        id: ConnectionId,
+        client: Arc<Client>,
         established: Established,
-        outbox: Arc<Outbox>,
     ) -> Self {
         let batch = Batch::new(broker.store().clone());
         Self {
             broker,
             vhost,
-            id,
+            id: client.id,
             user: established.user,
-            outbox,
+            outbox: Arc::clone(&client.outbox),
             channels: AHashMap::new(),
             exclusive: Vec::new(),
             batch,
@@ -105,6 +109,8 @@ impl Connection {
             channel_max: established.channel_max,
             heartbeat: established.heartbeat,
             published: false,
+            client,
+            tally: PublishTally::default(),
         }
     }
 
@@ -115,6 +121,7 @@ impl Connection {
                 self.release();
                 if matches!(end, End::ByClient) {
                     self.outbox.method(0, &Method::ConnectionCloseOk);
+                    self.await_hanging_up(&mut socket, &mut input).await;
                 }
                 end
             }
@@ -139,10 +146,12 @@ impl Connection {
         let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.broker.shutdown_signal();
+        let mut closed = self.client.close_signal();
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
             self.batch.flush();
+            self.tally.flush(&self.vhost);
             match done? {
                 Next::Read => {}
                 Next::Closed(end) => return Ok(end),
@@ -167,7 +176,10 @@ impl Connection {
                 biased;
                 read = socket.read_buf(input) => match read {
                     Ok(0) => return Ok(End::Dropped("the client closed the socket".to_owned())),
-                    Ok(_) => heard = true,
+                    Ok(octets) => {
+                        heard = true;
+                        self.client.received(octets);
+                    }
                     Err(error) => return Ok(End::Dropped(error.to_string())),
                 },
                 _ = samples.tick() => {
@@ -177,6 +189,7 @@ impl Connection {
                     }
                 }
                 close = forced(&mut shutdown) => return Err(close),
+                close = forced(&mut closed) => return Err(close),
             }
             if self.outbox.is_broken() {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
@@ -314,14 +327,18 @@ impl Connection {
         if channel.is_closing() {
             return self.frame_while_closing(frame);
         }
+        let body_max = self.broker.limits().max_message_bytes;
         let pending = channel.assembler.pending().map_or(MethodId::NONE, Method::id);
         let step = channel
             .assembler
-            .frame(&frame, shared)
+            .frame(&frame, shared, body_max)
             .map_err(|error| Fault::assembly(&error, frame.payload, pending))?;
         match step {
             Step::More => {}
             Step::Content(content) => self.content(number, *content)?,
+            Step::Oversized(method, size) => {
+                return Err(Fault::oversized(number, &method, size, body_max));
+            }
             Step::Method(method) => {
                 self.batch.flush();
                 self.method(number, method).await?;
@@ -360,10 +377,13 @@ impl Connection {
         }
         let channel = Channel::new(
             frame.channel,
+            self.id,
             Arc::clone(&self.outbox),
             self.frame_max,
             self.cancel_notify,
         );
+        self.client.add_channel(&channel.out);
+        add_one(&self.broker.queues.churn.channels_created);
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)
@@ -406,7 +426,6 @@ impl Connection {
         let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
         match method {
             Method::ConnectionClose { .. } => Ok(Next::Closed(End::ByClient)),
-            Method::ConnectionCloseOk => Ok(Next::Read),
             Method::ConnectionUpdateSecret { .. } => {
                 self.outbox.method(0, &Method::ConnectionUpdateSecretOk);
                 Ok(Next::Read)
@@ -433,6 +452,33 @@ impl Connection {
         }
     }
 
+    /// How long the last words may take, and who is to hear them.
+    fn farewell<'a>(
+        &self,
+        socket: &'a mut OwnedReadHalf,
+        input: &'a mut BytesMut,
+    ) -> Farewell<'a, OwnedReadHalf> {
+        Farewell {
+            socket,
+            input,
+            frame_max: self.frame_max,
+            unframed: self.broker.limits().failure_delay,
+        }
+    }
+
+    /// After our close-ok: the client hangs up. Should it say close once more, it is answered once more.
+    async fn await_hanging_up(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
+        let mut farewell = self.farewell(socket, input);
+        let wait = async {
+            while let Some(word) = farewell.next().await {
+                if word == LastWord::Close {
+                    self.outbox.method(0, &Method::ConnectionCloseOk);
+                }
+            }
+        };
+        drop(tokio::time::timeout(HANG_UP_WAIT, wait).await);
+    }
+
     /// After our connection.close: input is read over until close-ok, a close, or the end of patience.
     async fn await_close_ok(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
         let patience = if self.heartbeat.is_zero() {
@@ -440,37 +486,11 @@ impl Connection {
         } else {
             self.heartbeat.min(CLOSE_WAIT_MAX)
         };
-        let wait = async {
-            loop {
-                match frame::parse(input, self.frame_max) {
-                    Ok(Some(frame)) => {
-                        let len = frame.wire_len();
-                        let method = (frame.kind == frame::METHOD && frame.channel == 0)
-                            .then(|| Method::decode(frame.payload).ok())
-                            .flatten();
-                        input.advance(len);
-                        match method {
-                            Some(Method::ConnectionCloseOk) => return,
-                            Some(Method::ConnectionClose { .. }) => {
-                                self.outbox.method(0, &Method::ConnectionCloseOk);
-                                return;
-                            }
-                            _ => continue,
-                        }
-                    }
-                    Ok(None) => {}
-                    // What broke the framing is still in front: only the end of the socket can follow.
-                    Err(_) => return drain(socket, UNFRAMED_WAIT).await,
-                }
-                input.reserve(4096);
-                match socket.read_buf(input).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                }
-            }
-        };
-        // Elapsed or answered: the socket is closed next.
-        drop(tokio::time::timeout(patience, wait).await);
+        let mut farewell = self.farewell(socket, input);
+        // Both sides may have closed at once: the client's close is answered, and our own is then done with.
+        if let Ok(Some(LastWord::Close)) = tokio::time::timeout(patience, farewell.next()).await {
+            self.outbox.method(0, &Method::ConnectionCloseOk);
+        }
     }
 }
 

@@ -3,23 +3,33 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::Instrument;
 
 use crate::server::{
     Broker,
+    clients::Introduction,
     connection::{Connection, End},
-    handshake::{Handshake, Refusal},
+    handshake::{Established, Handshake, Refusal},
     outbox::{Outbox, write_loop},
+    sampler::now_ms,
+    stats::add_one,
 };
 
 const BACKLOG: i32 = 1024;
 /// After accept failed for want of file descriptors, a pause: retrying at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// An idle socket is probed after this, and again at this interval.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Binds; an IPv6 wildcard takes IPv4 too.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// The system's, when the address is taken or not ours.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -47,10 +57,26 @@ pub(super) async fn accept_loop(broker: Arc<Broker>, listener: TcpListener) {
     }
 }
 
-async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+/// Sets a client's socket up.
+fn prepare(socket: &TcpStream, dead_peer_timeout: Duration) -> io::Result<()> {
     // Nagle's algorithm would hold small frames back for tens of milliseconds.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    socket.set_nodelay(true)?;
+    // Peers that vanished without a word, for those who switched heartbeats off: probes when nothing is on its way,
+    // and a bound on how long what is on its way may stay unacknowledged (hostile-input F18, H49).
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_INTERVAL);
+    SockRef::from(socket).set_tcp_keepalive(&probes)?;
+    if !dead_peer_timeout.is_zero() {
+        let timeout_ms = u32::try_from(dead_peer_timeout.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(socket, timeout_ms)?;
+    }
+    Ok(())
+}
+
+async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+    if let Err(error) = prepare(&socket, broker.limits().dead_peer_timeout) {
+        tracing::debug!(%error, "socket options");
     }
     let mut input = BytesMut::new();
     let established = {
@@ -81,11 +107,14 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
-    let id = broker.connections.add(peer.to_string());
+    let introduction = introduce(&established, peer, socket.local_addr().unwrap_or(peer));
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
+    let client = broker.connections.add(introduction, Arc::clone(&outbox));
+    let id = client.id;
+    add_one(&broker.queues.churn.connections_created);
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
-    let connection = Connection::new(Arc::clone(&broker), vhost, id, established, Arc::clone(&outbox));
+    let connection = Connection::new(Arc::clone(&broker), vhost, client, established);
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
     if tokio::time::timeout(Duration::from_secs(5), writer)
@@ -95,6 +124,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         outbox.abandon();
     }
     broker.connections.remove(id);
+    add_one(&broker.queues.churn.connections_closed);
     match end {
         End::ByClient => tracing::info!(name, "connection closed"),
         End::Dropped(reason) => tracing::warn!(name, reason, "connection ended without connection.close"),
@@ -106,5 +136,21 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
                 interval.as_secs()
             );
         }
+    }
+}
+
+/// What management shows of the connection.
+fn introduce(established: &Established, peer: SocketAddr, here: SocketAddr) -> Introduction {
+    Introduction {
+        peer,
+        here,
+        user: established.user.clone(),
+        vhost: established.vhost.clone(),
+        mechanism: established.mechanism.clone(),
+        properties: established.properties.clone(),
+        channel_max: established.channel_max,
+        frame_max: established.frame_max,
+        heartbeat_s: established.heartbeat.as_secs(),
+        connected_at: now_ms(),
     }
 }

@@ -2,21 +2,30 @@
 
 mod alarms;
 mod channel;
+mod clients;
 mod clock;
 mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod farewell;
 mod handle;
 mod handshake;
+mod inspect;
 mod listener;
+mod login;
+mod login_budget;
 mod memory;
+mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod replies;
+mod sampler;
+mod stats;
 mod timers;
 
 use std::{
@@ -33,12 +42,23 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
+    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    listener::listen,
+    login::LoginRefusal,
+    operate::{Fetch, Fetched, OperateError, QueueSpec},
+    queue_cell::Lengths,
+    sampler::{History, Subject, now_ms},
+    stats::{Churn, Count, Protocol, Tally},
 };
 
 use self::{
+    clients::Connections,
     events::Events,
-    registry::{Connections, Queues, Vhost},
+    login_budget::LoginBudget,
+    registry::{Queues, Vhost},
     relay::Relay,
+    sampler::Sampler,
+    stats::Attempts,
     timers::Timers,
 };
 use crate::auth::Users;
@@ -61,6 +81,13 @@ pub struct Limits {
     pub max_message_bytes: u64,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
+    /// How long a failed login, or a client that broke the framing, keeps its socket: a damper on guessing, and time
+    /// to read our last words.
+    pub failure_delay: Duration,
+    /// Failed logins of one address; beyond them it is cut off unheard. 0 is no limit.
+    pub login_failures_per_minute: u32,
+    /// How long a peer may leave our bytes unacknowledged, or its window shut; 0 leaves it to the system.
+    pub dead_peer_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -71,6 +98,9 @@ impl Default for Limits {
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            failure_delay: Duration::from_secs(3),
+            login_failures_per_minute: 10,
+            dead_peer_timeout: Duration::from_secs(120),
         }
     }
 }
@@ -84,6 +114,8 @@ pub struct Options {
     pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
+    /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
+    pub anonymous: Option<(String, Vec<u8>)>,
 }
 
 impl Options {
@@ -96,6 +128,7 @@ impl Options {
             alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
+            anonymous: None,
         }
     }
 }
@@ -137,9 +170,16 @@ pub(crate) struct Broker {
     queues: Arc<Queues>,
     connections: Connections,
     users: Users,
+    anonymous: Option<(String, Vec<u8>)>,
+    login_budget: LoginBudget,
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
+    sampler: Sampler,
+    /// Logins over AMQP, and over HTTP.
+    attempts: [Attempts; 2],
+    /// Milliseconds since 1970.
+    started_at: u64,
     relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
@@ -154,6 +194,14 @@ impl Broker {
         &self.users
     }
 
+    pub(in crate::server) fn anonymous(&self) -> Option<&(String, Vec<u8>)> {
+        self.anonymous.as_ref()
+    }
+
+    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
+        &self.login_budget
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -164,6 +212,21 @@ impl Broker {
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
         self.vhosts.get(name)
+    }
+
+    pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
+        let [amqp, http] = &self.attempts;
+        match protocol {
+            Protocol::Amqp => amqp,
+            Protocol::Http => http,
+        }
+    }
+
+    /// All vhosts, by name.
+    pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.values().cloned().collect();
+        vhosts.sort_by(|left, right| left.name.cmp(&right.name));
+        vhosts
     }
 
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
@@ -196,7 +259,7 @@ pub struct Server {
     found: Found,
     listener: Option<JoinHandle<()>>,
     /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -244,15 +307,21 @@ impl Server {
             queues,
             connections,
             users,
+            anonymous: options.anonymous,
+            login_budget: LoginBudget::new(limits.login_failures_per_minute),
             limits,
             alarms,
             events,
+            sampler: Sampler::default(),
+            attempts: <[Attempts; 2]>::default(),
+            started_at: now_ms(),
             relay: Arc::clone(&relay),
             shutdown,
         });
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [
+            tokio::spawn(sampler::sample(Arc::clone(&broker))),
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),

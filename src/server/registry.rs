@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -20,8 +20,11 @@ use crate::broker::{
 };
 use crate::server::{
     clock,
+    publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
+    replies::Replies,
+    stats::{Churn, Counters, ExchangeTraffic, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -39,6 +42,11 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Consumers of direct replies.
+    pub(super) replies: Replies,
+    /// Of all its queues, channels and exchanges, those that are gone included.
+    pub(super) counters: Arc<Counters>,
+    pub(super) exchange_traffic: ExchangeTraffic,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     /// Itself, for its queues.
@@ -48,12 +56,14 @@ pub(super) struct Vhost {
 /// All queues by number, for the store's answers.
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+    pub(super) churn: Churn,
 }
 
 impl Queues {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             by_id: RwLock::default(),
+            churn: Churn::default(),
         })
     }
 
@@ -129,6 +139,9 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            replies: Replies::default(),
+            counters: Arc::default(),
+            exchange_traffic: ExchangeTraffic::default(),
             relay,
             timers,
             this: Weak::clone(this),
@@ -142,6 +155,7 @@ impl Vhost {
             relay: Arc::clone(&self.relay),
             timers: Arc::clone(&self.timers),
             vhost: Weak::clone(&self.this),
+            totals: Arc::clone(&self.counters),
         }
     }
 
@@ -182,6 +196,19 @@ impl Vhost {
             }
         }
         Ok(())
+    }
+
+    /// Its queues, in no order.
+    pub(super) fn all_queues(&self) -> Vec<QueueHandle> {
+        self.read(|topology| topology.queues().cloned().collect())
+    }
+
+    /// Forgets what was counted of exchanges that are gone.
+    pub(super) fn forget_exchange_traffic(&self) {
+        self.read(|topology| {
+            self.exchange_traffic
+                .retain(|name| name.is_empty() || topology.exchange(name).is_some());
+        });
     }
 
     /// Changes with every change of exchanges, queues and bindings.
@@ -251,6 +278,7 @@ impl Vhost {
         let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.surroundings());
         cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
+        add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();
@@ -288,6 +316,7 @@ impl Vhost {
             }
             guard.state.delete()
         };
+        add_one(&self.queues.churn.queues_deleted);
         self.queues.by_id.write().remove(&queue.id());
         let removals = topology
             .remove_queue(queue.name())
@@ -305,6 +334,7 @@ impl Vhost {
         Ok(Some((messages, durable)))
     }
 
+    /// Binds. A source that keeps a history has it published to the new destination before anything else can come.
     pub(super) fn bind(
         &self,
         binding: BindingDefinition,
@@ -319,7 +349,23 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
-        Ok(is_durable(&topology, &stored).then(|| self.define(Definition::Binding(stored))))
+        let durable = is_durable(&topology, &stored);
+        let mut batch = None;
+        for (route, message) in topology.replay(&stored) {
+            if !route.is_empty() {
+                let publish = Publish {
+                    message,
+                    confirm: None,
+                };
+                batch
+                    .get_or_insert_with(|| Batch::new(self.store.clone()))
+                    .publish(route.as_slice().into(), publish);
+            }
+        }
+        if let Some(mut batch) = batch {
+            batch.flush();
+        }
+        Ok(durable.then(|| self.define(Definition::Binding(stored))))
     }
 
     pub(super) fn unbind(
@@ -394,27 +440,4 @@ fn check_owner(
         return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
     }
     Ok(())
-}
-
-/// Connections that are open, so that a shutdown can reach them.
-#[derive(Default)]
-pub(super) struct Connections {
-    open: Mutex<AHashMap<ConnectionId, String>>,
-    next: AtomicU64,
-}
-
-impl Connections {
-    pub(super) fn add(&self, name: String) -> ConnectionId {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.open.lock().insert(id, name);
-        id
-    }
-
-    pub(super) fn remove(&self, id: ConnectionId) {
-        self.open.lock().remove(&id);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open.lock().len()
-    }
 }

@@ -1,6 +1,6 @@
 //! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -9,11 +9,12 @@ use crate::broker::{
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{ConsumerId, Entry, Removed, Return},
+    sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
     assembler::Content,
-    field::{FieldValue, ShortString},
+    field::{RawField, ShortString},
     method::{Method, MethodId, PublishFields},
     properties::RawProperties,
     reply_code::ReplyCode,
@@ -22,8 +23,10 @@ use crate::server::{
     close::Fault,
     connection::Connection,
     consumer_port::told,
-    publisher::Publish,
+    publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
+    replies::{PSEUDO_QUEUE, is_address},
+    stats::Count,
 };
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
@@ -45,6 +48,14 @@ impl Body<'_> {
             Self::Pieces(_, len) => *len,
         }
     }
+}
+
+/// A message and where it goes.
+struct Routed {
+    route: SharedRoute,
+    message: Message,
+    /// Consumers of direct replies are among its keys.
+    replies: bool,
 }
 
 impl Connection {
@@ -87,14 +98,12 @@ impl Connection {
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
-        let raw = RawProperties::new(properties);
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
-        raw.validate().map_err(damaged)?;
-        let route = self
-            .routes
-            .route(&self.vhost, fields.exchange, fields.routing_key, raw)
-            .map_err(refuse)?;
-        check_properties(raw, &self.user).map_err(refuse)?;
+        RawProperties::new(properties).validate().map_err(damaged)?;
+        let addressed = self.address_replies(number, properties);
+        let addressed = addressed.map_err(|error| refuse(self.exchange_first(fields.exchange, error)))?;
+        let properties = addressed.as_deref().unwrap_or(properties);
+        let raw = RawProperties::new(properties);
         let parts = MessageParts {
             exchange: fields.exchange,
             routing_key: fields.routing_key,
@@ -102,30 +111,111 @@ impl Connection {
             persistent: raw.delivery_mode().map_err(damaged)? == Some(2),
             priority: raw.priority().map_err(damaged)?.unwrap_or(0),
         };
-        let message = build(&parts, body, &mut self.scratch);
+        let routed = self.route(&parts, body).map_err(refuse)?;
+        self.enqueue(number, routed, fields.mandatory);
+        Ok(())
+    }
+
+    /// Puts a routed message with the others of this read, or with its transaction.
+    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) {
+        let Routed {
+            route,
+            message,
+            replies,
+        } = routed;
+        // A reply counts as routed, whether or not its requester is still there.
+        let mandatory = mandatory && !replies;
         let Some(channel) = self.channels.get_mut(&number) else {
-            return Ok(());
+            return;
         };
         self.published = true;
+        channel.out.counters.bump(Count::Publish, 1);
+        self.tally.count(&self.vhost, message.exchange(), route.len());
         if let Some(transaction) = &mut channel.transaction {
-            transaction.publish(route, message, fields.mandatory);
-            return Ok(());
+            transaction.publish(route, message, mandatory);
+            return;
         }
         let confirm = channel
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if replies {
+            self.vhost.replies.deliver(&message);
+        }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
-            return Ok(());
+            return;
         }
-        if fields.mandatory {
+        if !replies {
+            let unroutable = if mandatory {
+                Count::ReturnUnroutable
+            } else {
+                Count::DropUnroutable
+            };
+            channel.out.counters.bump(unroutable, 1);
+            self.vhost.counters.add(unroutable, 1);
+        }
+        if mandatory {
             self.return_unroutable(number, &message);
         }
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
-        Ok(())
+    }
+
+    /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
+    /// are.
+    fn address_replies(&self, number: u16, properties: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+        let raw = RawProperties::new(properties);
+        if !raw.has_reply_to() || raw.reply_to().ok().flatten() != Some(PSEUDO_QUEUE.as_bytes()) {
+            return Ok(None);
+        }
+        let channel = self.channels.get(&number);
+        let consumer = channel.and_then(|channel| channel.replies.as_ref());
+        let consumer = consumer.ok_or(BrokerError::ReplyConsumerMissing)?;
+        let mut addressed = Vec::with_capacity(properties.len() + consumer.address.len());
+        let written = raw.write_with_reply_to(&consumer.address, &mut addressed);
+        Ok(written.map(|()| addressed))
+    }
+
+    /// A missing exchange is told before what is wrong with the message, as RabbitMQ does.
+    fn exchange_first(&self, exchange: &[u8], error: BrokerError) -> BrokerError {
+        let missing = self.vhost.read(|topology| topology.check_publish(exchange));
+        missing.err().unwrap_or(error)
+    }
+
+    /// Finds the queues and builds the message.
+    fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
+        let raw = RawProperties::new(parts.properties);
+        check_properties(raw, &self.user).map_err(|error| self.exchange_first(parts.exchange, error))?;
+        let selected = if raw.has_headers() {
+            select(parts.routing_key, raw).map_err(|error| self.exchange_first(parts.exchange, error))?
+        } else {
+            None
+        };
+        let to_default = parts.exchange.is_empty();
+        let routed = match selected {
+            None => Routed {
+                route: self
+                    .routes
+                    .route(&self.vhost, parts.exchange, parts.routing_key, raw)?,
+                message: build(parts, body, &mut self.scratch),
+                replies: to_default && is_address(parts.routing_key),
+            },
+            Some(selected) => Routed {
+                route: self
+                    .routes
+                    .route_all(&self.vhost, parts.exchange, &selected.keys, raw)?,
+                message: build_selected(parts, selected.hidden, body, &mut self.scratch),
+                replies: to_default && selected.keys.iter().any(|key| is_address(key)),
+            },
+        };
+        if !self.routes.keepers.is_empty() {
+            let keepers = std::mem::take(&mut self.routes.keepers);
+            self.vhost
+                .read(|topology| topology.keep(&keepers, &routed.message));
+        }
+        Ok(routed)
     }
 
     /// basic.return; it precedes the confirm, which is only sent with the batch.
@@ -154,6 +244,7 @@ impl Connection {
         };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
+        let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
@@ -162,6 +253,8 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        let settled = outstanding.saturating_sub(unacked.len()) as u64;
+        channel.out.counters.bump(Count::Ack, settled);
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
     }
 
@@ -179,6 +272,11 @@ impl Connection {
                 }
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.prefetch = prefetch_count;
+                    channel
+                        .out
+                        .facts
+                        .prefetch
+                        .store(prefetch_count, Ordering::Relaxed);
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
@@ -286,6 +384,8 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
+        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
+        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
@@ -308,6 +408,21 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
@@ -367,27 +482,41 @@ fn build(parts: &MessageParts<'_>, body: Body<'_>, scratch: &mut Vec<u8>) -> Mes
     }
 }
 
+/// Takes the BCC header out of the properties and puts it where only the broker sees it.
+fn build_selected(
+    parts: &MessageParts<'_>,
+    hidden: Option<RawField<'_>>,
+    body: Body<'_>,
+    scratch: &mut Vec<u8>,
+) -> Message {
+    let Some(hidden) = hidden else {
+        return build(parts, body, scratch);
+    };
+    let mut properties = Vec::with_capacity(parts.properties.len());
+    let raw = RawProperties::new(parts.properties);
+    // They have been validated, so this does not fail; if it did, nothing secret may get out.
+    if raw.write_without_header(BCC, &mut properties).is_none() {
+        properties = vec![0, 0];
+    }
+    let parts = MessageParts {
+        properties: &properties,
+        ..*parts
+    };
+    match body {
+        Body::Slice(slice) => Message::new_hiding(&parts, hidden, slice, scratch),
+        Body::Pieces(pieces, len) if len <= INLINE_BODY_MAX as u64 => {
+            Message::new_hiding(&parts, hidden, &pieces.concat(), scratch)
+        }
+        Body::Pieces(pieces, _) => Message::with_large_body_hiding(&parts, hidden, pieces, scratch),
+    }
+}
+
 /// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
 fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
     if raw.has_expiration()
         && let Ok(Some(value)) = raw.expiration()
     {
         check_expiration(value)?;
-    }
-    if raw.has_headers()
-        && let Ok(Some(headers)) = raw.headers()
-    {
-        for header in ["CC", "BCC"] {
-            match headers.get(header) {
-                None | Some(FieldValue::Array(_)) => {}
-                Some(other) => {
-                    return Err(BrokerError::UnacceptableHeader {
-                        header,
-                        found: other.type_name(),
-                    });
-                }
-            }
-        }
     }
     if raw.has_user_id()
         && let Ok(Some(claimed)) = raw.user_id()

@@ -28,9 +28,12 @@ use crate::server::{
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
-    consumer_port::ChannelOut,
+    consumer_port::{ChannelFacts, ChannelOut},
     outbox::Outbox,
+    queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
+    replies::ReplyConsumer,
+    stats::add_one,
 };
 
 /// Body frames towards a client that negotiated no limit.
@@ -44,6 +47,8 @@ pub(super) struct Channel {
     /// For consumers created later; 0 is unlimited.
     prefetch: u16,
     consumers: AHashMap<Bytes, Consumer>,
+    /// Takes direct replies.
+    replies: Option<Arc<ReplyConsumer>>,
     /// The queue that an empty name stands for.
     last_queue: Option<String>,
     /// We sent channel.close and wait for close-ok.
@@ -51,7 +56,13 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(id: u16, outbox: Arc<Outbox>, frame_max: u32, cancel_notify: bool) -> Self {
+    pub(super) fn new(
+        id: u16,
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+        frame_max: u32,
+        cancel_notify: bool,
+    ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
         } else {
@@ -59,11 +70,14 @@ impl Channel {
         };
         let out = Arc::new(ChannelOut {
             id,
+            connection,
             outbox,
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
             cancelled: Mutex::default(),
+            counters: Arc::default(),
+            facts: ChannelFacts::default(),
         });
         Self {
             out,
@@ -72,6 +86,7 @@ impl Channel {
             transaction: None,
             prefetch: 0,
             consumers: AHashMap::new(),
+            replies: None,
             last_queue: None,
             closing: false,
         }
@@ -205,11 +220,17 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
+        if self.client.remove_channel(number) {
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
+        }
+        if let Some(replies) = channel.replies.take() {
+            self.vhost.replies.remove(&replies);
         }
         let consumers: Vec<Consumer> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let out = Arc::clone(&channel.out);
@@ -220,7 +241,14 @@ impl Connection {
                 unused.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);
