@@ -442,6 +442,11 @@ impl<P: Port> QueueState<P> {
         self.consumers.remove(consumer) && self.consumers.len() == 0 && self.had_consumer
     }
 
+    /// Tells all consumers that there is nothing more to come from this queue.
+    pub fn cancel_consumers(&mut self) {
+        self.consumers.cancel_all();
+    }
+
     /// What a stalled consumer waited for is there: room on its connection, or its channel's leave.
     pub fn resume(&mut self, consumer: ConsumerId) {
         self.consumers.resume(consumer);
