@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::Reply;
 use crate::broker::{
     error::{BrokerError, Resource},
-    queue::{ConsumerId, ConsumerOptions},
+    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
@@ -70,10 +70,18 @@ impl Connection {
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, &resource)?;
+        let quorum = kind == QueueKind::Quorum;
+        if quorum && channel.out.unacked.lock().is_limited() {
+            let text = format!("{resource} does not support global qos");
+            return Err(BrokerError::NotImplemented(text));
+        }
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
-            exclusive: wanted.exclusive,
+            // Quorum queues ignore it.
+            exclusive: wanted.exclusive && !quorum,
             priority: priority(&wanted.arguments, &resource)?,
         };
         let port = ConsumerPort {
@@ -85,6 +93,9 @@ impl Connection {
         };
         {
             let mut guard = queue.lock();
+            if queue.is_damaged() {
+                return Err(BrokerError::Damaged(resource));
+            }
             if guard.state.is_deleted() {
                 return Err(BrokerError::NotFound(resource));
             }
@@ -143,6 +154,7 @@ impl Connection {
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
             let empty = consumer.queue.cancel(consumer.id);
+            consumer.queue.lock().dispatch();
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {
@@ -153,6 +165,23 @@ impl Connection {
             self.delete_unused(&queue);
         }
         Ok(Reply::None)
+    }
+}
+
+/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+const QUORUM_ONLY: &str = "x-consumer-timeout";
+
+fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
+    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
+    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
+    match foreign.find(|name| arguments.get(name).is_some()) {
+        Some(argument) => Err(BrokerError::ForeignArgument {
+            argument,
+            resource: queue.clone(),
+            module: kind.module(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ mod exchange;
 mod queue;
 mod tx;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -75,6 +75,7 @@ impl Channel {
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
+            metered: AtomicBool::new(false),
             cancelled: Mutex::default(),
             counters: Arc::default(),
             facts: ChannelFacts::default(),
@@ -225,7 +226,7 @@ impl Connection {
         }
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
         }
@@ -234,15 +235,29 @@ impl Connection {
         }
         let consumers: Vec<Consumer> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let out = Arc::clone(&channel.out);
-        let mut unused = Vec::new();
+        let (mut unused, mut left) = (Vec::new(), Vec::new());
         // First no more deliveries, then those outstanding go back.
         for consumer in consumers {
             if consumer.queue.cancel(consumer.id) && consumer.queue.definition.auto_delete {
                 unused.push(consumer.queue);
+            } else if left.last() != Some(&consumer.queue) {
+                left.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding, Return::Failed);
+        left.sort_unstable();
+        left.dedup();
+        for queue in left {
+            queue.lock().dispatch();
+        }
         for queue in unused {
             self.delete_unused(&queue);
         }
