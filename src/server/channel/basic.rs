@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Reply, Settlement};
 use crate::broker::{
-    error::BrokerError,
+    error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{ConsumerId, Entry, Removed, Return},
     sender_selected::{BCC, select},
@@ -401,6 +401,10 @@ impl Connection {
                     Err(read) => read,
                 }
             };
+            if queue.is_damaged() {
+                let resource = Resource::queue(&name, &self.vhost.name);
+                return Err(BrokerError::Damaged(resource));
+            }
             queue.read(read);
             loaded.await;
         };

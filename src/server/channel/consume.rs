@@ -87,6 +87,9 @@ impl Connection {
         };
         {
             let mut guard = queue.lock();
+            if queue.is_damaged() {
+                return Err(BrokerError::Damaged(resource));
+            }
             if guard.state.is_deleted() {
                 return Err(BrokerError::NotFound(resource));
             }
