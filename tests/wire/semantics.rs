@@ -36,25 +36,10 @@ fn refusals_of_the_connection() {
 
 /// Proves: H40
 #[test]
-fn refusals_of_the_channel() {
+fn refused_publishes() {
     let with = |properties: Args| publish_with(1, "", "q", properties.as_ref(), b"x");
     let expires = |value: &str| with(Args::new().short(1 << 8).str(value));
     let cc = |value: &[u8]| with(Args::new().short(1 << 13).longstr(value));
-    let declare = |name: &str, kind: &str| {
-        method(
-            1,
-            EXCHANGE_DECLARE,
-            Args::new().short(0).str(name).str(kind).octet(0b10).long(0),
-        )
-    };
-    let with_arguments = |entries: &[u8]| {
-        method(
-            1,
-            QUEUE_DECLARE,
-            Args::new().short(0).str("").octet(0b100).longstr(entries),
-        )
-    };
-    let mut canary = Canary::new(shared());
     let text = |bytes: Vec<u8>, code: u16, text: &str, id| row(bytes, code, text, id);
     check_channel_closes(vec![
         text(
@@ -87,6 +72,19 @@ fn refusals_of_the_channel() {
             "PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,\"CC\",longstr}",
             BASIC_PUBLISH,
         ),
+    ]);
+}
+
+/// Proves: H40
+#[test]
+fn refused_declarations() {
+    let declare = |name: &str, kind: &str| {
+        let args = Args::new().short(0).str(name).str(kind).octet(0b10).long(0);
+        method(1, EXCHANGE_DECLARE, args)
+    };
+    let text = |bytes: Vec<u8>, code: u16, text: &str, id| row(bytes, code, text, id);
+    let mut canary = Canary::new(shared());
+    check_channel_closes(vec![
         text(
             declare("amq.mine", "direct"),
             403,
@@ -115,7 +113,9 @@ fn refusals_of_the_channel() {
         ),
     ]);
     let mut peer = Peer::with_channel(shared());
-    peer.send(&with_arguments(&entry("x-max-length", b'S', &[0, 0, 0, 1, b'x'])));
+    let wrong_type = entry("x-max-length", b'S', &[0, 0, 0, 1, b'x']);
+    let args = Args::new().short(0).str("").octet(0b100).longstr(&wrong_type);
+    peer.send(&method(1, QUEUE_DECLARE, args));
     let close = peer.expect_channel_close(1);
     assert_eq!((close.code, close.id), (406, QUEUE_DECLARE), "{close:?}");
     canary.sings();

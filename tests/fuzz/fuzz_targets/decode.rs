@@ -101,7 +101,10 @@ fn assembly(input: &[u8]) {
             }
             Ok(Step::More) => {}
             Ok(Step::Method(_) | Step::Oversized(..)) | Err(_) => {
-                assert!(whole.is_none() || !first, "the short cut takes only what the long way takes");
+                assert!(
+                    whole.is_none() || !first,
+                    "the short cut takes only what the long way takes"
+                );
                 return;
             }
         }
