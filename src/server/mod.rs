@@ -10,6 +10,7 @@ mod consumer_port;
 mod events;
 mod handle;
 mod handshake;
+mod holding;
 mod listener;
 mod memory;
 mod outbox;

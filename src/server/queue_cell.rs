@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::broker::{
     definition::{Name, QueueDefinition},
+    delay,
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::EffectivePolicy,
@@ -24,7 +25,10 @@ use crate::broker::{
         settings::QueueSettings,
     },
 };
-use crate::server::{clock, consumer_port::ConsumerPort, registry::Vhost, relay::Relay, timers::Timers};
+use crate::protocol::properties::RawProperties;
+use crate::server::{
+    clock, consumer_port::ConsumerPort, holding, registry::Vhost, relay::Relay, timers::Timers,
+};
 use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
@@ -131,7 +135,12 @@ impl QueueCell {
         around: Surroundings,
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
-        state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
+        let settings = if definition.name.starts_with(holding::PREFIX) {
+            QueueSettings::holding()
+        } else {
+            QueueSettings::new(&definition.arguments, None)
+        };
+        state.apply_settings(settings, clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
@@ -303,6 +312,10 @@ impl QueueGuard<'_> {
         let stores = self.state.stores(&message);
         let expires_at = match self.state.lifetime_ms(&message) {
             Some(ms) => self.now().after(ms),
+            None if self.state.settings().holds => {
+                let now = self.now();
+                delay::due(RawProperties::new(message.properties()), now)
+            }
             None => Timestamp::NONE,
         };
         let place = self.state.enqueue(message, expires_at)?;

@@ -20,6 +20,7 @@ use crate::broker::{
 };
 use crate::server::{
     clock,
+    holding::HeldFor,
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
     timers::Timers,
@@ -41,6 +42,8 @@ pub(super) struct Vhost {
     queues: Arc<Queues>,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    /// Queues of messages that are not due yet.
+    pub(super) holdings: Mutex<AHashMap<HeldFor, QueueHandle>>,
     /// Itself, for its queues.
     this: Weak<Self>,
 }
@@ -59,6 +62,14 @@ impl Queues {
 
     pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
         self.by_id.read().get(&id).cloned()
+    }
+
+    pub(super) fn insert(&self, queue: &QueueHandle) {
+        self.by_id.write().insert(queue.id(), queue.clone());
+    }
+
+    pub(super) fn remove(&self, id: QueueId) {
+        self.by_id.write().remove(&id);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -131,12 +142,21 @@ impl Vhost {
             queues,
             relay,
             timers,
+            holdings: Mutex::default(),
             this: Weak::clone(this),
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
     /// What a queue of this vhost reaches beyond itself.
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         Surroundings {
             store: self.store.clone(),
             relay: Arc::clone(&self.relay),
@@ -166,6 +186,9 @@ impl Vhost {
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
                         });
+                    if self.restore_holding(queue, &row) {
+                        continue;
+                    }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
@@ -288,7 +311,8 @@ impl Vhost {
             }
             guard.state.delete()
         };
-        self.queues.by_id.write().remove(&queue.id());
+        self.queues.remove(queue.id());
+        self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
             .remove_queue(queue.name())
             .map(|(_, removals)| removals)
@@ -345,6 +369,9 @@ impl Vhost {
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        for exchange in &removals.exchanges {
+            self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
+        }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
             vhost: exchange.vhost,

@@ -12,7 +12,7 @@ use crate::broker::{
 };
 use crate::protocol::{
     field::{FieldTable, FieldValue, ShortString},
-    properties::{Properties, PropertyError},
+    properties::{Properties, PropertyError, RawProperties},
 };
 
 /// Why a message died.
@@ -25,6 +25,8 @@ pub enum Reason {
     MaxLength,
     /// It came back too often.
     DeliveryLimit,
+    /// It did not die: its delay is over, and the holding queue lets it go.
+    Due,
 }
 
 impl Reason {
@@ -35,6 +37,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::MaxLength => "maxlen",
             Self::DeliveryLimit => "delivery_limit",
+            Self::Due => "due",
         }
     }
 }
@@ -171,6 +174,16 @@ fn note_death(
         FieldValue::Array(keys.into_iter().map(FieldValue::LongString).collect()),
     );
     deaths.insert(0, FieldValue::Table(death));
+}
+
+/// The keys a message is routed by: that of the publish, and those of CC and BCC.
+pub fn routing_keys(message: &Message) -> Vec<Bytes> {
+    let headers = RawProperties::new(message.properties()).headers();
+    keys(
+        message,
+        &headers.ok().flatten().unwrap_or_default(),
+        &["CC", "BCC"],
+    )
 }
 
 /// The key of the publish and those in these headers.

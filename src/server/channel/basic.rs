@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Reply, Settlement};
 use crate::broker::{
+    delay::may_be_asked,
     error::BrokerError,
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{ConsumerId, Entry, Removed, Return},
@@ -103,6 +104,11 @@ impl Connection {
             priority: raw.priority().map_err(damaged)?.unwrap_or(0),
         };
         let message = build(&parts, body, &mut self.scratch);
+        let (route, held_back) = if may_be_asked(raw) {
+            self.hold(fields.exchange, raw, route)
+        } else {
+            (route, false)
+        };
         let Some(channel) = self.channels.get_mut(&number) else {
             return Ok(());
         };
@@ -115,12 +121,12 @@ impl Connection {
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if fields.mandatory && (held_back || route.is_empty()) {
+            self.return_unroutable(number, &message);
+        }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
-        }
-        if fields.mandatory {
-            self.return_unroutable(number, &message);
         }
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
