@@ -21,12 +21,14 @@ use crate::protocol::{
 use crate::server::{
     Broker,
     channel::Channel,
+    clients::Client,
     close::{Close, Fault},
     handshake::{Established, drain},
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Vhost},
+    stats::{PublishTally, add_one},
 };
 
 /// What one read takes at most; a connection's input never grows beyond this and one frame.
@@ -69,6 +71,9 @@ pub(super) struct Connection {
     heartbeat: Duration,
     /// It published since the store last lagged; only such connections wait for the store.
     pub(super) published: bool,
+    /// How management sees this connection.
+    pub(super) client: Arc<Client>,
+    pub(super) tally: PublishTally,
 }
 
 /// What to do after a frame.
@@ -83,17 +88,16 @@ impl Connection {
     pub(super) fn new(
         broker: Arc<Broker>,
         vhost: Arc<Vhost>,
-        id: ConnectionId,
+        client: Arc<Client>,
         established: Established,
-        outbox: Arc<Outbox>,
     ) -> Self {
         let batch = Batch::new(broker.store().clone());
         Self {
             broker,
             vhost,
-            id,
+            id: client.id,
             user: established.user,
-            outbox,
+            outbox: Arc::clone(&client.outbox),
             channels: AHashMap::new(),
             exclusive: Vec::new(),
             batch,
@@ -105,6 +109,8 @@ impl Connection {
             channel_max: established.channel_max,
             heartbeat: established.heartbeat,
             published: false,
+            client,
+            tally: PublishTally::default(),
         }
     }
 
@@ -139,10 +145,12 @@ impl Connection {
         let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.broker.shutdown_signal();
+        let mut closed = self.client.close_signal();
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
             self.batch.flush();
+            self.tally.flush(&self.vhost);
             match done? {
                 Next::Read => {}
                 Next::Closed(end) => return Ok(end),
@@ -167,7 +175,10 @@ impl Connection {
                 biased;
                 read = socket.read_buf(input) => match read {
                     Ok(0) => return Ok(End::Dropped("the client closed the socket".to_owned())),
-                    Ok(_) => heard = true,
+                    Ok(octets) => {
+                        heard = true;
+                        self.client.received(octets);
+                    }
                     Err(error) => return Ok(End::Dropped(error.to_string())),
                 },
                 _ = samples.tick() => {
@@ -177,6 +188,7 @@ impl Connection {
                     }
                 }
                 close = forced(&mut shutdown) => return Err(close),
+                close = forced(&mut closed) => return Err(close),
             }
             if self.outbox.is_broken() {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
@@ -360,10 +372,13 @@ impl Connection {
         }
         let channel = Channel::new(
             frame.channel,
+            self.id,
             Arc::clone(&self.outbox),
             self.frame_max,
             self.cancel_notify,
         );
+        self.client.add_channel(&channel.out);
+        add_one(&self.broker.queues.churn.channels_created);
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)

@@ -15,7 +15,7 @@ use crate::protocol::{
     method::{Method, MethodId},
     reply_code::ReplyCode,
 };
-use crate::server::{Broker, close::Close};
+use crate::server::{Broker, close::Close, stats::Protocol};
 
 /// Frames before tune may have this payload; SASL responses are the longest.
 const INITIAL_FRAME_MAX: u32 = 8192;
@@ -35,6 +35,8 @@ pub(super) struct Established {
     /// It wants to be told when it is blocked.
     pub(super) blocked_notify: bool,
     pub(super) name: Option<String>,
+    pub(super) mechanism: String,
+    pub(super) properties: FieldTable,
 }
 
 /// Why there will be no connection.
@@ -127,6 +129,8 @@ impl Handshake<'_> {
             cancel_notify,
             blocked_notify: capable("connection.blocked"),
             name,
+            mechanism: String::from_utf8_lossy(mechanism.as_ref()).into_owned(),
+            properties: client_properties,
         })
     }
 
@@ -225,7 +229,9 @@ impl Handshake<'_> {
         let Some((user, password)) = credentials else {
             return self.give_up(&format!("malformed {mechanism} response")).await;
         };
-        if self.broker.users().login(&user, &password, self.peer.ip()) {
+        let known = self.broker.users().login(&user, &password, self.peer.ip());
+        self.broker.attempts(Protocol::Amqp).note(known);
+        if known {
             return Ok(user);
         }
         if tell {

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod channel;
+mod clients;
 mod clock;
 mod close;
 mod confirms;
@@ -11,13 +12,17 @@ mod events;
 mod handle;
 mod handshake;
 mod holding;
+mod inspect;
 mod listener;
+mod login;
 mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod sampler;
+mod stats;
 mod timers;
 
 use std::{
@@ -34,12 +39,21 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
+    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    listener::listen,
+    login::LoginRefusal,
+    queue_cell::Lengths,
+    sampler::{History, Subject, now_ms},
+    stats::{Churn, Count, Protocol, Tally},
 };
 
 use self::{
+    clients::Connections,
     events::Events,
-    registry::{Connections, Queues, Vhost},
+    registry::{Queues, Vhost},
     relay::Relay,
+    sampler::Sampler,
+    stats::Attempts,
     timers::Timers,
 };
 use crate::auth::Users;
@@ -141,6 +155,11 @@ pub(crate) struct Broker {
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
+    sampler: Sampler,
+    /// Logins over AMQP, and over HTTP.
+    attempts: [Attempts; 2],
+    /// Milliseconds since 1970.
+    started_at: u64,
     relay: Arc<Relay>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
@@ -165,6 +184,21 @@ impl Broker {
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
         self.vhosts.get(name)
+    }
+
+    pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
+        let [amqp, http] = &self.attempts;
+        match protocol {
+            Protocol::Amqp => amqp,
+            Protocol::Http => http,
+        }
+    }
+
+    /// All vhosts, by name.
+    pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.values().cloned().collect();
+        vhosts.sort_by(|left, right| left.name.cmp(&right.name));
+        vhosts
     }
 
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
@@ -197,7 +231,7 @@ pub struct Server {
     found: Found,
     listener: Option<JoinHandle<()>>,
     /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -248,12 +282,16 @@ impl Server {
             limits,
             alarms,
             events,
+            sampler: Sampler::default(),
+            attempts: <[Attempts; 2]>::default(),
+            started_at: now_ms(),
             relay: Arc::clone(&relay),
             shutdown,
         });
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [
+            tokio::spawn(sampler::sample(Arc::clone(&broker))),
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -23,6 +23,7 @@ use crate::server::{
     holding::HeldFor,
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
+    stats::{Churn, Counters, ExchangeTraffic, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -40,6 +41,9 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Of all its queues, channels and exchanges, those that are gone included.
+    pub(super) counters: Arc<Counters>,
+    pub(super) exchange_traffic: ExchangeTraffic,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     /// Queues of messages that are not due yet.
@@ -51,12 +55,14 @@ pub(super) struct Vhost {
 /// All queues by number, for the store's answers.
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+    pub(super) churn: Churn,
 }
 
 impl Queues {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             by_id: RwLock::default(),
+            churn: Churn::default(),
         })
     }
 
@@ -140,6 +146,8 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            counters: Arc::default(),
+            exchange_traffic: ExchangeTraffic::default(),
             relay,
             timers,
             holdings: Mutex::default(),
@@ -162,6 +170,7 @@ impl Vhost {
             relay: Arc::clone(&self.relay),
             timers: Arc::clone(&self.timers),
             vhost: Weak::clone(&self.this),
+            totals: Arc::clone(&self.counters),
         }
     }
 
@@ -205,6 +214,19 @@ impl Vhost {
             }
         }
         Ok(())
+    }
+
+    /// Its queues, in no order.
+    pub(super) fn all_queues(&self) -> Vec<QueueHandle> {
+        self.read(|topology| topology.queues().cloned().collect())
+    }
+
+    /// Forgets what was counted of exchanges that are gone.
+    pub(super) fn forget_exchange_traffic(&self) {
+        self.read(|topology| {
+            self.exchange_traffic
+                .retain(|name| name.is_empty() || topology.exchange(name).is_some());
+        });
     }
 
     /// Changes with every change of exchanges, queues and bindings.
@@ -274,6 +296,7 @@ impl Vhost {
         let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.surroundings());
         cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
+        add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();
@@ -311,6 +334,7 @@ impl Vhost {
             }
             guard.state.delete()
         };
+        add_one(&self.queues.churn.queues_deleted);
         self.queues.remove(queue.id());
         self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
@@ -421,27 +445,4 @@ fn check_owner(
         return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
     }
     Ok(())
-}
-
-/// Connections that are open, so that a shutdown can reach them.
-#[derive(Default)]
-pub(super) struct Connections {
-    open: Mutex<AHashMap<ConnectionId, String>>,
-    next: AtomicU64,
-}
-
-impl Connections {
-    pub(super) fn add(&self, name: String) -> ConnectionId {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.open.lock().insert(id, name);
-        id
-    }
-
-    pub(super) fn remove(&self, id: ConnectionId) {
-        self.open.lock().remove(&id);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.open.lock().len()
-    }
 }

@@ -1,6 +1,6 @@
 //! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -25,6 +25,7 @@ use crate::server::{
     consumer_port::told,
     publisher::Publish,
     queue_cell::{QueueGuard, QueueHandle},
+    stats::Count,
 };
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
@@ -113,6 +114,8 @@ impl Connection {
             return Ok(());
         };
         self.published = true;
+        channel.out.counters.bump(Count::Publish, 1);
+        self.tally.count(&self.vhost, fields.exchange, route.len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, fields.mandatory);
             return Ok(());
@@ -128,6 +131,13 @@ impl Connection {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
         }
+        let unroutable = if fields.mandatory {
+            Count::ReturnUnroutable
+        } else {
+            Count::DropUnroutable
+        };
+        channel.out.counters.bump(unroutable, 1);
+        self.vhost.counters.add(unroutable, 1);
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
@@ -160,6 +170,7 @@ impl Connection {
         };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
+        let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
@@ -168,6 +179,8 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        let settled = outstanding.saturating_sub(unacked.len()) as u64;
+        channel.out.counters.bump(Count::Ack, settled);
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
     }
 
@@ -185,6 +198,11 @@ impl Connection {
                 }
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.prefetch = prefetch_count;
+                    channel
+                        .out
+                        .facts
+                        .prefetch
+                        .store(prefetch_count, Ordering::Relaxed);
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
@@ -310,6 +328,21 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());

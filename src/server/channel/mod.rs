@@ -29,9 +29,11 @@ use crate::server::{
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
-    consumer_port::ChannelOut,
+    consumer_port::{ChannelFacts, ChannelOut},
     outbox::Outbox,
+    queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
+    stats::add_one,
 };
 
 /// Body frames towards a client that negotiated no limit.
@@ -52,7 +54,13 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(id: u16, outbox: Arc<Outbox>, frame_max: u32, cancel_notify: bool) -> Self {
+    pub(super) fn new(
+        id: u16,
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+        frame_max: u32,
+        cancel_notify: bool,
+    ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
         } else {
@@ -60,11 +68,14 @@ impl Channel {
         };
         let out = Arc::new(ChannelOut {
             id,
+            connection,
             outbox,
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
             cancelled: Mutex::default(),
+            counters: Arc::default(),
+            facts: ChannelFacts::default(),
         });
         Self {
             out,
@@ -206,6 +217,9 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
+        if self.client.remove_channel(number) {
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         channel.closing = true;
         channel.assembler = Assembler::default();
         channel.transaction = None;
