@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{

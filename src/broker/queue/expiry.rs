@@ -371,7 +371,11 @@ impl<P: Port> QueueState<P> {
             if let Some(part) = index.reading.take() {
                 index.unread.push_front(part);
             }
-            let missing = index.fetching.extract_if(.., |_, fetch| fetch.entry.is_none());
+            let (missing, here) = std::mem::take(&mut index.fetching)
+                .into_iter()
+                .partition(|(_, fetch)| fetch.entry.is_none());
+            index.fetching = here;
+            let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
             for ((deadline, seq), fetch) in missing {
                 index.gone.remove(&(fetch.lane, seq));
                 index

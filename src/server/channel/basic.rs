@@ -124,20 +124,22 @@ impl Connection {
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
-        if fields.mandatory && (held_back || route.is_empty()) {
-            self.return_unroutable(number, &message);
+        if route.is_empty() || held_back && fields.mandatory {
+            let unroutable = if fields.mandatory {
+                Count::ReturnUnroutable
+            } else {
+                Count::DropUnroutable
+            };
+            channel.out.counters.bump(unroutable, 1);
+            self.vhost.counters.add(unroutable, 1);
+            if fields.mandatory {
+                self.return_unroutable(number, &message);
+            }
         }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
         }
-        let unroutable = if fields.mandatory {
-            Count::ReturnUnroutable
-        } else {
-            Count::DropUnroutable
-        };
-        channel.out.counters.bump(unroutable, 1);
-        self.vhost.counters.add(unroutable, 1);
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
