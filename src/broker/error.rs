@@ -100,6 +100,8 @@ pub enum BrokerError {
         property: &'static str,
         resource: Resource,
     },
+    #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
+    InvalidDelayedType,
     #[error("Cannot declare a server-named queue for type {0}")]
     ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
@@ -110,10 +112,20 @@ pub enum BrokerError {
     },
     #[error("{0}")]
     InvalidBinding(String),
+    #[error("{0}")]
+    InvalidExchange(String),
     #[error("unknown delivery tag {0}")]
     UnknownDeliveryTag(u64),
     #[error("attempt to reuse consumer tag '{0}'")]
     ConsumerTagReused(String),
+    #[error("reply consumer cannot acknowledge")]
+    ReplyConsumerAcks,
+    #[error("reply consumer already set")]
+    ReplyConsumerSet,
+    #[error("fast reply consumer does not exist")]
+    ReplyConsumerMissing,
+    #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
+    ReplyBinding,
     #[error("message size {size} is larger than configured max size {max}")]
     MessageTooLarge { size: u64, max: u64 },
     #[error("invalid expiration '{value}': {detail}")]
@@ -125,6 +137,8 @@ pub enum BrokerError {
         header: &'static str,
         found: &'static str,
     },
+    #[error("invalid message: {0}")]
+    InvalidMessage(String),
     #[error("{0}")]
     NotImplemented(String),
     #[error("cannot switch from {from} to {to} mode")]
@@ -147,6 +161,7 @@ impl BrokerError {
             | Self::ReservedName { .. }
             | Self::SystemExchange(_)
             | Self::InternalExchange(_)
+            | Self::ReplyBinding
             | Self::ExclusiveUse(_) => ReplyCode::AccessRefused,
             Self::Locked(_) => ReplyCode::ResourceLocked,
             Self::UnknownExchangeType(_)
@@ -157,8 +172,14 @@ impl BrokerError {
             | Self::ForeignArgument { .. }
             | Self::InvalidProperty { .. }
             | Self::ServerNamed(_)
+            | Self::InvalidDelayedType
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
+            | Self::InvalidExchange(_)
+            | Self::ReplyConsumerAcks
+            | Self::ReplyConsumerSet
+            | Self::ReplyConsumerMissing
+            | Self::InvalidMessage(_)
             | Self::UnknownDeliveryTag(_)
             | Self::MessageTooLarge { .. }
             | Self::InvalidExpiration { .. }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
+    definition::Name,
     error::BrokerError,
     exchange::Routable,
     message::Message,
@@ -18,6 +19,7 @@ use crate::broker::{
 use crate::protocol::properties::RawProperties;
 use crate::server::{
     channel::{Settled, Settlement},
+    clock,
     confirms::ChannelConfirms,
     queue_cell::{QueueGuard, QueueHandle},
     registry::{Durable, Vhost, durable_done},
@@ -39,10 +41,12 @@ pub(super) struct Routes {
     last_key: Vec<u8>,
     last: Option<SharedRoute>,
     scratch: Vec<u8>,
+    /// Exchanges on the way of the last message that want it for their history; whoever builds it takes them.
+    pub(super) keepers: SmallVec<[Name; 1]>,
 }
 
 impl Routes {
-    /// Where a message goes.
+    /// Where a message with a single key goes.
     ///
     /// # Errors
     /// As [`crate::broker::topology::Topology::route`].
@@ -73,14 +77,8 @@ impl Routes {
             self.remember_last(&known);
             return Ok(known);
         }
-        let mut found = Route::new();
-        let message = Routable {
-            routing_key,
-            properties,
-        };
-        let cacheable = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
-        let route: SharedRoute = Arc::from(found.as_slice());
-        if cacheable {
+        let (route, by_key) = self.find(vhost, exchange, &[routing_key], properties)?;
+        if by_key {
             if self.by_key.len() >= ROUTES_MAX {
                 self.by_key.clear();
             }
@@ -89,6 +87,38 @@ impl Routes {
             self.remember_last(&route);
         }
         Ok(route)
+    }
+
+    /// Where a message with the keys of CC and BCC goes; nothing is remembered.
+    ///
+    /// # Errors
+    /// As [`crate::broker::topology::Topology::route`].
+    pub(super) fn route_all(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &[u8],
+        keys: &[&[u8]],
+        properties: RawProperties<'_>,
+    ) -> Result<SharedRoute, BrokerError> {
+        Ok(self.find(vhost, exchange, keys, properties)?.0)
+    }
+
+    fn find(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &[u8],
+        keys: &[&[u8]],
+        properties: RawProperties<'_>,
+    ) -> Result<(SharedRoute, bool), BrokerError> {
+        let mut found = Route::new();
+        let message = Routable {
+            keys,
+            properties,
+            now: clock::now(),
+        };
+        let routing = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
+        self.keepers = routing.keepers;
+        Ok((Arc::from(found.as_slice()), routing.by_key))
     }
 
     fn remember_last(&mut self, route: &SharedRoute) {

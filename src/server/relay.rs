@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::Notify;
@@ -273,10 +274,21 @@ fn release(source: QueueHandle, letter: DeadLetter) -> Move {
         match vhost.holder(&source) {
             Some(Holder::Queue(queue)) => targets.push(queue),
             Some(Holder::Exchange(exchange)) => {
-                let keys = dead_letter::routing_keys(&message);
+                let keys: Vec<Bytes> = letter
+                    .message
+                    .routing_keys()
+                    .into_iter()
+                    .map(Bytes::copy_from_slice)
+                    .collect();
                 message = delay::negated(&message).unwrap_or(message);
                 vhost.read(|topology| {
-                    topology.route_from_within(exchange.as_bytes(), &keys, &message, &mut targets);
+                    topology.route_from_within(
+                        exchange.as_bytes(),
+                        &keys,
+                        &message,
+                        clock::now(),
+                        &mut targets,
+                    );
                 });
             }
             None => {}
@@ -292,5 +304,13 @@ fn release(source: QueueHandle, letter: DeadLetter) -> Move {
 }
 
 fn route(vhost: &Vhost, exchange: &[u8], rewritten: &Rewritten, targets: &mut SmallVec<[QueueHandle; 4]>) {
-    vhost.read(|topology| topology.route_from_within(exchange, &rewritten.keys, &rewritten.message, targets));
+    vhost.read(|topology| {
+        topology.route_from_within(
+            exchange,
+            &rewritten.keys,
+            &rewritten.message,
+            clock::now(),
+            targets,
+        )
+    });
 }

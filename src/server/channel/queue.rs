@@ -11,6 +11,7 @@ use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
     registry::{DeleteIf, Durable},
+    replies::{PSEUDO_QUEUE, is_pseudo_queue},
     stats::add_one,
 };
 
@@ -121,6 +122,9 @@ impl Connection {
             nowait,
             arguments,
         } = declare;
+        if name.starts_with(PSEUDO_QUEUE) {
+            return self.declare_replies(number, name, nowait);
+        }
         if name.is_empty() {
             let kind = QueueKind::of(&arguments);
             if kind != QueueKind::Classic {
@@ -216,9 +220,21 @@ impl Connection {
     }
 
     fn declare_passive(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        if name.starts_with(PSEUDO_QUEUE) {
+            return self.declare_replies(number, name, nowait);
+        }
         let queue = self.vhost.queue(&name, self.id)?;
         self.remember_queue(number, &name);
         Ok(counted(&queue, nowait))
+    }
+
+    /// Declaring a reply address asks whether its requester still waits (amqp-behaviour 4.13).
+    fn declare_replies(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        if !self.vhost.replies.exists(&name) {
+            return Err(BrokerError::NotFound(Resource::queue(&name, &self.vhost.name)));
+        }
+        self.remember_queue(number, &name);
+        Ok(declared(name, 0, 1, None, nowait))
     }
 
     /// An empty queue name stands for the last declared one, and with an empty key for the key too.
@@ -231,6 +247,9 @@ impl Connection {
         arguments: FieldTable,
     ) -> Result<crate::broker::definition::BindingDefinition, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &queue)?);
+        if is_pseudo_queue(&name) {
+            return Err(BrokerError::ReplyBinding);
+        }
         let key = if queue.is_empty() && routing_key.is_empty() {
             name.clone()
         } else {
