@@ -1,7 +1,7 @@
 //! Messages that wait for their time.
 
 use crate::client::{
-    Arguments, Broker, Value, bind, confirm_select, declare, delete, exchange, publish, text,
+    Arguments, Broker, Event, Value, bind, confirm_select, declare, delete, exchange, publish, text,
 };
 
 #[test]
