@@ -47,7 +47,7 @@ pub struct Flags {
     /// Where the HTTP API is served; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
-    /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
+    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
     /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]
@@ -82,6 +82,7 @@ struct RawAmqp {
     handshake_timeout_ms: u64,
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
+    global_qos: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -300,6 +301,7 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth) -> Result<Limits, ConfigError> {
         failure_delay: Duration::from_millis(auth.failure_delay_ms),
         login_failures_per_minute: auth.login_failures_per_minute,
         dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
+        global_qos: amqp.global_qos,
     })
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Reply, Settlement};
 use crate::broker::{
     delay::may_be_asked,
-    error::BrokerError,
+    error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{ConsumerId, Entry, Removed, Return},
     sender_selected::{BCC, select},
@@ -137,7 +137,8 @@ impl Connection {
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
-        self.tally.count(&self.vhost, message.exchange(), route.len());
+        self.tally
+            .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, mandatory);
             return;
@@ -262,7 +263,26 @@ impl Connection {
         };
         let settled = outstanding.saturating_sub(unacked.len()) as u64;
         channel.out.counters.bump(Count::Ack, settled);
+        drop(unacked);
+        channel.out.settled();
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
+    }
+
+    /// basic.qos. With global on it limits the channel's consumers together, as RabbitMQ did until 4.2, unless the
+    /// settings ask for the treatment of 4.3: then it means the same as without (amqp-behaviour 2.4).
+    fn qos(&mut self, number: u16, count: u16, global: bool) {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return;
+        };
+        if global && self.broker.limits().global_qos {
+            channel.out.limit(count);
+        } else {
+            channel.prefetch = count;
+            channel.out.facts.prefetch.store(count, Ordering::Relaxed);
+            if channel.out.unacked.lock().is_limited() {
+                channel.out.limit(0);
+            }
+        }
     }
 
     pub(super) fn basic_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
@@ -270,21 +290,13 @@ impl Connection {
             Method::BasicQos {
                 prefetch_size,
                 prefetch_count,
-                global: _,
+                global,
             } => {
-                // Since 4.3 a global limit is taken for a limit of each consumer (amqp-behaviour 2.4).
                 if prefetch_size != 0 {
                     let text = format!("prefetch_size!=0 ({prefetch_size})");
                     return Some(Err(BrokerError::NotImplemented(text)));
                 }
-                if let Some(channel) = self.channels.get_mut(&number) {
-                    channel.prefetch = prefetch_count;
-                    channel
-                        .out
-                        .facts
-                        .prefetch
-                        .store(prefetch_count, Ordering::Relaxed);
-                }
+                self.qos(number, prefetch_count, global);
                 Ok(Reply::Now(Method::BasicQosOk))
             }
             Method::BasicConsume {
@@ -345,6 +357,7 @@ impl Connection {
             return Ok(Reply::None);
         };
         let mut rejected = Vec::new();
+        let out = Arc::clone(&channel.out);
         channel
             .out
             .unacked
@@ -362,6 +375,7 @@ impl Connection {
                 None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
         }
+        out.settled();
         Ok(Reply::None)
     }
 
@@ -370,8 +384,10 @@ impl Connection {
             return Err(BrokerError::NotImplemented("requeue=false".to_owned()));
         }
         if let Some(channel) = self.channels.get(&number) {
-            let outstanding = channel.out.unacked.lock().take_all();
+            let out = Arc::clone(&channel.out);
+            let outstanding = out.unacked.lock().take_all();
             Self::requeue(outstanding, Return::Postponed);
+            out.settled();
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
@@ -408,6 +424,10 @@ impl Connection {
                     Err(read) => read,
                 }
             };
+            if queue.is_damaged() {
+                let resource = Resource::queue(&name, &self.vhost.name);
+                return Err(BrokerError::Damaged(resource));
+            }
             queue.read(read);
             loaded.await;
         };
@@ -435,11 +455,12 @@ impl Connection {
         let delivery_tag = if no_ack {
             ledger.skip()
         } else {
-            ledger.add(UnackedDelivery {
+            let unacked = UnackedDelivery {
                 queue,
                 consumer: None,
                 entry: delivery.entry,
-            })
+            };
+            ledger.add(unacked, false)
         };
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicGetOk {

@@ -9,7 +9,7 @@ mod exchange;
 mod queue;
 mod tx;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -76,6 +76,7 @@ impl Channel {
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
+            metered: AtomicBool::new(false),
             cancelled: Mutex::default(),
             counters: Arc::default(),
             facts: ChannelFacts::default(),
@@ -235,11 +236,13 @@ impl Connection {
         }
         let consumers: Vec<Consumer> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let out = Arc::clone(&channel.out);
-        let mut unused = Vec::new();
+        let (mut unused, mut left) = (Vec::new(), Vec::new());
         // First no more deliveries, then those outstanding go back.
         for consumer in consumers {
             if consumer.queue.cancel(consumer.id) && consumer.queue.definition.auto_delete {
                 unused.push(consumer.queue);
+            } else if left.last() != Some(&consumer.queue) {
+                left.push(consumer.queue);
             }
         }
         let outstanding = {
@@ -251,6 +254,11 @@ impl Connection {
             unacked.take_all()
         };
         Self::requeue(outstanding, Return::Failed);
+        left.sort_unstable();
+        left.dedup();
+        for queue in left {
+            queue.lock().dispatch();
+        }
         for queue in unused {
             self.delete_unused(&queue);
         }
