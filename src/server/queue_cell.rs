@@ -21,8 +21,8 @@ use crate::broker::{
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
-        settings::QueueSettings,
+        ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
+        arguments, settings::QueueSettings,
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -438,6 +438,15 @@ impl QueueGuard<'_> {
             self.state.touch(now);
             self.dispatch();
         }
+    }
+
+    /// basic.get: the oldest message that has not expired. `Err` when it must be read first.
+    pub(super) fn get(&mut self, no_ack: bool) -> Result<Option<Delivery>, ReadFrom> {
+        self.touch();
+        let mut removed = Removed::new();
+        let got = self.state.get(no_ack, &mut removed);
+        self.log_removed(removed);
+        got
     }
 
     /// Hands over what died. Whatever changed the state has logged what it stored by now.

@@ -9,7 +9,7 @@ use crate::broker::{
     delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::{ConsumerId, Entry, Removed, Return},
+    queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
@@ -413,16 +413,10 @@ impl Connection {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
             loaded.as_mut().enable();
-            let read = {
-                let mut guard = queue.lock();
-                guard.touch();
-                let mut removed = Removed::new();
-                let got = guard.state.get(no_ack, &mut removed);
-                guard.log_removed(removed);
-                match got {
-                    Ok(delivery) => break delivery,
-                    Err(read) => read,
-                }
+            let got = queue.lock().get(no_ack);
+            let read = match got {
+                Ok(delivery) => break delivery,
+                Err(read) => read,
             };
             if queue.is_damaged() {
                 let resource = Resource::queue(&name, &self.vhost.name);
