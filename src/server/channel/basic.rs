@@ -407,8 +407,6 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
-        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
-        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
