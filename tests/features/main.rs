@@ -13,6 +13,7 @@ mod client;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
+mod basic_qos;
 mod binding;
 mod confirm;
 mod durability;

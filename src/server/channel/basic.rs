@@ -8,7 +8,7 @@ use super::{Reply, Settlement};
 use crate::broker::{
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::{ConsumerId, Entry, Removed, Return},
+    queue::{ConsumerId, Delivery, Entry, Removed, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
@@ -22,7 +22,7 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
-    consumer_port::told,
+    consumer_port::{ChannelOut, told},
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
@@ -423,21 +423,7 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
-        let count = match &delivery {
-            None => Count::GetEmpty,
-            Some(_) if no_ack => Count::GetNoAck,
-            Some(_) => Count::Get,
-        };
-        // Gets are rare beside deliveries, and the queue's lock is not held here.
-        for counters in [&queue.counters, queue.totals(), &*out.counters] {
-            counters.add(count, 1);
-            if delivery
-                .as_ref()
-                .is_some_and(|delivery| delivery.entry.redelivered)
-            {
-                counters.add(Count::Redeliver, 1);
-            }
-        }
+        count_get(&queue, &out, delivery.as_ref(), no_ack);
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
@@ -465,6 +451,21 @@ impl Connection {
         out.outbox
             .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
         Ok(())
+    }
+}
+
+/// Gets are rare beside deliveries, and the queue's lock is not held here.
+fn count_get(queue: &QueueHandle, out: &ChannelOut, delivery: Option<&Delivery>, no_ack: bool) {
+    let count = match delivery {
+        None => Count::GetEmpty,
+        Some(_) if no_ack => Count::GetNoAck,
+        Some(_) => Count::Get,
+    };
+    for counters in [&queue.counters, queue.totals(), &*out.counters] {
+        counters.add(count, 1);
+        if delivery.is_some_and(|delivery| delivery.entry.redelivered) {
+            counters.add(Count::Redeliver, 1);
+        }
     }
 }
 
