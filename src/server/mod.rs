@@ -12,6 +12,7 @@ mod events;
 mod farewell;
 mod handle;
 mod handshake;
+mod holding;
 mod inspect;
 mod listener;
 mod login;
@@ -48,7 +49,7 @@ pub use self::{
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
-    stats::{Churn, Count, Protocol, Tally},
+    stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
 use self::{

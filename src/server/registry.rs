@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -20,11 +20,12 @@ use crate::broker::{
 };
 use crate::server::{
     clock,
+    holding::HeldFor,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
     replies::Replies,
-    stats::{Churn, Counters, ExchangeTraffic, add_one},
+    stats::{Churn, Counters, ExchangeTraffic, Sizes, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -47,8 +48,13 @@ pub(super) struct Vhost {
     /// Of all its queues, channels and exchanges, those that are gone included.
     pub(super) counters: Arc<Counters>,
     pub(super) exchange_traffic: ExchangeTraffic,
+    /// Messages put into queues, once per queue.
+    pub(super) routed: AtomicU64,
+    pub(super) sizes: Sizes,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    /// Queues of messages that are not due yet.
+    pub(super) holdings: Mutex<AHashMap<HeldFor, QueueHandle>>,
     /// Itself, for its queues.
     this: Weak<Self>,
 }
@@ -69,6 +75,14 @@ impl Queues {
 
     pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
         self.by_id.read().get(&id).cloned()
+    }
+
+    pub(super) fn insert(&self, queue: &QueueHandle) {
+        self.by_id.write().insert(queue.id(), queue.clone());
+    }
+
+    pub(super) fn remove(&self, id: QueueId) {
+        self.by_id.write().remove(&id);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -142,14 +156,25 @@ impl Vhost {
             replies: Replies::default(),
             counters: Arc::default(),
             exchange_traffic: ExchangeTraffic::default(),
+            routed: AtomicU64::new(0),
+            sizes: Sizes::default(),
             relay,
             timers,
+            holdings: Mutex::default(),
             this: Weak::clone(this),
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
     /// What a queue of this vhost reaches beyond itself.
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         Surroundings {
             store: self.store.clone(),
             relay: Arc::clone(&self.relay),
@@ -180,6 +205,9 @@ impl Vhost {
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
                         });
+                    if self.restore_holding(queue, &row) {
+                        continue;
+                    }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
@@ -317,7 +345,8 @@ impl Vhost {
             guard.state.delete()
         };
         add_one(&self.queues.churn.queues_deleted);
-        self.queues.by_id.write().remove(&queue.id());
+        self.queues.remove(queue.id());
+        self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
             .remove_queue(queue.name())
             .map(|(_, removals)| removals)
@@ -391,6 +420,9 @@ impl Vhost {
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        for exchange in &removals.exchanges {
+            self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
+        }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
             vhost: exchange.vhost,

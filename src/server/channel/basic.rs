@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{Reply, Settlement};
 use crate::broker::{
+    delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::{ConsumerId, Delivery, Entry, Removed, Return},
+    queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
@@ -22,7 +23,7 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
-    consumer_port::{ChannelOut, told},
+    consumer_port::told,
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
@@ -125,12 +126,19 @@ impl Connection {
         } = routed;
         // A reply counts as routed, whether or not its requester is still there.
         let mandatory = mandatory && !replies;
+        let raw = RawProperties::new(message.properties());
+        let (route, held_back) = if may_be_asked(raw) {
+            self.hold(message.exchange(), raw, route)
+        } else {
+            (route, false)
+        };
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
-        self.tally.count(&self.vhost, message.exchange(), route.len());
+        self.tally
+            .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, mandatory);
             return;
@@ -142,11 +150,7 @@ impl Connection {
         if replies {
             self.vhost.replies.deliver(&message);
         }
-        if !route.is_empty() {
-            self.batch.publish(route, Publish { message, confirm });
-            return;
-        }
-        if !replies {
+        if !replies && route.is_empty() || held_back && mandatory {
             let unroutable = if mandatory {
                 Count::ReturnUnroutable
             } else {
@@ -154,9 +158,13 @@ impl Connection {
             };
             channel.out.counters.bump(unroutable, 1);
             self.vhost.counters.add(unroutable, 1);
+            if mandatory {
+                self.return_unroutable(number, &message);
+            }
         }
-        if mandatory {
-            self.return_unroutable(number, &message);
+        if !route.is_empty() {
+            self.batch.publish(route, Publish { message, confirm });
+            return;
         }
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
@@ -399,22 +407,14 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
-        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
-        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
             loaded.as_mut().enable();
-            let read = {
-                let mut guard = queue.lock();
-                guard.touch();
-                let mut removed = Removed::new();
-                let got = guard.state.get(no_ack, &mut removed);
-                guard.log_removed(removed);
-                match got {
-                    Ok(delivery) => break delivery,
-                    Err(read) => read,
-                }
+            let got = queue.lock().get(no_ack);
+            let read = match got {
+                Ok(delivery) => break delivery,
+                Err(read) => read,
             };
             if queue.is_damaged() {
                 let resource = Resource::queue(&name, &self.vhost.name);
@@ -423,7 +423,21 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
-        count_get(&queue, &out, delivery.as_ref(), no_ack);
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
@@ -451,21 +465,6 @@ impl Connection {
         out.outbox
             .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
         Ok(())
-    }
-}
-
-/// Gets are rare beside deliveries, and the queue's lock is not held here.
-fn count_get(queue: &QueueHandle, out: &ChannelOut, delivery: Option<&Delivery>, no_ack: bool) {
-    let count = match delivery {
-        None => Count::GetEmpty,
-        Some(_) if no_ack => Count::GetNoAck,
-        Some(_) => Count::Get,
-    };
-    for counters in [&queue.counters, queue.totals(), &*out.counters] {
-        counters.add(count, 1);
-        if delivery.is_some_and(|delivery| delivery.entry.redelivered) {
-            counters.add(Count::Redeliver, 1);
-        }
     }
 }
 
