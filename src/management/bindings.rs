@@ -108,7 +108,7 @@ fn destination(binding: &BindingDefinition) -> (&'static str, &Name) {
     }
 }
 
-fn render(binding: &BindingDefinition) -> Value {
+pub(super) fn render(binding: &BindingDefinition) -> Value {
     let (kind, name) = destination(binding);
     json!({
         "source": &*binding.source,

@@ -1,6 +1,6 @@
 //! One request, as the resources see it: who calls, the names in the path, the query and the body.
 
-use std::net::IpAddr;
+use std::{future::Future, net::IpAddr};
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use crate::management::{
     route::{Level, decode},
     samples::Ranges,
 };
-use crate::server::Handle;
+use crate::server::{AdminError, Handle};
 
 pub(super) struct Call {
     pub(super) handle: Handle,
@@ -117,6 +117,16 @@ impl Call {
             .map(ToString::to_string)
             .collect()
     }
+}
+
+/// Waits for a change to be durable; calls run on threads that may wait.
+///
+/// # Errors
+/// The change's own.
+pub(super) fn block_on<T>(change: impl Future<Output = Result<T, AdminError>>) -> Result<T, ApiError> {
+    tokio::runtime::Handle::current()
+        .block_on(change)
+        .map_err(ApiError::from)
 }
 
 /// Flower writes the default vhost as an empty segment.
