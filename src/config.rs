@@ -10,8 +10,8 @@ use std::{
 use clap::Parser;
 use serde::Deserialize;
 
-use crate::auth::Users;
-use crate::server::{Limits, Options};
+use crate::broker::{limits::Limit, user::HashingAlgorithm};
+use crate::server::{AccessOptions, Limits, Options, Permits};
 use crate::storage::StoreOptions;
 
 /// Where an installed broker keeps its data.
@@ -69,6 +69,8 @@ struct Raw {
     log: RawLog,
     storage: RawStorage,
     auth: RawAuth,
+    limits: RawLimits,
+    deprecated_features: RawDeprecated,
 }
 
 #[derive(Deserialize, Debug)]
@@ -107,7 +109,78 @@ struct RawAuth {
     default_vhost: String,
     default_user: String,
     default_password: String,
+    default_user_tags: Vec<String>,
     loopback_users: Vec<String>,
+    password_hashing: String,
+    default_queue_type: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    connection_max: i64,
+    channel_max_per_node: i64,
+    consumer_max_per_channel: i64,
+    vhost_max: i64,
+    queue_max: i64,
+    exchange_max: i64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawDeprecated {
+    permit: RawPermits,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of the file")]
+struct RawPermits {
+    transient_nonexcl_queues: bool,
+    global_qos: bool,
+    queue_master_locator: bool,
+    classic_queue_mirroring: bool,
+    classic_queue_version_1: bool,
+}
+
+impl Raw {
+    /// What stands by itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        const FRAME_MAX_LOWEST: u32 = 4096;
+        const MESSAGE_MAX: u64 = 536_870_912;
+        if self.amqp.frame_max != 0 && self.amqp.frame_max < FRAME_MAX_LOWEST {
+            return Err(bad(
+                "amqp.frame_max",
+                format!("{} is below {FRAME_MAX_LOWEST}", self.amqp.frame_max),
+            ));
+        }
+        if self.amqp.max_message_size == 0 || self.amqp.max_message_size > MESSAGE_MAX {
+            let given = self.amqp.max_message_size;
+            return Err(bad(
+                "amqp.max_message_size",
+                format!("{given} is not between 1 and {MESSAGE_MAX}"),
+            ));
+        }
+        if self.amqp.handshake_timeout_ms == 0 {
+            return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
+        }
+        for (key, text) in [
+            ("auth.default_vhost", &self.auth.default_vhost),
+            ("auth.default_user", &self.auth.default_user),
+        ] {
+            if text.is_empty() || text.len() > 255 {
+                return Err(bad(key, "must have 1 to 255 bytes"));
+            }
+        }
+        if !["classic", "quorum", "stream"].contains(&&*self.auth.default_queue_type) {
+            let given = &self.auth.default_queue_type;
+            return Err(bad(
+                "auth.default_queue_type",
+                format!("'{given}' is not one of classic, quorum, stream"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Values that were checked, for the programs.
@@ -167,6 +240,7 @@ impl Config {
             .separator("__")
             .list_separator(",")
             .with_list_parse_key("auth.loopback_users")
+            .with_list_parse_key("auth.default_user_tags")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables()));
@@ -193,32 +267,7 @@ impl Config {
     }
 
     fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
-        const FRAME_MAX_LOWEST: u32 = 4096;
-        const MESSAGE_MAX: u64 = 536_870_912;
-        if raw.amqp.frame_max != 0 && raw.amqp.frame_max < FRAME_MAX_LOWEST {
-            return Err(bad(
-                "amqp.frame_max",
-                format!("{} is below {FRAME_MAX_LOWEST}", raw.amqp.frame_max),
-            ));
-        }
-        if raw.amqp.max_message_size == 0 || raw.amqp.max_message_size > MESSAGE_MAX {
-            let given = raw.amqp.max_message_size;
-            return Err(bad(
-                "amqp.max_message_size",
-                format!("{given} is not between 1 and {MESSAGE_MAX}"),
-            ));
-        }
-        if raw.amqp.handshake_timeout_ms == 0 {
-            return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
-        }
-        for (key, text) in [
-            ("auth.default_vhost", &raw.auth.default_vhost),
-            ("auth.default_user", &raw.auth.default_user),
-        ] {
-            if text.is_empty() || text.len() > 255 {
-                return Err(bad(key, "must have 1 to 255 bytes"));
-            }
-        }
+        raw.check()?;
         let log_json = match &*raw.log.format {
             "text" => false,
             "json" => true,
@@ -227,7 +276,20 @@ impl Config {
         if let Err(error) = raw.log.level.parse::<tracing_subscriber::EnvFilter>() {
             return Err(bad("log.level", error));
         }
+        let Some(password_hashing) = HashingAlgorithm::parse(&raw.auth.password_hashing) else {
+            let given = raw.auth.password_hashing;
+            return Err(bad(
+                "auth.password_hashing",
+                format!("'{given}' is not one of argon2id, sha256, sha512, md5"),
+            ));
+        };
         let limits = Limits {
+            connection_max: limit(raw.limits.connection_max),
+            channel_max_per_node: limit(raw.limits.channel_max_per_node),
+            consumer_max_per_channel: limit(raw.limits.consumer_max_per_channel),
+            vhost_max: limit(raw.limits.vhost_max),
+            queue_max: limit(raw.limits.queue_max),
+            exchange_max: limit(raw.limits.exchange_max),
             channel_max: raw.amqp.channel_max,
             frame_max: raw.amqp.frame_max,
             heartbeat_s: raw.amqp.heartbeat,
@@ -241,11 +303,15 @@ impl Config {
             amqp_listen: listen("amqp.listen", &raw.amqp.listen)?,
             limits,
             default_vhost: raw.auth.default_vhost,
-            users: Users::new(
-                &raw.auth.default_user,
-                &raw.auth.default_password,
-                raw.auth.loopback_users,
-            ),
+            default_queue_type: raw.auth.default_queue_type,
+            access: AccessOptions {
+                default_user: raw.auth.default_user,
+                default_password: raw.auth.default_password,
+                default_tags: raw.auth.default_user_tags,
+                loopback_users: raw.auth.loopback_users,
+                password_hashing,
+            },
+            permits: permits(&raw.deprecated_features.permit),
         };
         Ok(Self {
             server,
@@ -256,6 +322,21 @@ impl Config {
             log_json,
             file,
         })
+    }
+}
+
+/// A negative number is no limit.
+fn limit(number: i64) -> Limit {
+    (number >= 0).then_some(number)
+}
+
+fn permits(raw: &RawPermits) -> Permits {
+    Permits {
+        transient_nonexcl_queues: raw.transient_nonexcl_queues,
+        global_qos: raw.global_qos,
+        queue_master_locator: raw.queue_master_locator,
+        classic_queue_mirroring: raw.classic_queue_mirroring,
+        classic_queue_version_1: raw.classic_queue_version_1,
     }
 }
 
@@ -321,6 +402,8 @@ mod tests {
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[log]\nlevel = \"info,,=\"", "log.level"),
             ("colour = true", "colour"),
+            ("[auth]\npassword_hashing = \"rot13\"", "auth.password_hashing"),
+            ("[deprecated_features]\npermit = 1", "deprecated_features"),
         ];
         for (toml, name) in cases {
             let Err(error) = load(toml) else {

@@ -11,6 +11,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+use crate::broker::{definition::Name, limits::is_reached};
 use crate::protocol::{
     assembler::{AssemblyError, SHARED_FRAME_MIN, Step, whole_publish},
     frame::{self, Frame},
@@ -21,11 +22,13 @@ use crate::server::{
     Broker,
     channel::Channel,
     close::{Close, Fault},
+    connections::{Ticket, Told},
     handshake::{Established, drain},
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Vhost},
+    rights::Rights,
 };
 
 /// What one read takes at most; a connection's input never grows beyond this and one frame.
@@ -53,7 +56,9 @@ pub(super) struct Connection {
     pub(super) broker: Arc<Broker>,
     pub(super) vhost: Arc<Vhost>,
     pub(super) id: ConnectionId,
-    pub(super) user: String,
+    pub(super) user: Name,
+    /// What the user may do here.
+    pub(super) rights: Rights,
     pub(super) outbox: Arc<Outbox>,
     pub(super) channels: AHashMap<u16, Channel>,
     pub(super) exclusive: Vec<QueueHandle>,
@@ -67,6 +72,7 @@ pub(super) struct Connection {
     heartbeat: Duration,
     /// It published since the store last lagged; only such connections wait for the store.
     pub(super) published: bool,
+    ticket: Arc<Ticket>,
 }
 
 /// What to do after a frame.
@@ -76,19 +82,22 @@ enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(
-        broker: Arc<Broker>,
-        vhost: Arc<Vhost>,
-        id: ConnectionId,
-        established: Established,
-        outbox: Arc<Outbox>,
-    ) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, established: Established, outbox: Arc<Outbox>) -> Self {
         let batch = Batch::new(broker.store().clone());
+        let Established {
+            user, vhost, ticket, ..
+        } = established;
+        let rights = Rights::new(
+            Arc::clone(broker.access()),
+            Name::clone(&user),
+            Name::clone(&vhost.name),
+        );
         Self {
             broker,
             vhost,
-            id,
-            user: established.user,
+            id: ticket.id,
+            user,
+            rights,
             outbox,
             channels: AHashMap::new(),
             exclusive: Vec::new(),
@@ -100,6 +109,7 @@ impl Connection {
             channel_max: established.channel_max,
             heartbeat: established.heartbeat,
             published: false,
+            ticket,
         }
     }
 
@@ -134,6 +144,7 @@ impl Connection {
         let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.broker.shutdown_signal();
+        let control = Arc::clone(&self.ticket.control);
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
@@ -141,7 +152,11 @@ impl Connection {
             if let Next::Closed(end) = done? {
                 return Ok(end);
             }
-            self.backpressure().await;
+            tokio::select! {
+                () = self.backpressure() => {}
+                // A client that takes nothing is not beyond reach.
+                told = control.told() => self.obey(told)?,
+            }
             input.reserve(
                 READ_BYTES.max(
                     frame::announced_len(input)
@@ -162,6 +177,7 @@ impl Connection {
                         return Ok(End::MissedHeartbeats(self.heartbeat));
                     }
                 }
+                told = control.told() => self.obey(told)?,
                 reason = shutdown.wait_for(Option::is_some) => {
                     let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
                     return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
@@ -171,6 +187,15 @@ impl Connection {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
             }
         }
+    }
+
+    /// What an operator's change means for this connection.
+    fn obey(&mut self, told: Told) -> Result<(), Close> {
+        if let Some(reason) = told.close {
+            return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
+        }
+        self.cancel_unreadable();
+        Ok(())
     }
 
     /// Waits while the client does not take what it asked for, or the store does not keep up with what it publishes.
@@ -313,7 +338,9 @@ impl Connection {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
             return Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
         }
+        self.check_channel_limits()?;
         let channel = Channel::new(
+            self.ticket.open_channel(),
             frame.channel,
             Arc::clone(&self.outbox),
             self.frame_max,
@@ -322,6 +349,27 @@ impl Connection {
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)
+    }
+
+    /// Limits that operators set, beside the negotiated one (amqp-behaviour 1.6).
+    fn check_channel_limits(&self) -> Result<(), Fault> {
+        let refuse = |text| Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
+        let user_max = self.broker.access().user(&self.user);
+        let user_max = user_max.and_then(|user| user.limits.max_channels);
+        let (of_user, of_node) = self.ticket.channels();
+        if let Some(limit) = is_reached(user_max, of_user) {
+            return refuse(format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
+                self.user
+            ));
+        }
+        if let Some(limit) = is_reached(self.broker.limits().channel_max_per_node, of_node) {
+            return refuse(format!(
+                "number of channels opened on node '{}' has reached the maximum allowed limit of {limit}",
+                self.broker.cluster_name()
+            ));
+        }
+        Ok(())
     }
 
     /// After our channel.close everything is read over until the client's close-ok (amqp-behaviour 2.1).

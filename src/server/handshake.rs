@@ -1,6 +1,6 @@
 //! From an accepted socket to an open connection: protocol header, login, tune, open (amqp-behaviour 1.1 to 1.5).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -9,13 +9,19 @@ use tokio::{
 };
 
 use crate::auth;
+use crate::broker::{definition::Name, user::User};
 use crate::protocol::{
     field::{FieldTable, FieldValue},
     frame::{self, PROTOCOL_HEADER},
     method::{Method, MethodId},
     reply_code::ReplyCode,
 };
-use crate::server::{Broker, close::Close};
+use crate::server::{
+    Broker,
+    close::Close,
+    connections::{Admission, Full, Ticket},
+    registry::Vhost,
+};
 
 /// Frames before tune may have this payload; SASL responses are the longest.
 const INITIAL_FRAME_MAX: u32 = 8192;
@@ -26,8 +32,10 @@ const FAILURE_DELAY: Duration = Duration::from_secs(3);
 
 /// What a handshake agreed on.
 pub(super) struct Established {
-    pub(super) user: String,
-    pub(super) vhost: String,
+    pub(super) user: Name,
+    pub(super) vhost: Arc<Vhost>,
+    /// The connection's place among those that are open.
+    pub(super) ticket: Arc<Ticket>,
     pub(super) channel_max: u16,
     pub(super) frame_max: u32,
     pub(super) heartbeat: Duration,
@@ -109,7 +117,7 @@ impl Handshake<'_> {
         let Method::ConnectionOpen { virtual_host: vhost } = self.receive().await? else {
             return self.give_up("expected connection.open").await;
         };
-        self.open(&vhost).await?;
+        let (vhost, ticket) = self.open(&user, &vhost).await?;
         let name = client_properties
             .get("connection_name")
             .and_then(|name| name.as_str_bytes())
@@ -117,8 +125,9 @@ impl Handshake<'_> {
         let cancel_notify = capable("consumer_cancel_notify");
         let heartbeat = Duration::from_secs(heartbeat.into());
         Ok(Established {
-            user,
+            user: Name::clone(&user.name),
             vhost,
+            ticket: Arc::new(ticket),
             channel_max,
             frame_max,
             heartbeat,
@@ -209,7 +218,7 @@ impl Handshake<'_> {
         Err(Refusal::Protocol(problem.to_owned()))
     }
 
-    async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<String, Refusal> {
+    async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<Arc<User>, Refusal> {
         let credentials = match mechanism {
             "PLAIN" => auth::plain(response),
             "AMQPLAIN" => auth::amqplain(response),
@@ -222,8 +231,10 @@ impl Handshake<'_> {
         let Some((user, password)) = credentials else {
             return self.give_up(&format!("malformed {mechanism} response")).await;
         };
-        if self.broker.users().login(&user, &password, self.peer.ip()) {
-            return Ok(user);
+        let now = tokio::time::Instant::now().into_std();
+        let (logins, access) = (self.broker.logins(), self.broker.access());
+        if let Some(known) = logins.login(access, &user, &password, self.peer.ip(), now).await {
+            return Ok(known);
         }
         if tell {
             let text = format!(
@@ -239,15 +250,56 @@ impl Handshake<'_> {
         })
     }
 
-    async fn open(&mut self, vhost: &str) -> Result<(), Refusal> {
-        if self.broker.vhost(vhost).is_some() {
-            return self.send(&Method::ConnectionOpenOk).await;
+    /// Checks in the order of amqp-behaviour 1.5 and takes the connection's place.
+    async fn open(&mut self, user: &User, vhost: &str) -> Result<(Arc<Vhost>, Ticket), Refusal> {
+        match self.admit(user, vhost) {
+            Ok(admitted) => {
+                self.send(&Method::ConnectionOpenOk).await?;
+                Ok(admitted)
+            }
+            Err(text) => {
+                let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
+                self.send(&close.connection_method()).await?;
+                drain(self.socket, FAILURE_DELAY).await;
+                Err(Refusal::Denied(text))
+            }
         }
-        let text = format!("vhost {vhost} not found");
-        let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
-        self.send(&close.connection_method()).await?;
-        drain(self.socket, FAILURE_DELAY).await;
-        Err(Refusal::Denied(text))
+    }
+
+    fn admit(&self, user: &User, vhost: &str) -> Result<(Arc<Vhost>, Ticket), String> {
+        let (broker, name) = (self.broker, &user.name);
+        let found = broker.vhost(vhost);
+        let limits = Admission {
+            node: broker.limits().connection_max,
+            vhost: found
+                .as_ref()
+                .and_then(|vhost| vhost.definition().limits.max_connections),
+            user: user.limits.max_connections,
+        };
+        let refused = format!("access to vhost '{vhost}' refused for user '{name}'");
+        let ticket = match broker.connections().admit(name, &vhost.into(), limits) {
+            Err(Full::Node(limit)) => {
+                return Err(format!(
+                    "connection refused: node connection limit ({limit}) is reached"
+                ));
+            }
+            // A vhost that does not exist has no limit to reach, and the user's own is checked after it.
+            _ if found.is_none() => return Err(format!("vhost {vhost} not found")),
+            Err(Full::Vhost(limit)) => {
+                return Err(format!("{refused}: connection limit ({limit}) is reached"));
+            }
+            Err(Full::User(limit)) => {
+                return Err(format!(
+                    "connection refused for user '{name}': user connection limit ({limit}) is reached"
+                ));
+            }
+            Ok(ticket) => ticket,
+        };
+        match found {
+            // Deleted users are gone from the table: a deletion after this line finds the ticket.
+            Some(vhost) if broker.access().grants(name, &vhost.name).is_some() => Ok((vhost, ticket)),
+            _ => Err(refused),
+        }
     }
 }
 

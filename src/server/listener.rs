@@ -72,20 +72,18 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
         Err(_) => return tracing::warn!("the handshake took too long"),
     };
-    let Some(vhost) = broker.vhost(&established.vhost).cloned() else {
-        return;
-    };
     let span = tracing::Span::current();
-    span.record("user", established.user.as_str());
-    span.record("vhost", established.vhost.as_str());
+    span.record("user", &*established.user);
+    span.record("vhost", &*established.vhost.name);
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
-    let id = broker.connections.add(peer.to_string());
+    // Held until the last byte is written: a shutdown waits for it.
+    let ticket = Arc::clone(&established.ticket);
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
-    let connection = Connection::new(Arc::clone(&broker), vhost, id, established, Arc::clone(&outbox));
+    let connection = Connection::new(Arc::clone(&broker), established, Arc::clone(&outbox));
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
     if tokio::time::timeout(Duration::from_secs(5), writer)
@@ -94,7 +92,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     {
         outbox.abandon();
     }
-    broker.connections.remove(id);
+    drop(ticket);
     match end {
         End::ByClient => tracing::info!(name, "connection closed"),
         End::Dropped(reason) => tracing::warn!(name, reason, "connection ended without connection.close"),

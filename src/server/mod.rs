@@ -1,9 +1,11 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod admin;
 mod channel;
 mod close;
 mod confirms;
 mod connection;
+mod connections;
 mod consumer_port;
 mod events;
 mod handle;
@@ -13,6 +15,7 @@ mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod rights;
 
 use std::{
     io,
@@ -23,18 +26,26 @@ use std::{
 };
 
 use ahash::AHashMap;
+use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, task::JoinHandle};
 
-pub use self::handle::Handle;
+pub use self::{
+    admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
+    handle::Handle,
+};
 
 use self::{
+    admin::Parameters,
+    connections::Connections,
     events::Events,
-    registry::{Connections, Queues, Vhost},
+    registry::{Queues, Vhost},
 };
-use crate::auth::Users;
+use crate::auth::{Access, Logins};
 use crate::broker::{
-    definition::{Definition, Name},
+    definition::{Definition, VhostDefinition},
     error::BrokerError,
+    limits::Limit,
+    user::HashingAlgorithm,
 };
 use crate::storage::{Op, Recovered, Store, StoreError, StoreEvents, StoreOptions};
 
@@ -51,6 +62,15 @@ pub struct Limits {
     pub max_message_bytes: u64,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
+    /// Connections of the whole broker.
+    pub connection_max: Limit,
+    /// Channels of the whole broker.
+    pub channel_max_per_node: Limit,
+    pub consumer_max_per_channel: Limit,
+    pub vhost_max: Limit,
+    /// Queues and exchanges of all vhosts.
+    pub queue_max: Limit,
+    pub exchange_max: Limit,
 }
 
 impl Default for Limits {
@@ -61,6 +81,44 @@ impl Default for Limits {
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            connection_max: None,
+            channel_max_per_node: None,
+            consumer_max_per_channel: None,
+            vhost_max: None,
+            queue_max: None,
+            exchange_max: None,
+        }
+    }
+}
+
+/// Habits of RabbitMQ 3 that RabbitMQ 4 refuses, each permitted or not (amqp-behaviour 11).
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, named as in RabbitMQ"
+)]
+pub struct Permits {
+    /// Queues that are neither durable nor exclusive.
+    pub transient_nonexcl_queues: bool,
+    /// basic.qos with global set limits a whole channel, instead of each of its consumers.
+    pub global_qos: bool,
+    /// The argument `x-queue-master-locator`, which does nothing.
+    pub queue_master_locator: bool,
+    /// Policies with `ha-mode` and its kin, which do nothing.
+    pub classic_queue_mirroring: bool,
+    /// The argument `x-queue-version` may be 1, which does nothing.
+    pub classic_queue_version_1: bool,
+}
+
+/// As lenient as makes no difference to anybody who does not use these.
+impl Default for Permits {
+    fn default() -> Self {
+        Self {
+            transient_nonexcl_queues: true,
+            global_qos: true,
+            queue_master_locator: true,
+            classic_queue_mirroring: false,
+            classic_queue_version_1: false,
         }
     }
 }
@@ -72,7 +130,10 @@ pub struct Options {
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
     pub default_vhost: String,
-    pub users: Users,
+    /// What queues become that ask for no type, in vhosts that say nothing either.
+    pub default_queue_type: String,
+    pub access: AccessOptions,
+    pub permits: Permits,
 }
 
 impl Options {
@@ -83,7 +144,9 @@ impl Options {
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
             default_vhost: "/".to_owned(),
-            users: Users::new("guest", "guest", vec!["guest".to_owned()]),
+            default_queue_type: "classic".to_owned(),
+            access: AccessOptions::default(),
+            permits: Permits::default(),
         }
     }
 }
@@ -121,10 +184,17 @@ pub struct Counts {
 /// What every connection shares.
 pub(crate) struct Broker {
     store: Store,
-    vhosts: AHashMap<String, Arc<Vhost>>,
+    vhosts: RwLock<AHashMap<String, Arc<Vhost>>>,
     queues: Arc<Queues>,
-    connections: Connections,
-    users: Users,
+    connections: Arc<Connections>,
+    access: Arc<Access>,
+    logins: Logins,
+    parameters: RwLock<Parameters>,
+    /// Held by every change of users, vhosts, permissions, policies and parameters while it is checked and made.
+    administration: Mutex<()>,
+    password_hashing: HashingAlgorithm,
+    default_queue_type: String,
+    permits: Permits,
     limits: Limits,
     events: Arc<Events>,
     /// Becomes the reason when the broker stops.
@@ -136,16 +206,57 @@ impl Broker {
         &self.store
     }
 
-    pub(crate) fn users(&self) -> &Users {
-        &self.users
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    pub(crate) fn password_hashing(&self) -> HashingAlgorithm {
+        self.password_hashing
+    }
+
+    pub(crate) fn default_queue_type(&self) -> &str {
+        &self.default_queue_type
+    }
+
+    pub(crate) fn permits(&self) -> Permits {
+        self.permits
+    }
+
+    pub(in crate::server) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    pub(in crate::server) fn queues(&self) -> &Arc<Queues> {
+        &self.queues
+    }
+
+    pub(in crate::server) fn parameters(&self) -> &RwLock<Parameters> {
+        &self.parameters
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
-        self.vhosts.get(name)
+    pub(in crate::server) fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.read().get(name).cloned()
+    }
+
+    /// In no order.
+    pub(in crate::server) fn all_vhosts(&self) -> Vec<Arc<Vhost>> {
+        self.vhosts.read().values().cloned().collect()
+    }
+
+    pub(in crate::server) fn add_vhost(&self, vhost: Arc<Vhost>) {
+        self.vhosts.write().insert(vhost.name.to_string(), vhost);
+    }
+
+    pub(in crate::server) fn remove_vhost(&self, name: &str) {
+        self.vhosts.write().remove(name);
     }
 
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
@@ -153,6 +264,9 @@ impl Broker {
     }
 
     pub(crate) fn cluster_name(&self) -> String {
+        if let Some(name) = self.parameters.read().global("cluster_name") {
+            return name.as_str().unwrap_or_default().to_owned();
+        }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!(
             "leveret@{}",
@@ -186,16 +300,21 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
-        let (store, recovered) = Store::open(options.store)?;
+        let (store, mut recovered) = Store::open(options.store)?;
         let queues = Queues::new();
         let (events, store_failed) = Events::new(Arc::clone(&queues));
-        let vhosts = restore_vhosts(&options.default_vhost, &store, &recovered, &queues)?;
+        let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
+        recovered.definitions.extend(first.iter().cloned());
+        let vhosts = restore_vhosts(&store, &recovered, &queues)?;
+        let access = Access::default();
+        access.restore(&recovered.definitions);
+        let parameters = Parameters::restored(&recovered.definitions);
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
-        let definition = Definition::Vhost(options.default_vhost.as_str().into());
-        store.log(&mut vec![Op::Define {
+        let define = |definition| Op::Define {
             definition,
             done: None,
-        }]);
+        };
+        store.log(&mut first.into_iter().map(define).collect());
         let found = Found {
             queues: recovered.queues.len(),
             messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
@@ -203,15 +322,24 @@ impl Server {
             fresh: recovered.fresh,
         };
         let (shutdown, _) = watch::channel(None);
-        let (users, limits) = (options.users, options.limits);
-        let connections = Connections::default();
+        let AccessOptions {
+            loopback_users,
+            password_hashing,
+            ..
+        } = options.access;
         let broker = Arc::new(Broker {
             store,
-            vhosts,
+            vhosts: RwLock::new(vhosts),
             queues,
-            connections,
-            users,
-            limits,
+            connections: Arc::default(),
+            access: Arc::new(access),
+            logins: Logins::new(loopback_users, password_hashing),
+            parameters: RwLock::new(parameters),
+            administration: Mutex::new(()),
+            password_hashing,
+            default_queue_type: options.default_queue_type,
+            permits: options.permits,
+            limits: options.limits,
             events,
             shutdown,
         });
@@ -304,25 +432,27 @@ impl Server {
     }
 }
 
-/// The default vhost and those the store kept, with what they held.
+/// The vhosts the store kept, with what they held.
 fn restore_vhosts(
-    default: &str,
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
-    let stored = recovered
-        .definitions
-        .iter()
-        .filter_map(|definition| match definition {
-            Definition::Vhost(name) if &**name != default => Some(Name::clone(name)),
-            _ => None,
-        });
-    let mut vhosts = AHashMap::new();
-    for name in std::iter::once(Name::from(default)).chain(stored) {
-        let vhost = Vhost::new(Name::clone(&name), store.clone(), Arc::clone(queues));
+    let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
+    for definition in &recovered.definitions {
+        let Definition::Vhost(definition) = definition else {
+            continue;
+        };
+        if vhosts.contains_key(&*definition.name) {
+            continue;
+        }
+        let vhost = Vhost::new(
+            VhostDefinition::clone(definition),
+            store.clone(),
+            Arc::clone(queues),
+        );
         vhost.restore(recovered).map_err(StartError::Definition)?;
-        vhosts.insert(name.to_string(), vhost);
+        vhosts.insert(definition.name.to_string(), vhost);
     }
     Ok(vhosts)
 }

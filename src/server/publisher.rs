@@ -8,9 +8,10 @@ use smallvec::SmallVec;
 
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
-    error::BrokerError,
+    error::{BrokerError, Resource},
     exchange::Routable,
     message::Message,
+    permission::Verb,
     queue::{ConsumerId, Entry},
     topology::Route,
     unacked::UnackedDelivery,
@@ -21,6 +22,7 @@ use crate::server::{
     confirms::ChannelConfirms,
     queue_cell::{QueueGuard, QueueHandle},
     registry::{Durable, Vhost, durable_done},
+    rights::Rights,
 };
 use crate::storage::{Op, Store, Target};
 
@@ -34,6 +36,8 @@ pub(super) type SharedRoute = Arc<[QueueHandle]>;
 #[derive(Default)]
 pub(super) struct Routes {
     generation: u64,
+    /// The permissions that the remembered routes passed.
+    rights_generation: u64,
     by_key: AHashMap<Box<[u8]>, SharedRoute>,
     /// Key of the route used last: most publishers repeat themselves.
     last_key: Vec<u8>,
@@ -42,22 +46,25 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Where a message goes.
+    /// Where a message goes. A remembered route was permitted, and is forgotten when permissions change.
     ///
     /// # Errors
-    /// As [`crate::broker::topology::Topology::route`].
+    /// 403 without the permission to write to the exchange, else as [`crate::broker::topology::Topology::route`].
     pub(super) fn route(
         &mut self,
         vhost: &Vhost,
+        rights: &mut Rights,
         exchange: &[u8],
         routing_key: &[u8],
         properties: RawProperties<'_>,
     ) -> Result<SharedRoute, BrokerError> {
         let generation = vhost.generation();
-        if generation != self.generation {
+        let rights_generation = rights.refresh();
+        if generation != self.generation || rights_generation != self.rights_generation {
             self.by_key.clear();
             self.last = None;
             self.generation = generation;
+            self.rights_generation = rights_generation;
         }
         self.scratch.clear();
         self.scratch.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
@@ -73,6 +80,8 @@ impl Routes {
             self.remember_last(&known);
             return Ok(known);
         }
+        let name = Resource::exchange(&String::from_utf8_lossy(exchange), &vhost.name);
+        rights.check(Verb::Write, &name)?;
         let mut found = Route::new();
         let message = Routable {
             routing_key,

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::Reply;
 use crate::broker::{
-    error::BrokerError,
+    error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
+    permission::Verb,
     queue::Removed,
     unacked::UnackedDelivery,
 };
@@ -86,9 +87,26 @@ impl Connection {
         raw.validate().map_err(damaged)?;
         let route = self
             .routes
-            .route(&self.vhost, fields.exchange, fields.routing_key, raw)
+            .route(
+                &self.vhost,
+                &mut self.rights,
+                fields.exchange,
+                fields.routing_key,
+                raw,
+            )
             .map_err(refuse)?;
-        check_properties(raw, &self.user).map_err(refuse)?;
+        check_properties(raw).map_err(refuse)?;
+        if self.rights.has_topics() {
+            let exchange = String::from_utf8_lossy(fields.exchange);
+            if self.is_topic(&exchange) {
+                self.rights
+                    .check_topics_of(&exchange, fields.routing_key, raw)
+                    .map_err(refuse)?;
+            }
+        }
+        if !self.rights.is_impersonator() {
+            check_user_id(raw, &self.user).map_err(refuse)?;
+        }
         let parts = MessageParts {
             exchange: fields.exchange,
             routing_key: fields.routing_key,
@@ -271,6 +289,8 @@ impl Connection {
     /// basic.get; waits when the message must be read from disk.
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
         let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
@@ -335,7 +355,7 @@ fn build(parts: &MessageParts<'_>, body: Body<'_>, scratch: &mut Vec<u8>) -> Mes
 }
 
 /// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
-fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
+fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError> {
     if raw.has_expiration()
         && let Ok(Some(value)) = raw.expiration()
     {
@@ -356,6 +376,11 @@ fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerErro
             }
         }
     }
+    Ok(())
+}
+
+/// Nobody may speak for another (amqp-behaviour 7.5).
+fn check_user_id(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
     if raw.has_user_id()
         && let Ok(Some(claimed)) = raw.user_id()
         && claimed != user.as_bytes()

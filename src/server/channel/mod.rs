@@ -28,6 +28,7 @@ use crate::server::{
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
+    connections::ChannelSlot,
     consumer_port::ChannelOut,
     outbox::Outbox,
     registry::{DeleteIf, Durable},
@@ -48,10 +49,18 @@ pub(super) struct Channel {
     last_queue: Option<String>,
     /// We sent channel.close and wait for close-ok.
     closing: bool,
+    /// Held, not read: the channel counts while it lasts.
+    _slot: ChannelSlot,
 }
 
 impl Channel {
-    pub(super) fn new(id: u16, outbox: Arc<Outbox>, frame_max: u32, cancel_notify: bool) -> Self {
+    pub(super) fn new(
+        slot: ChannelSlot,
+        id: u16,
+        outbox: Arc<Outbox>,
+        frame_max: u32,
+        cancel_notify: bool,
+    ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
         } else {
@@ -74,6 +83,7 @@ impl Channel {
             consumers: AHashMap::new(),
             last_queue: None,
             closing: false,
+            _slot: slot,
         }
     }
 

@@ -4,9 +4,13 @@ use super::{Reply, consume::generated_name, exchange::without_line_breaks};
 use crate::broker::{
     definition::{Destination, Name, QueueDefinition},
     error::{BrokerError, Resource},
+    permission::Verb,
     queue::arguments::{self, inequivalent_flag},
 };
-use crate::protocol::{field::FieldTable, method::Method};
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    method::Method,
+};
 use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
@@ -80,6 +84,7 @@ impl Connection {
             } => {
                 let reply = (!nowait).then_some(Method::QueueBindOk);
                 self.queue_binding(number, queue, exchange, routing_key, arguments)
+                    .and_then(|binding| self.may_bind(&binding).map(|()| binding))
                     .and_then(|binding| self.vhost.bind(binding, self.id))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
@@ -90,6 +95,7 @@ impl Connection {
                 arguments,
             } => self
                 .queue_binding(number, queue, exchange, routing_key, arguments)
+                .and_then(|binding| self.may_bind(&binding).map(|()| binding))
                 .and_then(|binding| self.vhost.unbind(&binding, self.id))
                 .map(|durable| Reply::WhenDurable(durable, Some(Method::QueueUnbindOk))),
             Method::QueuePurge { queue, nowait } => self.purge(number, &queue, nowait),
@@ -117,7 +123,7 @@ impl Connection {
             exclusive,
             auto_delete,
             nowait,
-            arguments,
+            mut arguments,
         } = declare;
         if name.is_empty() {
             name = generated_name("amq.gen");
@@ -125,6 +131,7 @@ impl Connection {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
         let resource = Resource::queue(&name, &self.vhost.name);
+        self.rights.check(Verb::Configure, &resource)?;
         if let Some(existing) = self
             .vhost
             .read(|topology| topology.queue(name.as_bytes()).cloned())
@@ -139,7 +146,12 @@ impl Connection {
                 nowait,
             );
         }
+        self.add_default_type(&mut arguments, durable, exclusive, auto_delete);
+        self.rights
+            .check_argument(&arguments, "x-dead-letter-exchange", &resource)?;
         arguments::check(&arguments, &resource)?;
+        self.check_permitted(&arguments, &resource, durable, exclusive)?;
+        self.vhost.check_room(&name, self.broker.limits().queue_max)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
             name: name.as_str().into(),
@@ -167,6 +179,60 @@ impl Connection {
                 nowait,
             ),
         }
+    }
+
+    /// A queue that asks for no type gets the vhost's, then the broker's, as far as it can be one (amqp-behaviour 2.3).
+    fn add_default_type(
+        &self,
+        arguments: &mut FieldTable,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+    ) {
+        if arguments.get("x-queue-type").is_some() {
+            return;
+        }
+        let definition = self.vhost.definition();
+        let wanted = definition
+            .default_queue_type
+            .as_deref()
+            .unwrap_or(self.broker.default_queue_type());
+        let lasting = durable && !exclusive && !auto_delete;
+        let kind = if lasting { wanted } else { "classic" };
+        let kind = bytes::Bytes::copy_from_slice(kind.as_bytes());
+        arguments.insert("x-queue-type", FieldValue::LongString(kind));
+    }
+
+    /// What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice (amqp-behaviour 11).
+    fn check_permitted(
+        &self,
+        arguments: &FieldTable,
+        queue: &Resource,
+        durable: bool,
+        exclusive: bool,
+    ) -> Result<(), BrokerError> {
+        let permits = self.broker.permits();
+        if !permits.queue_master_locator && arguments.get("x-queue-master-locator").is_some() {
+            return Err(BrokerError::DeprecatedFeature("queue_master_locator"));
+        }
+        if let Some(version) = arguments.get("x-queue-version") {
+            let found = version.as_integer();
+            if found != Some(2) && !(permits.classic_queue_version_1 && found == Some(1)) {
+                let detail = match found {
+                    Some(found) => format!("\"unsupported queue version '{found}'\""),
+                    None => format!("\"expected integer, got {}\"", version.type_name()),
+                };
+                return Err(BrokerError::InvalidArgument {
+                    argument: "x-queue-version".to_owned(),
+                    resource: queue.clone(),
+                    detail,
+                });
+            }
+        }
+        if !durable && !exclusive && !permits.transient_nonexcl_queues {
+            return Err(BrokerError::DeprecatedFeature("transient_nonexcl_queues"));
+        }
+        Ok(())
     }
 
     #[expect(
@@ -202,12 +268,20 @@ impl Connection {
                 ));
             }
         }
-        arguments::check_equivalent(&current.arguments, received, &resource)?;
+        let mut received = received.clone();
+        if let Some(kind) = current.arguments.get("x-queue-type")
+            && received.get("x-queue-type").is_none()
+        {
+            // Who asks for no type takes what is there: the default may have changed since.
+            received.insert("x-queue-type", kind.clone());
+        }
+        arguments::check_equivalent(&current.arguments, &received, &resource)?;
         self.remember_queue(number, &current.name);
         Ok(counted(existing, nowait))
     }
 
     fn declare_passive(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        self.rights.check_any(&Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         self.remember_queue(number, &name);
         Ok(counted(&queue, nowait))
@@ -233,6 +307,8 @@ impl Connection {
 
     fn purge(&mut self, number: u16, name: &str, nowait: bool) -> Result<Reply, BrokerError> {
         let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         let guard = &mut queue.lock();
         let mut purged = guard.state.purge();
@@ -250,6 +326,8 @@ impl Connection {
         nowait: bool,
     ) -> Result<Reply, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &name)?);
+        self.rights
+            .check(Verb::Configure, &Resource::queue(&name, &self.vhost.name))?;
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {
                 self.exclusive.retain(|mine| *mine != queue);
