@@ -25,7 +25,7 @@ use hdrhistogram::Histogram;
 use leveret::broker::{
     confirm::{ConfirmSink, ConfirmToken},
     definition::{Definition, QueueDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::{Message, MessageParts},
 };
 use leveret::protocol::field::FieldTable;
@@ -435,7 +435,8 @@ impl Line {
                 targets: smallvec![Target {
                     queue: QueueId(queue as u64 + 1),
                     lane: 0,
-                    seq: Seq(0)
+                    seq: Seq(0),
+                    expires_at: Timestamp::NONE,
                 }],
                 confirm: Some(ConfirmToken { sink, tag: self.tag }),
             });

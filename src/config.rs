@@ -11,7 +11,7 @@ use clap::Parser;
 use serde::Deserialize;
 
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
-use crate::server::{AccessOptions, Limits, Options, Permits};
+use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 
 /// Where an installed broker keeps its data.
@@ -68,6 +68,7 @@ struct Raw {
     metrics: RawListen,
     log: RawLog,
     storage: RawStorage,
+    alarms: RawAlarms,
     auth: RawAuth,
     limits: RawLimits,
     deprecated_features: RawDeprecated,
@@ -101,6 +102,22 @@ struct RawLog {
 #[serde(deny_unknown_fields)]
 struct RawStorage {
     commit_interval_us: u64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawAlarms {
+    vm_memory_high_watermark: RawWatermark,
+    disk_free_limit: RawWatermark,
+}
+
+/// A number or text: what a file or a variable makes of 0.6, 1000000 and "2GiB".
+#[derive(Deserialize, Debug)]
+#[serde(untagged)]
+enum RawWatermark {
+    Bytes(u64),
+    Share(f64),
+    Text(String),
 }
 
 #[derive(Deserialize, Debug)]
@@ -296,12 +313,14 @@ impl Config {
             max_message_bytes: raw.amqp.max_message_size,
             handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
         };
+        let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
         let server = Options {
             store,
             amqp_listen: listen("amqp.listen", &raw.amqp.listen)?,
             limits,
+            alarms,
             default_vhost: raw.auth.default_vhost,
             default_queue_type: raw.auth.default_queue_type,
             access: AccessOptions {
@@ -362,6 +381,22 @@ fn listen(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigErr
     Ok(Some(address))
 }
 
+fn alarms(raw: &RawAlarms) -> Result<AlarmOptions, ConfigError> {
+    Ok(AlarmOptions {
+        memory_high_watermark: watermark("alarms.vm_memory_high_watermark", &raw.vm_memory_high_watermark)?,
+        disk_free_limit: watermark("alarms.disk_free_limit", &raw.disk_free_limit)?,
+    })
+}
+
+fn watermark(key: &'static str, raw: &RawWatermark) -> Result<Watermark, ConfigError> {
+    match raw {
+        RawWatermark::Bytes(bytes) => Ok(Watermark::Bytes(*bytes)),
+        RawWatermark::Share(share) if share.is_finite() && *share >= 0.0 => Ok(Watermark::Relative(*share)),
+        RawWatermark::Share(share) => Err(bad(key, format!("{share} is no share of memory"))),
+        RawWatermark::Text(text) => text.parse().map_err(|problem: String| bad(key, problem)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,12 +428,30 @@ mod tests {
     }
 
     #[test]
+    fn watermarks_are_shares_or_amounts() {
+        let load = |toml: &str| load(toml).unwrap().server.alarms;
+        let defaults = load("");
+        assert_eq!(defaults.memory_high_watermark, Watermark::Relative(0.6));
+        assert_eq!(defaults.disk_free_limit, Watermark::Bytes(1 << 30));
+        let given = load("[alarms]\nvm_memory_high_watermark = \"3GB\"\ndisk_free_limit = 1.5");
+        assert_eq!(given.memory_high_watermark, Watermark::Bytes(3_000_000_000));
+        assert_eq!(given.disk_free_limit, Watermark::Relative(1.5));
+        let given = load("[alarms]\ndisk_free_limit = 0");
+        assert_eq!(given.disk_free_limit, Watermark::Bytes(0));
+    }
+
+    #[test]
     fn a_bad_key_or_value_names_itself() {
         let cases = [
             ("[amqp]\nlisten = \"nowhere\"", "amqp.listen"),
             ("[amqp]\nframe_max = 100", "amqp.frame_max"),
             ("[amqp]\nheartbeat = \"often\"", "amqp.heartbeat"),
             ("[amqp]\nport = 5672", "port"),
+            (
+                "[alarms]\nvm_memory_high_watermark = \"much\"",
+                "alarms.vm_memory_high_watermark",
+            ),
+            ("[alarms]\ndisk_free_limit = -1.5", "alarms.disk_free_limit"),
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[log]\nlevel = \"info,,=\"", "log.level"),
             ("colour = true", "colour"),

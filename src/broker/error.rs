@@ -88,6 +88,13 @@ pub enum BrokerError {
         resource: Resource,
         detail: String,
     },
+    /// An argument that only other types of queue know.
+    #[error("invalid arg '{argument}' for {resource} of queue type {module}")]
+    ForeignArgument {
+        argument: &'static str,
+        resource: Resource,
+        module: &'static str,
+    },
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
     InvalidArgumentType {
         argument: &'static str,
@@ -148,6 +155,9 @@ pub enum BrokerError {
          is permitted):\n  deprecated_features.permit.{0} = false"
     )]
     DeprecatedFeature(&'static str),
+    /// A queue refused a message of the transaction; the others took theirs.
+    #[error("partial tx completion")]
+    PartialCommit,
     #[error("the message store has failed: the broker is stopping and confirms nothing more")]
     StoreFailed,
 }
@@ -170,6 +180,7 @@ impl BrokerError {
             | Self::InUse(_)
             | Self::NotEmpty(_)
             | Self::InvalidArgument { .. }
+            | Self::ForeignArgument { .. }
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
             | Self::UnknownDeliveryTag(_)
@@ -181,7 +192,8 @@ impl BrokerError {
             | Self::VhostQueueLimit { .. }
             | Self::ClusterQueueLimit { .. }
             | Self::ExchangeLimit { .. }
-            | Self::NotTransactional => ReplyCode::PreconditionFailed,
+            | Self::NotTransactional
+            | Self::PartialCommit => ReplyCode::PreconditionFailed,
             Self::ConsumerTagReused(_) | Self::ConsumerLimit(_) | Self::VhostGone(_) => ReplyCode::NotAllowed,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,
             Self::StoreFailed | Self::DeprecatedFeature(_) => ReplyCode::InternalError,

@@ -14,3 +14,37 @@ impl Seq {
         Self(self.0 + 1)
     }
 }
+
+/// A moment: milliseconds since 1970. Where a moment is optional, 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// No moment.
+    pub const NONE: Self = Self(0);
+
+    /// Whole seconds, as the wire's timestamps count.
+    pub fn seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// This many milliseconds later.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    pub fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
+    /// The earlier of two optional moments.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (0, _) => other,
+            (_, 0) => self,
+            _ => self.min(other),
+        }
+    }
+}

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::protocol::properties::RawProperties;
+
 /// Bodies above this many bytes are not copied into the message's record; they stay in the buffers they
 /// arrived in, and the store writes them apart from the page (storage-design B7).
 pub const INLINE_BODY_MAX: usize = 64 * 1024;
@@ -13,6 +15,8 @@ pub const INLINE_BODY_MAX: usize = 64 * 1024;
 const FIXED: usize = 8;
 
 const PERSISTENT: u8 = 1;
+/// The broker dead-lettered it: the `x-death` header is its own.
+const DIED: u8 = 2;
 
 /// A published message. Cloning shares it.
 ///
@@ -86,6 +90,32 @@ impl Message {
         })
     }
 
+    /// A message without anything, for places whose message was taken.
+    pub fn blank() -> Self {
+        let parts = MessageParts {
+            exchange: b"",
+            routing_key: b"",
+            properties: &[0, 0],
+            persistent: false,
+            priority: 0,
+        };
+        Self::new(&parts, b"", &mut Vec::new())
+    }
+
+    /// The same body under other names and properties, marked as dead-lettered.
+    #[must_use]
+    pub fn dead_lettered(&self, parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {
+        write_record(parts, scratch);
+        if let Some(flags) = scratch.get_mut(2) {
+            *flags |= DIED;
+        }
+        scratch.extend_from_slice(self.inline_body());
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: self.large_body.clone(),
+        }
+    }
+
     /// The record as the store writes it: everything but a large body.
     pub fn record(&self) -> &[u8] {
         &self.record
@@ -115,6 +145,22 @@ impl Message {
     /// delivery-mode 2.
     pub fn persistent(&self) -> bool {
         self.byte(2) & PERSISTENT != 0
+    }
+
+    /// The broker dead-lettered it before, so that its `x-death` header can be believed.
+    pub fn has_died(&self) -> bool {
+        self.byte(2) & DIED != 0
+    }
+
+    /// Whether it has an expiration property.
+    pub fn has_expiration(&self) -> bool {
+        RawProperties::new(self.properties()).has_expiration()
+    }
+
+    /// Milliseconds to live by its expiration property; `None` without one.
+    pub fn expiration_ms(&self) -> Option<u64> {
+        let digits = RawProperties::new(self.properties()).expiration().ok()??;
+        std::str::from_utf8(digits).ok()?.parse().ok()
     }
 
     /// The priority property, 0 when absent.

@@ -140,7 +140,7 @@ impl<Q> Unacked<Q> {
 mod tests {
     use super::*;
     use crate::broker::{
-        ids::Seq,
+        ids::{Seq, Timestamp},
         message::{Message, MessageParts},
     };
 
@@ -158,9 +158,11 @@ mod tests {
             consumer: None,
             entry: Entry {
                 seq: Seq(seq),
+                lane: 0,
                 message,
                 redelivered: false,
                 stored: false,
+                expires_at: Timestamp::NONE,
             },
         }
     }

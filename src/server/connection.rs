@@ -8,6 +8,7 @@ use bytes::{Buf, BytesMut};
 use tokio::{
     io::AsyncReadExt,
     net::tcp::OwnedReadHalf,
+    sync::watch,
     time::{Instant, MissedTickBehavior},
 };
 
@@ -22,7 +23,7 @@ use crate::server::{
     Broker,
     channel::Channel,
     close::{Close, Fault},
-    connections::{Ticket, Told},
+    connections::{Control, Ticket, Told},
     handshake::{Established, drain},
     outbox::Outbox,
     publisher::{Batch, Routes},
@@ -68,6 +69,7 @@ pub(super) struct Connection {
     pub(super) scratch: Vec<u8>,
     pub(super) frame_max: u32,
     pub(super) cancel_notify: bool,
+    blocked_notify: bool,
     channel_max: u16,
     heartbeat: Duration,
     /// It published since the store last lagged; only such connections wait for the store.
@@ -78,6 +80,8 @@ pub(super) struct Connection {
 /// What to do after a frame.
 enum Next {
     Read,
+    /// It publishes while an alarm is on; the frame is still in the input.
+    Blocked,
     Closed(End),
 }
 
@@ -106,6 +110,7 @@ impl Connection {
             scratch: Vec::new(),
             frame_max: established.frame_max,
             cancel_notify: established.cancel_notify,
+            blocked_notify: established.blocked_notify,
             channel_max: established.channel_max,
             heartbeat: established.heartbeat,
             published: false,
@@ -149,8 +154,17 @@ impl Connection {
         loop {
             let done = self.frames(input).await;
             self.batch.flush();
-            if let Next::Closed(end) = done? {
-                return Ok(end);
+            match done? {
+                Next::Read => {}
+                Next::Closed(end) => return Ok(end),
+                Next::Blocked => {
+                    if let Some(end) = self.blocked(&mut shutdown, &control).await? {
+                        return Ok(end);
+                    }
+                    // It could not be heard meanwhile.
+                    (heard, missed) = (true, 0);
+                    continue;
+                }
             }
             tokio::select! {
                 () = self.backpressure() => {}
@@ -178,10 +192,7 @@ impl Connection {
                     }
                 }
                 told = control.told() => self.obey(told)?,
-                reason = shutdown.wait_for(Option::is_some) => {
-                    let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-                    return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
-                }
+                close = forced(&mut shutdown) => return Err(close),
             }
             if self.outbox.is_broken() {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
@@ -196,6 +207,41 @@ impl Connection {
         }
         self.cancel_unreadable();
         Ok(())
+    }
+
+    /// Waits for the end of an alarm without reading: the client's acks, heartbeats and even its close wait with its
+    /// publishes, while deliveries, confirms and heartbeats still go out (amqp-behaviour 8.2). `Some` when the
+    /// connection ended meanwhile.
+    async fn blocked(
+        &mut self,
+        shutdown: &mut watch::Receiver<Option<String>>,
+        control: &Control,
+    ) -> Result<Option<End>, Close> {
+        let mut raised = self.broker.alarms().subscribe();
+        let reason = raised.borrow_and_update().reason();
+        if self.blocked_notify {
+            let reason = reason.to_owned();
+            self.outbox.method(0, &Method::ConnectionBlocked { reason });
+        }
+        tracing::info!(reason, "publisher blocked");
+        loop {
+            tokio::select! {
+                cleared = raised.wait_for(|raised| !raised.any()) => {
+                    drop(cleared);
+                    break;
+                }
+                () = self.outbox.gone() => {
+                    return Ok(Some(End::Dropped("the client's socket takes no more data".to_owned())));
+                }
+                told = control.told() => self.obey(told)?,
+                close = forced(shutdown) => return Err(close),
+            }
+        }
+        if self.blocked_notify {
+            self.outbox.method(0, &Method::ConnectionUnblocked);
+        }
+        tracing::info!("publisher unblocked");
+        Ok(None)
     }
 
     /// Waits while the client does not take what it asked for, or the store does not keep up with what it publishes.
@@ -219,6 +265,9 @@ impl Connection {
                     .get(&publish.channel)
                     .is_some_and(Channel::takes_publish)
             {
+                if self.broker.alarms().any() {
+                    break Ok(Next::Blocked);
+                }
                 at += publish.wire_len;
                 let channel = publish.channel;
                 if let Err(fault) =
@@ -233,6 +282,9 @@ impl Connection {
                 Ok(Some(frame)) => frame,
                 Err(error) => break Err(Fault::frame(&error)),
             };
+            if matches!(frame.kind, frame::HEADER | frame::BODY) && self.broker.alarms().any() {
+                break Ok(Next::Blocked);
+            }
             let len = frame.wire_len();
             let next = if frame.kind == frame::BODY && frame.payload.len() >= SHARED_FRAME_MIN {
                 let (kind, channel) = (frame.kind, frame.channel);
@@ -475,4 +527,11 @@ impl Connection {
         // Elapsed or answered: the socket is closed next.
         drop(tokio::time::timeout(patience, wait).await);
     }
+}
+
+/// Resolves to connection.close when the broker stops.
+async fn forced(shutdown: &mut watch::Receiver<Option<String>>) -> Close {
+    let reason = shutdown.wait_for(Option::is_some).await;
+    let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+    Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE)
 }

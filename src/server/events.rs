@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::{Notify, watch};
 
 use crate::broker::ids::{QueueId, Seq};
-use crate::server::registry::Queues;
+use crate::server::{alarms::Alarms, registry::Queues};
 use crate::storage::{Loaded, Store, StoreError, StoreEvents};
 
 /// Publishers wait above this many bytes between the broker and the disk (storage-design B11).
@@ -18,6 +18,7 @@ const LAG_OVER_BYTES: usize = 16 * 1024 * 1024;
 
 pub(super) struct Events {
     queues: Arc<Queues>,
+    alarms: Arc<Alarms>,
     /// A publisher waits for the store.
     lagging: AtomicBool,
     caught_up: Notify,
@@ -26,12 +27,16 @@ pub(super) struct Events {
 
 impl Events {
     /// The receiver learns when the store has failed for good.
-    pub(super) fn new(queues: Arc<Queues>) -> (Arc<Self>, watch::Receiver<Option<String>>) {
+    pub(super) fn new(
+        queues: Arc<Queues>,
+        alarms: Arc<Alarms>,
+    ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
         let (failed, receiver) = watch::channel(None);
         let lagging = AtomicBool::new(false);
         (
             Arc::new(Self {
                 queues,
+                alarms,
                 lagging,
                 caught_up: Notify::new(),
                 failed,
@@ -88,6 +93,7 @@ impl StoreEvents for Events {
     }
 
     fn full(&self, full: bool) {
+        self.alarms.set_disk_full(full);
         if full {
             tracing::error!("the disk is full: publishes wait and nothing is confirmed until there is room");
         } else {

@@ -40,6 +40,8 @@ pub(super) struct Established {
     pub(super) frame_max: u32,
     pub(super) heartbeat: Duration,
     pub(super) cancel_notify: bool,
+    /// It wants to be told when it is blocked.
+    pub(super) blocked_notify: bool,
     pub(super) name: Option<String>,
 }
 
@@ -132,6 +134,7 @@ impl Handshake<'_> {
             frame_max,
             heartbeat,
             cancel_notify,
+            blocked_notify: capable("connection.blocked"),
             name,
         })
     }

@@ -1,7 +1,9 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
 mod admin;
+mod alarms;
 mod channel;
+mod clock;
 mod close;
 mod confirms;
 mod connection;
@@ -11,11 +13,14 @@ mod events;
 mod handle;
 mod handshake;
 mod listener;
+mod memory;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
+mod relay;
 mod rights;
+mod timers;
 
 use std::{
     io,
@@ -31,6 +36,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
+    alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
 };
 
@@ -39,6 +45,8 @@ use self::{
     connections::Connections,
     events::Events,
     registry::{Queues, Vhost},
+    relay::Relay,
+    timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -129,6 +137,7 @@ pub struct Options {
     /// `None` opens no AMQP listener.
     pub amqp_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub alarms: AlarmOptions,
     pub default_vhost: String,
     /// What queues become that ask for no type, in vhosts that say nothing either.
     pub default_queue_type: String,
@@ -143,6 +152,7 @@ impl Options {
             store: StoreOptions::new(data_dir),
             amqp_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             limits: Limits::default(),
+            alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
@@ -196,7 +206,10 @@ pub(crate) struct Broker {
     default_queue_type: String,
     permits: Permits,
     limits: Limits,
+    alarms: Arc<Alarms>,
     events: Arc<Events>,
+    relay: Arc<Relay>,
+    timers: Arc<Timers>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -230,8 +243,15 @@ impl Broker {
         &self.connections
     }
 
-    pub(in crate::server) fn queues(&self) -> &Arc<Queues> {
-        &self.queues
+    /// A vhost that holds nothing yet.
+    pub(in crate::server) fn new_vhost(&self, definition: VhostDefinition) -> Arc<Vhost> {
+        Vhost::new(
+            definition,
+            self.store.clone(),
+            Arc::clone(&self.queues),
+            Arc::clone(&self.relay),
+            Arc::clone(&self.timers),
+        )
     }
 
     pub(in crate::server) fn parameters(&self) -> &RwLock<Parameters> {
@@ -240,6 +260,10 @@ impl Broker {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub(in crate::server) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     pub(in crate::server) fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
@@ -278,9 +302,10 @@ impl Broker {
         )
     }
 
-    /// Holds a publisher while the store lags behind.
+    /// Holds a publisher while the store, or the relay of dead letters, lags behind.
     pub(crate) async fn wait_for_store(&self) {
         self.events.wait_for_store(&self.store).await;
+        self.relay.wait_for_room().await;
     }
 }
 
@@ -290,6 +315,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
+    /// Dead letters, timers, alarms.
+    tasks: [JoinHandle<()>; 3],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -300,16 +327,21 @@ impl Server {
     /// [`StartError`], saying which file, directory or address is the matter.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
+        let data_dir = options.store.data_dir.clone();
         let (store, mut recovered) = Store::open(options.store)?;
-        let queues = Queues::new();
-        let (events, store_failed) = Events::new(Arc::clone(&queues));
         let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
         recovered.definitions.extend(first.iter().cloned());
-        let vhosts = restore_vhosts(&store, &recovered, &queues)?;
+        let queues = Queues::new();
+        let relay = Relay::new(store.clone());
+        let timers = Arc::new(Timers::default());
+        let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
         let access = Access::default();
         access.restore(&recovered.definitions);
         let parameters = Parameters::restored(&recovered.definitions);
+        let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
+        let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
+        queues.wake_timed();
         let define = |definition| Op::Define {
             definition,
             done: None,
@@ -340,31 +372,25 @@ impl Server {
             default_queue_type: options.default_queue_type,
             permits: options.permits,
             limits: options.limits,
+            alarms,
+            timers: Arc::clone(&timers),
             events,
+            relay: Arc::clone(&relay),
             shutdown,
         });
-        let (mut amqp_address, mut task) = (None, None);
-        if let Some(address) = options.amqp_listen {
-            let listening =
-                listener::listen(address).map_err(|source| StartError::Listen { address, source });
-            let listening = match listening {
-                Ok(listening) => listening,
-                Err(error) => {
-                    broker.store.close();
-                    return Err(error);
-                }
-            };
-            amqp_address = listening.local_addr().ok();
-            task = Some(tokio::spawn(listener::accept_loop(
-                Arc::clone(&broker),
-                listening,
-            )));
-        }
+        let listening = options.amqp_listen.map(|address| accept(&broker, address));
+        let (amqp_address, task) = listening.transpose()?.unzip();
+        let tasks = [
+            tokio::spawn(relay.run()),
+            tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+            tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        ];
         Ok(Self {
             broker,
-            amqp_address,
+            amqp_address: amqp_address.flatten(),
             found,
             listener: task,
+            tasks,
             store_failed,
         })
     }
@@ -393,6 +419,11 @@ impl Server {
             messages_ready,
             messages_unacked,
         }
+    }
+
+    /// Memory and disk alarms: what they measure, and their limits to be changed.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.broker.alarms)
     }
 
     /// Resolves, with the reason, when the store failed and the broker must stop.
@@ -425,11 +456,33 @@ impl Server {
                 "clients did not answer the close in time"
             );
         }
-        let store = self.broker.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let (store, relay) = (self.broker.store.clone(), Arc::clone(&self.broker.relay));
+        let close = move || {
+            relay.drain();
+            store.close()
+        };
+        if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
     }
+}
+
+/// Listens for clients; gives the address that was chosen and the task.
+fn accept(
+    broker: &Arc<Broker>,
+    address: SocketAddr,
+) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
+    let listening = match listener::listen(address) {
+        Ok(listening) => listening,
+        Err(source) => {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
+    };
+    let chosen = listening.local_addr().ok();
+    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
+    Ok((chosen, task))
 }
 
 /// The vhosts the store kept, with what they held.
@@ -437,6 +490,8 @@ fn restore_vhosts(
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
+    relay: &Arc<Relay>,
+    timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
     let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
     for definition in &recovered.definitions {
@@ -450,6 +505,8 @@ fn restore_vhosts(
             VhostDefinition::clone(definition),
             store.clone(),
             Arc::clone(queues),
+            Arc::clone(relay),
+            Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
         vhosts.insert(definition.name.to_string(), vhost);

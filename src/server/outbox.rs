@@ -161,6 +161,19 @@ impl Outbox {
         }
     }
 
+    /// Resolves when the socket has failed.
+    pub(super) async fn gone(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.is_broken() {
+                return;
+            }
+            drained.await;
+        }
+    }
+
     /// The writer sends what is left, ends its half of the socket and stops.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);

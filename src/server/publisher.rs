@@ -12,13 +12,13 @@ use crate::broker::{
     exchange::Routable,
     message::Message,
     permission::Verb,
-    queue::{ConsumerId, Entry},
+    queue::{ConsumerId, Entry, Removed},
     topology::Route,
     unacked::UnackedDelivery,
 };
 use crate::protocol::properties::RawProperties;
 use crate::server::{
-    channel::Settled,
+    channel::{Settled, Settlement},
     confirms::ChannelConfirms,
     queue_cell::{QueueGuard, QueueHandle},
     registry::{Durable, Vhost, durable_done},
@@ -112,6 +112,14 @@ pub(super) struct Publish {
     pub(super) confirm: Option<(Arc<ChannelConfirms>, u64)>,
 }
 
+/// What a commit came to.
+pub(super) struct Committed {
+    /// Resolves when all of it is durable that must be.
+    pub(super) durable: Option<Durable>,
+    /// A full queue refused a message.
+    pub(super) refused: bool,
+}
+
 /// Deliveries settled for good, with the consumer that gets its credit back.
 type Acked = Vec<(Option<ConsumerId>, Entry)>;
 
@@ -125,6 +133,8 @@ pub(super) struct Batch {
     acks: Vec<(QueueHandle, Acked)>,
     /// Confirms due without the store.
     due: Vec<(Arc<ChannelConfirms>, Vec<u64>)>,
+    /// Publishes that a full queue refused.
+    refused: Vec<(Arc<ChannelConfirms>, Vec<u64>)>,
     ops: Vec<Op>,
     spare: Vec<Vec<Publish>>,
 }
@@ -137,6 +147,7 @@ impl Batch {
             fan_out: None,
             acks: Vec::new(),
             due: Vec::new(),
+            refused: Vec::new(),
             ops: Vec::new(),
             spare: Vec::new(),
         }
@@ -179,10 +190,7 @@ impl Batch {
 
     /// A publish that no queue takes is confirmed without any.
     pub(super) fn confirm_now(&mut self, confirms: &Arc<ChannelConfirms>, tag: u64) {
-        match self.due.last_mut() {
-            Some((channel, tags)) if Arc::ptr_eq(channel, confirms) => tags.push(tag),
-            _ => self.due.push((Arc::clone(confirms), vec![tag])),
-        }
+        note(&mut self.due, confirms, tag);
     }
 
     /// A delivery that was acked or rejected for good.
@@ -211,6 +219,9 @@ impl Batch {
         for (channel, tags) in self.due.drain(..) {
             channel.resolve(&tags, true);
         }
+        for (channel, tags) in self.refused.drain(..) {
+            channel.resolve(&tags, false);
+        }
     }
 
     fn flush_publishes(&mut self) {
@@ -238,7 +249,7 @@ impl Batch {
         &mut self,
         publishes: Vec<(SharedRoute, Message)>,
         settled: Vec<Settled>,
-    ) -> Option<Durable> {
+    ) -> Committed {
         self.flush();
         let routed = publishes.iter().flat_map(|(route, _)| route.iter());
         let mut handles: Vec<QueueHandle> = routed
@@ -249,22 +260,19 @@ impl Batch {
         handles.dedup();
         let mut guards: Vec<QueueGuard<'_>> = handles.iter().map(|queue| queue.lock()).collect();
         let mut ops = Vec::new();
+        let mut refused = false;
         for (route, message) in publishes {
             let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
             for queue in &*route {
                 let Some(guard) = find(&mut guards, &handles, queue) else {
                     continue;
                 };
-                let stores = guard.state.stores(&message);
-                if let Some(seq) = guard.state.enqueue(message.clone())
-                    && stores
-                {
-                    targets.push(Target {
-                        queue: queue.id(),
-                        lane: 0,
-                        seq,
-                    });
+                if guard.state.refuses(&message) {
+                    guard.state.refused(&message);
+                    refused = true;
+                    continue;
                 }
+                targets.extend(guard.enqueue(message.clone()));
             }
             if !targets.is_empty() {
                 ops.push(Op::Publish {
@@ -281,22 +289,24 @@ impl Batch {
                     consumer,
                     entry,
                 },
-            requeue,
+            how,
             ..
         } in settled
         {
             let Some(guard) = find(&mut guards, &handles, &queue) else {
                 continue;
             };
-            if requeue {
-                guard.state.requeue(consumer, entry);
-            } else if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                ops.push(Op::Ack {
-                    queue: queue.id(),
-                    lane: 0,
-                    seqs: SmallVec::from_slice(&[entry.seq]),
-                });
+            let mut removed = Removed::new();
+            match how {
+                Settlement::Requeue => guard.state.requeue(consumer, entry),
+                Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
+                Settlement::Ack => {
+                    if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
+                        removed.push(entry.place());
+                    }
+                }
             }
+            ops.extend(guard.acks(removed));
         }
         let durable = (!ops.is_empty()).then(|| {
             let (done, durable) = durable_done();
@@ -307,18 +317,27 @@ impl Batch {
             durable
         });
         guards.iter_mut().for_each(QueueGuard::dispatch);
-        durable
+        Committed { durable, refused }
     }
 
     /// Puts messages into locked queues, logs what must be stored, then lets deliveries go: a consumer's ack can never
     /// stand in the log before its message.
     fn enqueue(&mut self, queues: &mut SmallVec<[QueueGuard<'_>; 4]>, messages: &mut Vec<Publish>) {
-        for Publish { message, confirm } in messages.drain(..) {
+        for Publish { message, mut confirm } in messages.drain(..) {
+            let full = self.full_queues(queues, &message);
+            if !full.is_empty()
+                && let Some((channel, tag)) = confirm.take()
+            {
+                note(&mut self.refused, &channel, tag);
+            }
             let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
             let last = queues.len().saturating_sub(1);
             let mut stored = None;
             let mut message = Some(message);
             for (at, queue) in queues.iter_mut().enumerate() {
+                if full.contains(&at) {
+                    continue;
+                }
                 let stores = message
                     .as_ref()
                     .is_some_and(|message| queue.state.stores(message));
@@ -330,16 +349,7 @@ impl Batch {
                 } else {
                     message.clone()
                 };
-                let Some(seq) = mine.and_then(|message| queue.state.enqueue(message)) else {
-                    continue;
-                };
-                if stores {
-                    targets.push(Target {
-                        queue: queue.state.id(),
-                        lane: 0,
-                        seq,
-                    });
-                }
+                targets.extend(mine.and_then(|message| queue.enqueue(message)));
             }
             match (stored, confirm) {
                 (Some(message), confirm) if !targets.is_empty() => {
@@ -363,6 +373,35 @@ impl Batch {
         for queue in queues {
             queue.dispatch();
         }
+    }
+}
+
+impl Batch {
+    /// The places of queues that refuse the message. A queue may only look full because what this batch brought was not
+    /// offered to its consumers yet: it is, before it may refuse.
+    fn full_queues(&mut self, queues: &mut [QueueGuard<'_>], message: &Message) -> SmallVec<[usize; 2]> {
+        let mut full = SmallVec::new();
+        for (at, queue) in queues.iter_mut().enumerate() {
+            if !queue.state.refuses(message) {
+                continue;
+            }
+            if queue.state.consumer_count() > 0 {
+                self.store.log(&mut self.ops);
+                queue.dispatch();
+            }
+            if queue.state.refuses(message) {
+                queue.state.refused(message);
+                full.push(at);
+            }
+        }
+        full
+    }
+}
+
+fn note(list: &mut Vec<(Arc<ChannelConfirms>, Vec<u64>)>, confirms: &Arc<ChannelConfirms>, tag: u64) {
+    match list.last_mut() {
+        Some((channel, tags)) if Arc::ptr_eq(channel, confirms) => tags.push(tag),
+        _ => list.push((Arc::clone(confirms), vec![tag])),
     }
 }
 

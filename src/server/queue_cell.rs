@@ -16,12 +16,16 @@ use tokio::sync::Notify;
 
 use crate::broker::{
     definition::{Name, QueueDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
+    message::Message,
     policy::EffectivePolicy,
-    queue::{ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed},
+    queue::{
+        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
+        settings::QueueSettings,
+    },
 };
-use crate::server::consumer_port::ConsumerPort;
-use crate::storage::{Loaded, Op, ReadRequest, Store};
+use crate::server::{clock, consumer_port::ConsumerPort, registry::Vhost, relay::Relay, timers::Timers};
+use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
 const READ_BYTES: usize = 1024 * 1024;
@@ -29,14 +33,28 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Which connection an exclusive queue belongs to.
 pub(super) type ConnectionId = u64;
 
+/// What a queue reaches beyond itself.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) store: Store,
+    /// Takes its dead letters.
+    pub(super) relay: Arc<Relay>,
+    /// Wakes it when something in it expires.
+    pub(super) timers: Arc<Timers>,
+    /// Where they are routed; gone when the broker stops.
+    pub(super) vhost: Weak<Vhost>,
+}
+
 pub(super) struct QueueCell {
     pub(super) definition: QueueDefinition,
     /// An exclusive queue's owner.
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
-    store: Store,
+    around: Surroundings,
     /// What policies say about it, for the settings and for whoever looks.
     policy: Mutex<Option<Arc<EffectivePolicy>>>,
+    /// When the timer rings, in ms since 1970; 0 while it is not set. Changed under the state's lock.
+    armed: AtomicU64,
     /// Highest place known to be on disk; read by the state when it pages.
     committed: AtomicU64,
     /// Commits matter to the state now.
@@ -82,38 +100,47 @@ impl Ord for QueueHandle {
 pub(super) struct QueueGuard<'a> {
     cell: &'a QueueCell,
     pub(super) state: MutexGuard<'a, QueueState<ConsumerPort>>,
+    now: Timestamp,
 }
 
 impl QueueCell {
     pub(super) fn declared(
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
-        store: Store,
+        around: Surroundings,
     ) -> QueueHandle {
-        let state = QueueState::new(definition.id, definition.durable);
-        Self::with_state(definition, owner, store, state)
+        let mut state = QueueState::new(definition.id, definition.durable);
+        state.set_max_priority(arguments::max_priority(&definition.arguments));
+        Self::with_state(definition, owner, around, state)
     }
 
     /// A queue that the store kept.
-    pub(super) fn recovered(definition: QueueDefinition, store: Store, row: &Recovered) -> QueueHandle {
-        let state = QueueState::recovered(definition.id, row);
-        Self::with_state(definition, None, store, state)
+    pub(super) fn recovered(
+        definition: QueueDefinition,
+        around: Surroundings,
+        row: &Recovered,
+    ) -> QueueHandle {
+        let mut state = QueueState::recovered(definition.id, row);
+        state.set_max_priority(arguments::max_priority(&definition.arguments));
+        Self::with_state(definition, None, around, state)
     }
 
     fn with_state(
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
-        store: Store,
-        state: QueueState<ConsumerPort>,
+        around: Surroundings,
+        mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
+        state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
             committed: AtomicU64::new(0),
             paged: AtomicBool::new(state.is_paged()),
             state: Mutex::new(state),
-            store,
+            around,
             policy: Mutex::default(),
+            armed: AtomicU64::new(0),
             loaded: Notify::new(),
             this: Weak::clone(this),
         }))
@@ -131,16 +158,28 @@ impl QueueCell {
         Weak::clone(&self.this)
     }
 
+    /// Where it was declared; `None` while the broker stops.
+    pub(super) fn vhost(&self) -> Option<Arc<Vhost>> {
+        self.around.vhost.upgrade()
+    }
+
     pub(super) fn lock(&self) -> QueueGuard<'_> {
         QueueGuard {
             cell: self,
             state: self.state.lock(),
+            now: Timestamp::NONE,
         }
     }
 
-    /// The policies that apply to this queue are these now.
+    /// The policies that apply to this queue are these now; limits take effect at once.
     pub(super) fn apply_policy(&self, policy: Option<&Arc<EffectivePolicy>>) {
+        let settings = QueueSettings::new(&self.definition.arguments, policy.map(Arc::as_ref));
         *self.policy.lock() = policy.cloned();
+        let mut queue = self.lock();
+        if *queue.state.settings() != settings {
+            queue.state.apply_settings(settings, clock::now());
+            queue.dispatch();
+        }
     }
 
     /// What policies say about this queue.
@@ -163,12 +202,32 @@ impl QueueCell {
         }
     }
 
+    /// The timer rang. True when the queue itself has been unused for too long.
+    pub(super) fn due(&self) -> bool {
+        let mut queue = self.lock();
+        self.armed.store(0, Ordering::Release);
+        queue.dispatch();
+        let now = queue.now();
+        queue.state.is_unused(now)
+    }
+
+    /// Takes a consumer away. True when an auto-delete queue should go.
+    pub(super) fn cancel(&self, consumer: ConsumerId) -> bool {
+        let mut queue = self.lock();
+        let unused = queue.state.cancel(consumer);
+        queue.touch();
+        unused
+    }
+
     /// A reader thread's answer.
     pub(super) fn loaded(&self, loaded: Loaded) {
         let mut queue = self.lock();
         queue.state.paged_in(PagedIn {
+            lane: loaded.lane,
             from: loaded.from,
+            until: loaded.until,
             entries: loaded.entries,
+            deadlines: loaded.deadlines,
             next: loaded.next,
         });
         queue.dispatch();
@@ -184,9 +243,9 @@ impl QueueCell {
     /// Asks the store for messages.
     pub(super) fn read(&self, read: ReadFrom) {
         if !read.pending {
-            self.store.read(ReadRequest {
+            self.around.store.read(ReadRequest {
                 queue: read.queue,
-                lane: 0,
+                lane: read.lane,
                 from: read.from,
                 until: read.until,
                 max_bytes: READ_BYTES,
@@ -197,44 +256,84 @@ impl QueueCell {
 
     /// Logs what a purge removed.
     pub(super) fn log_purged(&self, purged: &mut Purged) {
-        let (queue, lane) = (self.id(), 0);
-        let mut ops = Vec::new();
-        if !purged.removed.is_empty() {
-            ops.push(Op::Ack {
-                queue,
-                lane,
-                seqs: std::mem::take(&mut purged.removed),
-            });
-        }
-        if let Some((from, until, count, bytes)) = purged.range.take() {
+        let queue = self.id();
+        let mut ops = self.acks(std::mem::take(&mut purged.removed));
+        if !purged.ranges.is_empty() {
             ops.push(Op::Purge {
                 queue,
-                lane,
-                from,
-                until,
-                count,
-                bytes,
+                ranges: std::mem::take(&mut purged.ranges),
+                count: purged.range_messages,
+                bytes: purged.range_bytes,
             });
         }
-        self.store.log(&mut ops);
+        self.around.store.log(&mut ops);
+    }
+}
+
+impl QueueCell {
+    /// The operations that tell the store of messages gone.
+    fn acks(&self, removed: Removed) -> Vec<Op> {
+        let queue = self.id();
+        removed
+            .into_lanes()
+            .map(|(lane, seqs)| Op::Ack { queue, lane, seqs })
+            .collect()
     }
 }
 
 impl QueueGuard<'_> {
+    /// The operations that tell the store of messages gone.
+    pub(super) fn acks(&self, removed: Removed) -> impl Iterator<Item = Op> {
+        let queue = self.cell.id();
+        removed
+            .into_lanes()
+            .map(move |(lane, seqs)| Op::Ack { queue, lane, seqs })
+    }
+
+    /// The time, asked for once while the lock is held, and only by queues for which it matters.
+    fn now(&mut self) -> Timestamp {
+        if !self.now.is_some() {
+            self.now = clock::now();
+        }
+        self.now
+    }
+
+    /// Puts a message at the end; gives what the store must keep of it here.
+    pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
+        let stores = self.state.stores(&message);
+        let expires_at = match self.state.lifetime_ms(&message) {
+            Some(ms) => self.now().after(ms),
+            None => Timestamp::NONE,
+        };
+        let place = self.state.enqueue(message, expires_at)?;
+        stores.then(|| Target {
+            queue: self.cell.id(),
+            lane: place.lane,
+            seq: place.seq,
+            expires_at,
+        })
+    }
+
     /// Hands out what can be handed out and logs what left the queue by that.
     pub(super) fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.state.dispatch(&mut removed);
+        let timed = self.state.is_timed();
+        let now = if timed { self.now() } else { Timestamp::NONE };
+        let read = self.state.dispatch(now, &mut removed);
         self.log_removed(removed);
+        self.relay_dead_letters();
         if let Some(through) = self.state.take_delivered() {
             // What was handed out is flagged as redelivered after a crash; the row takes it along with its next write.
-            self.cell.store.log(&mut vec![Op::Delivered {
+            self.cell.around.store.log(&mut vec![Op::Delivered {
                 queue: self.cell.id(),
                 through,
             }]);
         }
         if let Some(read) = read {
             self.cell.read(read);
+        }
+        if timed {
+            self.read_and_arm();
         }
         let paged = self.state.is_paged();
         if paged != self.cell.paged.swap(paged, Ordering::AcqRel) && paged {
@@ -244,12 +343,51 @@ impl QueueGuard<'_> {
         }
     }
 
-    /// Logs stored messages as gone.
-    pub(super) fn log_removed(&self, seqs: Removed) {
-        if !seqs.is_empty() {
-            let queue = self.cell.id();
-            self.cell.store.log(&mut vec![Op::Ack { queue, lane: 0, seqs }]);
+    /// Asks for what expiry needs to read, and to be woken when the next thing expires. A timer that rings early does no
+    /// harm, so it is only ever set earlier.
+    fn read_and_arm(&mut self) {
+        for read in self.state.take_reads().unwrap_or_default() {
+            self.cell.read(read);
         }
+        let next = self.state.next_deadline();
+        let armed = Timestamp(self.cell.armed.load(Ordering::Acquire));
+        if next.is_some() && armed.earlier(next) != armed {
+            self.cell.armed.store(next.0, Ordering::Release);
+            self.cell.around.timers.set(self.cell.id(), armed, next);
+        }
+    }
+
+    /// Somebody uses the queue or is about to take a message: what has expired leaves first, and the time the queue may be
+    /// unused begins anew.
+    pub(super) fn touch(&mut self) {
+        if self.state.is_timed() {
+            let now = self.now();
+            self.state.touch(now);
+            self.dispatch();
+        }
+    }
+
+    /// Hands over what died. Whatever changed the state has logged what it stored by now.
+    fn relay_dead_letters(&mut self) {
+        if let Some(dead) = self.state.take_dead_letters()
+            && let Some(cell) = self.cell.this.upgrade()
+        {
+            self.cell.around.relay.push(&QueueHandle(cell), dead);
+        }
+    }
+
+    /// Logs stored messages as gone.
+    pub(super) fn log_removed(&self, removed: Removed) {
+        if !removed.is_empty() {
+            self.cell.around.store.log(&mut self.cell.acks(removed));
+        }
+    }
+
+    /// Settles a delivery for good, unconsumed.
+    pub(super) fn reject(&mut self, consumer: Option<ConsumerId>, entry: Entry) {
+        let mut removed = Removed::new();
+        self.state.reject(consumer, entry, &mut removed);
+        self.log_removed(removed);
     }
 
     /// Settles deliveries for good.
@@ -257,7 +395,7 @@ impl QueueGuard<'_> {
         let mut removed = Removed::new();
         for (consumer, entry) in settled.drain(..) {
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                removed.push(entry.seq);
+                removed.push(entry.place());
             }
         }
         self.log_removed(removed);

@@ -2,7 +2,7 @@
 //! the topology's lock is held, so that the log has them in the order in which they became true.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -22,7 +22,12 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
-use crate::server::queue_cell::{ConnectionId, QueueCell, QueueHandle};
+use crate::server::{
+    clock,
+    queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
+    relay::Relay,
+    timers::Timers,
+};
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
 
 /// Resolves when what was logged is durable.
@@ -41,6 +46,10 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    relay: Arc<Relay>,
+    timers: Arc<Timers>,
+    /// Itself, for its queues.
+    this: Weak<Self>,
 }
 
 /// All queues by number, for the store's answers.
@@ -63,6 +72,17 @@ impl Queues {
         self.by_id.read().len()
     }
 
+    /// Lets queues for which time matters set their timers: the store runs now and answers reads.
+    pub(super) fn wake_timed(&self) {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        for queue in queues {
+            let mut queue = queue.lock();
+            if queue.state.is_timed() {
+                queue.dispatch();
+            }
+        }
+    }
+
     /// Messages ready and unacked in all queues.
     pub(super) fn message_counts(&self) -> (u64, u64) {
         let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
@@ -74,6 +94,12 @@ impl Queues {
             )
         })
     }
+
+    /// Memory that messages take, waiting or handed out.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
+        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
+    }
 }
 
 /// Conditions of queue.delete.
@@ -83,6 +109,8 @@ pub(super) struct DeleteIf {
     pub(super) empty: bool,
     /// An auto-delete queue: only if no consumer came back meanwhile.
     pub(super) without_consumers: bool,
+    /// Only if nobody used the queue for as long as it may be unused.
+    pub(super) expired: bool,
 }
 
 /// A call for the committer to make, and what to await for it.
@@ -93,10 +121,16 @@ pub(super) fn durable_done() -> (Done, Durable) {
 }
 
 impl Vhost {
-    pub(super) fn new(definition: VhostDefinition, store: Store, queues: Arc<Queues>) -> Arc<Self> {
+    pub(super) fn new(
+        definition: VhostDefinition,
+        store: Store,
+        queues: Arc<Queues>,
+        relay: Arc<Relay>,
+        timers: Arc<Timers>,
+    ) -> Arc<Self> {
         let name = Name::clone(&definition.name);
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             name,
             definition: RwLock::new(definition),
             topology,
@@ -105,7 +139,20 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            relay,
+            timers,
+            this: Weak::clone(this),
         })
+    }
+
+    /// What a queue of this vhost reaches beyond itself.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            store: self.store.clone(),
+            relay: Arc::clone(&self.relay),
+            timers: Arc::clone(&self.timers),
+            vhost: Weak::clone(&self.this),
+        }
     }
 
     /// Puts back what the store kept.
@@ -132,13 +179,14 @@ impl Vhost {
                     let row = rows
                         .get(&queue.id)
                         .map_or(RecoveredRow::EMPTY, |row| RecoveredRow {
-                            low: row.low,
+                            lanes: row.lanes.clone(),
                             next_seq: row.next_seq,
                             messages: row.messages,
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
+                            deadlines: row.deadlines,
                         });
-                    let cell = QueueCell::recovered(queue.clone(), self.store.clone(), &row);
+                    let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     cell.apply_policy(self.policy_of(&cell).as_ref());
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
@@ -347,7 +395,7 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let cell = QueueCell::declared(definition, owner, self.store.clone());
+        let cell = QueueCell::declared(definition, owner, self.surroundings());
         cell.apply_policy(self.policy_of(&cell).as_ref());
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
@@ -379,6 +427,9 @@ impl Vhost {
                 return Err(BrokerError::InUse(resource()));
             }
             if only.without_consumers && guard.state.consumer_count() > 0 {
+                return Ok(None);
+            }
+            if only.expired && !guard.state.is_unused(clock::now()) {
                 return Ok(None);
             }
             guard.state.delete()

@@ -92,6 +92,8 @@ pub(super) struct Pending {
     pub(super) slot: u32,
     /// Acked before it was written: it never will be.
     pub(super) hole: bool,
+    /// Milliseconds since 1970; 0 is never.
+    pub(super) expires_at: u64,
 }
 
 impl Group {
@@ -176,21 +178,10 @@ impl Group {
             }
             Op::Purge {
                 queue,
-                lane,
-                from,
-                until,
+                ranges,
                 count,
                 bytes,
-            } => {
-                let range = super::purge::Range {
-                    lane,
-                    from: from.0,
-                    until: until.0,
-                    count,
-                    bytes,
-                };
-                self.purge(queue, &range, ledger, rocks)?;
-            }
+            } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
             Op::Delivered { queue, through } => {
                 if let Some(queue) = ledger.queues.get_mut(&queue) {
                     queue.delivered = queue.delivered.max(through.0);
@@ -237,6 +228,7 @@ impl Group {
                 seq: target.seq.0,
                 slot,
                 hole: false,
+                expires_at: target.expires_at.0,
             });
             live += 1;
             if let Some(queue) = self.queues.get_mut(at) {

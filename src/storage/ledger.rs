@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::broker::ids::QueueId;
 use crate::storage::{
     page_meta::PageMeta,
-    row::{Row, RowLane},
+    row::{MIXED, Row, RowLane},
 };
 
 /// No group builder works for the queue now.
@@ -27,6 +27,8 @@ pub(super) struct QueueLedger {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) delivered: u64,
+    /// As in [`Row`].
+    pub(super) deadlines: u64,
     pub(super) has_bodies: bool,
     /// Its place in the group being built, or [`NO_GROUP`].
     pub(super) group: u32,
@@ -66,6 +68,7 @@ impl QueueLedger {
             messages: row.messages,
             bytes: row.bytes,
             delivered: row.delivered,
+            deadlines: row.deadlines,
             has_bodies: row.has_bodies,
             group: NO_GROUP,
             lanes: lanes.collect(),
@@ -80,9 +83,20 @@ impl QueueLedger {
             messages: self.messages,
             bytes: self.bytes,
             delivered: self.delivered,
+            deadlines: self.deadlines,
             has_bodies: self.has_bodies,
             lanes,
         }
+    }
+
+    /// A message joins; its deadline is 0 when it has none.
+    pub(super) fn note_deadline(&mut self, deadline: u64) {
+        let last = self.deadlines;
+        self.deadlines = if self.messages > 0 && (deadline < last || (last == 0 && deadline > 0)) {
+            MIXED
+        } else {
+            deadline
+        };
     }
 
     pub(super) fn lane(&self, lane: u8) -> Option<&LaneLedger> {

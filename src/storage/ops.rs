@@ -7,9 +7,10 @@ use smallvec::SmallVec;
 use crate::broker::{
     confirm::ConfirmToken,
     definition::{BindingDefinition, Definition, Name},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::PolicyKind,
+    queue::Deadlines,
 };
 use crate::storage::{StoreError, StoreFailure};
 
@@ -25,6 +26,8 @@ pub struct Target {
     pub lane: u8,
     /// Ascending in the log per queue and lane.
     pub seq: Seq,
+    /// When the message's time in this queue ends; given back by reads.
+    pub expires_at: Timestamp,
 }
 
 /// One entry of the op log. An operation logged later is in the same or a later group, never an earlier one,
@@ -49,13 +52,11 @@ pub enum Op {
     },
     /// Removes a definition; a queue goes with all its messages.
     Undefine { key: DefinitionKey, done: Option<Done> },
-    /// Removes what lies in `from..until`, messages the queue does not hold in memory. `count` and `bytes` are what
-    /// the queue believes to lie there.
+    /// Removes what lies in ranges of lanes (from, until exclusive), messages the queue does not hold in memory. `count`
+    /// and `bytes` are what the queue believes to lie in all of them.
     Purge {
         queue: QueueId,
-        lane: u8,
-        from: Seq,
-        until: Seq,
+        ranges: SmallVec<[(u8, Seq, Seq); 1]>,
         count: u64,
         bytes: u64,
     },
@@ -128,8 +129,12 @@ pub struct Loaded {
     pub lane: u8,
     /// As in the request.
     pub from: Seq,
+    /// As in the request.
+    pub until: Seq,
     /// Ascending; without what was acked or purged by operations logged before the request.
     pub entries: Vec<(Seq, Message)>,
+    /// Those of them whose time ends, and when; ascending.
+    pub deadlines: Vec<(Seq, Timestamp)>,
     /// Where to go on; `None` when everything below the request's `until` was read.
     pub next: Option<Seq>,
 }
@@ -175,6 +180,8 @@ pub struct RecoveredQueue {
     pub low: Seq,
     /// What the next message gets.
     pub next_seq: Seq,
+    /// What their deadlines are like.
+    pub deadlines: Deadlines,
     /// Messages up to this one had been handed out: redelivered.
     pub delivered_through: Seq,
     /// The lanes that hold messages, ascending, each with its own low end.

@@ -88,7 +88,7 @@ impl Group {
                 },
                 |(first_seq, _)| first_seq,
             );
-            self.write_entry(entry.slot, message, queue);
+            self.write_entry(entry, message, queue);
             open = Some((first_seq, entry.seq + 1));
         }
         if let Some((first_seq, _)) = open {
@@ -97,8 +97,13 @@ impl Group {
         true
     }
 
-    fn write_entry(&mut self, slot: u32, message: Option<(usize, Option<BodyRef>)>, queue: &mut QueueLedger) {
-        let slot = self.slots.get(slot as usize);
+    fn write_entry(
+        &mut self,
+        entry: &Pending,
+        message: Option<(usize, Option<BodyRef>)>,
+        queue: &mut QueueLedger,
+    ) {
+        let slot = self.slots.get(entry.slot as usize);
         let (Some((record_len, body)), Some(slot)) = (message, slot) else {
             self.page.hole();
             self.metas.push(MetaEntry {
@@ -108,8 +113,9 @@ impl Group {
             });
             return;
         };
-        self.page
-            .message(slot.message.record().get(..record_len).unwrap_or_default(), body);
+        let record = slot.message.record().get(..record_len).unwrap_or_default();
+        self.page.message(record, body, entry.expires_at);
+        queue.note_deadline(entry.expires_at);
         let size = slot.message.body_len();
         self.metas.push(MetaEntry {
             size,

@@ -3,17 +3,20 @@
 //!
 //! `[version u8][flags u8][count u16][crc32c u32][base_time u64 ms][entries ...][end offsets u32 x count]`. The offsets
 //! stand last, so that entries are copied straight into place. Entry i has seq first_seq + i:
-//! `[flags u8]`, then for a body by reference `[body_id u64][length u64]`, then the message's record, without
-//! its body when that is by reference. A hole, which was acked before its commit, is the flags byte alone.
+//! `[flags u8]`, then for a message with a deadline `[expires_at u64 ms since 1970]`, then for a body by reference
+//! `[body_id u64][length u64]`, then the message's record, without its body when that is by reference. A hole, which was acked before its commit, is the flags byte alone.
 
 use crate::storage::codec::{Cursor, is_sealed, seal};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without deadlines.
+const VERSION_1: u8 = 1;
 const CHECKSUM_AT: usize = 4;
 const HEAD: usize = 16;
 const HOLE: u8 = 1;
 const BODY_ELSEWHERE: u8 = 2;
 const LARGE: u8 = 4;
+const EXPIRES: u8 = 8;
 
 /// A page is closed before it passes this size; a bigger single entry is a page of its own.
 pub(super) const PAGE_MAX_BYTES: usize = 64 * 1024;
@@ -37,6 +40,8 @@ pub(super) enum Entry<'a> {
     Message {
         record: &'a [u8],
         body: Option<BodyRef>,
+        /// Milliseconds since 1970; 0 is never.
+        expires_at: u64,
     },
 }
 
@@ -58,7 +63,7 @@ impl PageWriter {
 
     /// Whether an entry with a record of this size still belongs on this page.
     pub(super) fn has_room(&self, record_len: usize) -> bool {
-        const ENTRY_EXTRA: usize = 1 + 16 + 4;
+        const ENTRY_EXTRA: usize = 1 + 8 + 16 + 4;
         let size = self.value.len() + self.ends.len() * 4;
         self.ends.is_empty()
             || (self.ends.len() < PAGE_MAX_ENTRIES && size + record_len + ENTRY_EXTRA <= PAGE_MAX_BYTES)
@@ -69,18 +74,21 @@ impl PageWriter {
         self.end_entry();
     }
 
-    pub(super) fn message(&mut self, record: &[u8], body: Option<BodyRef>) {
-        match body {
-            None => self.value.push(0),
-            Some(body) => {
-                self.value.push(if body.large {
-                    BODY_ELSEWHERE | LARGE
-                } else {
-                    BODY_ELSEWHERE
-                });
-                self.value.extend_from_slice(&body.id.to_le_bytes());
-                self.value.extend_from_slice(&body.len.to_le_bytes());
-            }
+    /// `expires_at` in milliseconds since 1970, 0 for never.
+    pub(super) fn message(&mut self, record: &[u8], body: Option<BodyRef>, expires_at: u64) {
+        let body_flags = match body {
+            None => 0,
+            Some(body) if body.large => BODY_ELSEWHERE | LARGE,
+            Some(_) => BODY_ELSEWHERE,
+        };
+        self.value
+            .push(body_flags | if expires_at == 0 { 0 } else { EXPIRES });
+        if expires_at != 0 {
+            self.value.extend_from_slice(&expires_at.to_le_bytes());
+        }
+        if let Some(body) = body {
+            self.value.extend_from_slice(&body.id.to_le_bytes());
+            self.value.extend_from_slice(&body.len.to_le_bytes());
         }
         self.value.extend_from_slice(record);
         self.end_entry();
@@ -120,9 +128,15 @@ impl<'a> Page<'a> {
             return None;
         }
         let mut head = Cursor::new(value);
-        if head.u8()? != VERSION || head.u8()? != 0 {
+        let version = head.u8()?;
+        if !matches!(version, VERSION | VERSION_1) || head.u8()? != 0 {
             return None;
         }
+        let known = if version == VERSION_1 {
+            BODY_ELSEWHERE | LARGE
+        } else {
+            BODY_ELSEWHERE | LARGE | EXPIRES
+        };
         let count = usize::from(head.u16()?);
         head.u32()?;
         let base_time = head.u64()?;
@@ -134,36 +148,43 @@ impl<'a> Page<'a> {
         let mut start = 0;
         for _ in 0..count {
             let end = usize::try_from(ends.u32()?).ok()?;
-            entries.push(decode_entry(bytes.get(start..end)?)?);
+            entries.push(decode_entry(bytes.get(start..end)?, known)?);
             start = end;
         }
         (start == bytes.len()).then_some(Self { base_time, entries })
     }
 }
 
-fn decode_entry(bytes: &[u8]) -> Option<Entry<'_>> {
+fn decode_entry(bytes: &[u8], known: u8) -> Option<Entry<'_>> {
     let mut cursor = Cursor::new(bytes);
     let flags = cursor.u8()?;
-    let body = match flags {
-        HOLE => return cursor.is_empty().then_some(Entry::Hole),
-        0 => None,
-        _ if flags & !LARGE == BODY_ELSEWHERE => Some(BodyRef {
+    if flags == HOLE {
+        return cursor.is_empty().then_some(Entry::Hole);
+    }
+    if flags & !known != 0 || flags & (BODY_ELSEWHERE | LARGE) == LARGE {
+        return None;
+    }
+    let expires_at = if flags & EXPIRES == 0 { 0 } else { cursor.u64()? };
+    let body = if flags & BODY_ELSEWHERE == 0 {
+        None
+    } else {
+        Some(BodyRef {
             id: cursor.u64()?,
             len: cursor.u64()?,
             large: flags & LARGE != 0,
-        }),
-        _ => return None,
+        })
     };
     Some(Entry::Message {
         record: cursor.rest(),
         body,
+        expires_at,
     })
 }
 
 /// The ack row: `[version u8][0 u8][count u16][crc32c u32][ceil(count / 8) bytes]`, bit i set when entry i is gone.
 pub(super) fn encode_acks(out: &mut Vec<u8>, count: u16, is_acked: impl Fn(u16) -> bool) {
     out.clear();
-    out.extend_from_slice(&[VERSION, 0]);
+    out.extend_from_slice(&[VERSION_1, 0]);
     out.extend_from_slice(&count.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.resize(8 + usize::from(count.div_ceil(8)), 0);
@@ -181,7 +202,7 @@ pub(super) fn decode_acks(value: &[u8], count: u16) -> Option<&[u8]> {
         return None;
     }
     let mut cursor = Cursor::new(value);
-    if cursor.u8()? != VERSION || cursor.u8()? != 0 || cursor.u16()? != count {
+    if cursor.u8()? != VERSION_1 || cursor.u8()? != 0 || cursor.u16()? != count {
         return None;
     }
     cursor.u32()?;
@@ -204,13 +225,14 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Model {
         Hole,
-        Message(Vec<u8>, Option<(u64, u64, bool)>),
+        Message(Vec<u8>, Option<(u64, u64, bool)>, u64),
     }
 
     fn entries() -> impl Strategy<Value = Vec<Model>> {
         let reference = prop::option::of((any::<u64>(), any::<u64>(), any::<bool>()));
-        let message = (prop::collection::vec(any::<u8>(), 0..40), reference)
-            .prop_map(|(record, body)| Model::Message(record, body));
+        let expires = prop_oneof![Just(0), any::<u64>()];
+        let message = (prop::collection::vec(any::<u8>(), 0..40), reference, expires)
+            .prop_map(|(record, body, expires)| Model::Message(record, body, expires));
         prop::collection::vec(prop_oneof![Just(Model::Hole), message], 0..12)
     }
 
@@ -219,8 +241,9 @@ mod tests {
         for entry in entries {
             match entry {
                 Model::Hole => writer.hole(),
-                Model::Message(record, body) => {
-                    writer.message(record, body.map(|(id, len, large)| BodyRef { id, len, large }));
+                Model::Message(record, body, expires) => {
+                    let body = body.map(|(id, len, large)| BodyRef { id, len, large });
+                    writer.message(record, body, *expires);
                 }
             }
         }
@@ -237,9 +260,10 @@ mod tests {
             for (found, wrote) in page.entries.iter().zip(&entries) {
                 match wrote {
                     Model::Hole => prop_assert_eq!(*found, Entry::Hole),
-                    Model::Message(record, body) => prop_assert_eq!(*found, Entry::Message {
+                    Model::Message(record, body, expires) => prop_assert_eq!(*found, Entry::Message {
                         record: record.as_slice(),
                         body: body.map(|(id, len, large)| BodyRef { id, len, large }),
+                        expires_at: *expires,
                     }),
                 }
             }
@@ -280,11 +304,28 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_the_first_version_is_read_and_had_no_deadlines() {
+        let mut writer = PageWriter::default();
+        writer.begin(77);
+        writer.message(b"record", None, 0);
+        let mut value = writer.finish().to_vec();
+        value[0] = VERSION_1;
+        seal(&mut value, CHECKSUM_AT);
+        assert_eq!(Page::decode(&value).unwrap().entries.len(), 1);
+        writer.begin(77);
+        writer.message(b"record", None, 9);
+        let mut value = writer.finish().to_vec();
+        value[0] = VERSION_1;
+        seal(&mut value, CHECKSUM_AT);
+        assert_eq!(Page::decode(&value), None);
+    }
+
+    #[test]
     fn a_page_closes_at_its_size_but_takes_any_first_entry() {
         let mut writer = PageWriter::default();
         writer.begin(0);
         assert!(writer.has_room(10 * PAGE_MAX_BYTES));
-        writer.message(&[0; 60_000], None);
+        writer.message(&[0; 60_000], None, 0);
         assert!(writer.has_room(5_000));
         assert!(!writer.has_room(6_000));
         writer.begin(0);

@@ -104,7 +104,9 @@ impl PageMeta {
                     body: Some(body.id),
                     gone: acked,
                 },
-                Entry::Message { record, body: None } => MetaEntry {
+                Entry::Message {
+                    record, body: None, ..
+                } => MetaEntry {
                     size: Message::from_record(record, None)?.body_len(),
                     body: None,
                     gone: acked,

@@ -3,7 +3,7 @@
 
 use rocksdb::{ReadOptions, WriteBatch};
 
-use crate::broker::ids::QueueId;
+use crate::broker::ids::{QueueId, Seq};
 use crate::storage::{
     StoreError,
     bodies::Bodies,
@@ -18,22 +18,21 @@ use crate::storage::{
 /// Up to this many pages are erased by key; more of them, or unknown ones, by range.
 const BY_KEY_MAX: usize = 64;
 
-/// What a purge removes.
-pub(super) struct Range {
-    pub(super) lane: u8,
-    pub(super) from: u64,
+/// What a purge removes from one lane.
+struct Range {
+    lane: u8,
+    from: u64,
     /// Exclusive.
-    pub(super) until: u64,
-    /// Messages and body bytes in it as the queue counts them.
-    pub(super) count: u64,
-    pub(super) bytes: u64,
+    until: u64,
 }
 
 impl Group {
+    /// Removes the ranges. `believed` are the messages and body bytes in all of them as the queue counts them.
     pub(super) fn purge(
         &mut self,
         id: QueueId,
-        range: &Range,
+        ranges: &[(u8, Seq, Seq)],
+        believed: (u64, u64),
         ledger: &mut Ledger,
         rocks: &Rocks,
     ) -> Result<(), StoreError> {
@@ -43,25 +42,47 @@ impl Group {
         let Some(queue) = ledger.queues.get_mut(&id) else {
             return Ok(());
         };
-        let (dropped, dropped_bytes) = self.drop_pending_range(at, range);
         let before = (queue.messages, queue.bytes);
-        for seq in [range.from, range.until] {
-            learn_straddling(id, range.lane, seq, queue, rocks)?;
+        let (mut dropped, mut dropped_bytes, mut all_known) = (0, 0, true);
+        for &(lane, from, until) in ranges {
+            let (from, until) = (from.0, until.0);
+            let range = Range { lane, from, until };
+            let (count, bytes) = self.drop_pending_range(at, &range);
+            dropped += count;
+            dropped_bytes += bytes;
+            for seq in [from, until] {
+                learn_straddling(id, lane, seq, queue, rocks)?;
+            }
+            self.purge_known(at, queue, &range, rocks)?;
+            all_known &= !self.purge_unknown(id, queue, &range, rocks)?;
         }
-        let unknown: Vec<_> = queue
-            .lane(range.lane)
-            .map(|lane| lane.unknown_in(range.from, range.until).collect())
-            .unwrap_or_default();
-        self.purge_known(at, queue, range, rocks)?;
-        if !unknown.is_empty() {
-            // What lies there is not known here: the queue's own count says it.
-            let removed = range.count.saturating_sub(dropped);
-            let removed_bytes = range.bytes.saturating_sub(dropped_bytes);
+        if !all_known {
+            // What lay there is not known here: the queue's own count says it.
+            let removed = believed.0.saturating_sub(dropped);
+            let removed_bytes = believed.1.saturating_sub(dropped_bytes);
             queue.messages = before.0.saturating_sub(removed).min(queue.messages);
             queue.bytes = before.1.saturating_sub(removed_bytes).min(queue.bytes);
             self.counts.deleted_bytes += removed_bytes;
         }
-        for (from, until) in unknown {
+        if let Some(group) = self.queues.get_mut(at) {
+            group.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Removes pages of the range that nobody looked at since the start; `true` when there may have been some.
+    fn purge_unknown(
+        &mut self,
+        id: QueueId,
+        queue: &mut QueueLedger,
+        range: &Range,
+        rocks: &Rocks,
+    ) -> Result<bool, StoreError> {
+        let unknown: Vec<_> = queue
+            .lane(range.lane)
+            .map(|lane| lane.unknown_in(range.from, range.until).collect())
+            .unwrap_or_default();
+        for &(from, until) in &unknown {
             if queue.has_bodies {
                 release_bodies(id, range.lane, from, until, queue, &mut self.bodies, rocks)?;
             }
@@ -74,10 +95,7 @@ impl Group {
                 lane.forget_unknown(from, until);
             }
         }
-        if let Some(group) = self.queues.get_mut(at) {
-            group.changed = true;
-        }
-        Ok(())
+        Ok(!unknown.is_empty())
     }
 
     /// The queue with all it holds.
@@ -100,8 +118,6 @@ impl Group {
                 lane: number.unwrap_or(0),
                 from: 0,
                 until: u64::MAX,
-                count: 0,
-                bytes: 0,
             };
             self.drop_pending_range(at, &all);
         }

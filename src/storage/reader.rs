@@ -6,7 +6,10 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 
-use crate::broker::{ids::Seq, message::Message};
+use crate::broker::{
+    ids::{Seq, Timestamp},
+    message::Message,
+};
 use crate::storage::{
     Loaded, ReadRequest, Shared, StoreError, StoreEvents, bodies, keys,
     page::{BodyRef, Entry, Page},
@@ -81,6 +84,7 @@ enum Staged {
 #[derive(Default)]
 struct Scan {
     staged: Vec<(Seq, Staged)>,
+    deadlines: Vec<(Seq, Timestamp)>,
     /// Metas of pages that may not be known yet.
     metas: Vec<PageMeta>,
     /// Where the first page seen begins, when it begins before the request.
@@ -92,8 +96,10 @@ struct Scan {
 fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
         from: request.from,
+        until: request.until,
         lane: request.lane,
         entries: Vec::new(),
+        deadlines: Vec::new(),
         next: None,
     };
     // The ledger runs ahead of the disk: what it says first is a bound from below, what it says last is the truth.
@@ -130,8 +136,10 @@ fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded,
     }
     Ok(Loaded {
         from: request.from,
+        until: request.until,
         lane: request.lane,
         entries,
+        deadlines: scan.deadlines,
         next: scan.next.map(Seq),
     })
 }
@@ -171,7 +179,7 @@ fn scan(
             if first < request.from.0 {
                 scan.begins = Some(first);
             }
-            bytes += stage(request, first, &page, &meta, &mut scan.staged, rocks)?;
+            bytes += stage(request, first, &page, &meta, &mut scan, rocks)?;
             scan.metas.push(meta);
         }
         pages.next();
@@ -186,13 +194,18 @@ fn stage(
     first: u64,
     page: &Page<'_>,
     meta: &PageMeta,
-    staged: &mut Vec<(Seq, Staged)>,
+    scan: &mut Scan,
     rocks: &Rocks,
 ) -> Result<usize, StoreError> {
     let mut bytes = 1;
     for (index, entry) in (0_u16..).zip(&page.entries) {
         let seq = first + u64::from(index);
-        let Entry::Message { record, body } = entry else {
+        let Entry::Message {
+            record,
+            body,
+            expires_at,
+        } = entry
+        else {
             continue;
         };
         if meta.is_gone(index) || !(request.from.0..request.until.0).contains(&seq) {
@@ -207,7 +220,10 @@ fn stage(
             }
         };
         let message = message.ok_or_else(|| damaged(request, seq, "the message", rocks))?;
-        staged.push((Seq(seq), message));
+        scan.staged.push((Seq(seq), message));
+        if *expires_at != 0 {
+            scan.deadlines.push((Seq(seq), Timestamp(*expires_at)));
+        }
     }
     Ok(bytes)
 }

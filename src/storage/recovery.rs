@@ -10,7 +10,8 @@ use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 
 use crate::broker::{
     definition::Definition,
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
+    queue::Deadlines,
 };
 use crate::storage::{
     Recovered, RecoveredQueue, StoreError, StoreOptions,
@@ -21,11 +22,13 @@ use crate::storage::{
     mark::Mark,
     records,
     rocks::{self, Family, Rocks},
-    row::Row,
+    row::{MIXED, Row},
 };
 
 /// The format this version writes and reads. A change of any key or value raises it.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
+/// Pages and rows without deadlines: still read, and from the first start on no longer what older versions read.
+const FORMAT_WITHOUT_DEADLINES: u32 = 1;
 
 /// All a store needs to start.
 pub(super) struct Opened {
@@ -135,6 +138,9 @@ fn check_format(dir: &Path, rocks: &Rocks, fresh: bool) -> Result<(), StoreError
     };
     match found {
         Some(FORMAT_VERSION) => Ok(()),
+        Some(FORMAT_WITHOUT_DEADLINES) => rocks
+            .put_synced(Family::Default, keys::FORMAT, &FORMAT_VERSION.to_le_bytes())
+            .map_err(|error| rocks.error(&error)),
         Some(found) => Err(StoreError::UnknownFormat {
             dir: dir.to_path_buf(),
             found,
@@ -201,6 +207,10 @@ fn recovered_queue(id: QueueId, row: &Row) -> RecoveredQueue {
             .min()
             .unwrap_or(row.next_seq)),
         next_seq: Seq(row.next_seq),
+        deadlines: match row.deadlines {
+            MIXED => Deadlines::Mixed,
+            last => Deadlines::InOrder(Timestamp(last)),
+        },
         delivered_through: Seq(row.delivered),
         lanes: row.lanes.iter().map(|lane| (lane.lane, Seq(lane.low))).collect(),
     }

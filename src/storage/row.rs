@@ -2,7 +2,9 @@
 
 use crate::storage::codec::{Cursor, is_sealed, seal};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without deadlines.
+const VERSION_1: u8 = 1;
 const CHECKSUM_AT: usize = 4;
 const HAS_BODIES: u8 = 1;
 
@@ -15,11 +17,16 @@ pub(super) struct Row {
     pub(super) bytes: u64,
     /// Messages up to this seq were handed out when the row was written.
     pub(super) delivered: u64,
+    /// Deadlines of its messages: 0 none, [`MIXED`] in any order, otherwise ascending by seq up to this one.
+    pub(super) deadlines: u64,
     /// An entry by reference was stored at some time: removing unseen pages has to look into them.
     pub(super) has_bodies: bool,
     /// Lanes with live pages, ascending.
     pub(super) lanes: Vec<RowLane>,
 }
+
+/// Deadlines do not ascend with the seqs: a restart has to look at every message to know which is the next.
+pub(super) const MIXED: u64 = u64::MAX;
 
 /// The low end of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +39,8 @@ pub(super) struct RowLane {
 }
 
 impl Row {
-    /// `[version u8][flags u8][lanes u16][crc32c u32][next_seq, messages, bytes, delivered u64]`, then per lane
+    /// `[version u8][flags u8][lanes u16][crc32c u32][next_seq, messages, bytes, delivered, deadlines u64]`, then
+    /// per lane
     /// `[lane u8][head_page u64][low u64]`. The checksum covers all but itself.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
@@ -41,7 +49,13 @@ impl Row {
         // A lane is a u8, so their number fits.
         out.extend_from_slice(&u16::try_from(self.lanes.len()).unwrap_or(u16::MAX).to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        for number in [self.next_seq, self.messages, self.bytes, self.delivered] {
+        for number in [
+            self.next_seq,
+            self.messages,
+            self.bytes,
+            self.delivered,
+            self.deadlines,
+        ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         for lane in &self.lanes {
@@ -58,7 +72,8 @@ impl Row {
             return None;
         }
         let mut cursor = Cursor::new(value);
-        if cursor.u8()? != VERSION {
+        let version = cursor.u8()?;
+        if version != VERSION && version != VERSION_1 {
             return None;
         }
         let flags = cursor.u8()?;
@@ -69,6 +84,7 @@ impl Row {
             messages: cursor.u64()?,
             bytes: cursor.u64()?,
             delivered: cursor.u64()?,
+            deadlines: if version == VERSION_1 { 0 } else { cursor.u64()? },
             has_bodies: flags & HAS_BODIES != 0,
             lanes: Vec::new(),
         };
@@ -96,20 +112,36 @@ mod tests {
             low,
         });
         (
-            any::<[u64; 4]>(),
+            any::<[u64; 5]>(),
             any::<bool>(),
             prop::collection::vec(lane, 0..4),
         )
             .prop_map(
-                |([next_seq, messages, bytes, delivered], has_bodies, lanes)| Row {
+                |([next_seq, messages, bytes, delivered, deadlines], has_bodies, lanes)| Row {
                     next_seq,
                     messages,
                     bytes,
                     delivered,
+                    deadlines,
                     has_bodies,
                     lanes,
                 },
             )
+    }
+
+    #[test]
+    fn a_row_of_the_first_version_has_no_deadlines() {
+        let row = Row {
+            next_seq: 5,
+            messages: 4,
+            ..Row::default()
+        };
+        let mut value = Vec::new();
+        row.encode(&mut value);
+        value[0] = VERSION_1;
+        value.drain(40..48);
+        seal(&mut value, CHECKSUM_AT);
+        assert_eq!(Row::decode(&value), Some(row));
     }
 
     proptest! {

@@ -1,5 +1,5 @@
 //! Queue arguments: which are known, what they may hold, and how a redeclaration is compared (amqp-behaviour 4.1,
-//! 2.3). Most of their effects belong to later versions: the README's feature table says which work.
+//! 2.3). What they mean for a queue is in `settings.rs`.
 
 use crate::broker::error::{BrokerError, Resource};
 use crate::protocol::field::{FieldTable, FieldValue, equivalent};
@@ -9,58 +9,135 @@ const DURATION_MAX_MS: i64 = 315_360_000_000;
 
 #[derive(Clone, Copy)]
 enum Shape {
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     Text,
     OneOf(&'static [&'static str], &'static str),
     Boolean,
     QueueType,
+    /// `x-queue-version`: only the second one is left.
+    Version,
+    /// `x-max-age` of streams; a length of time in text.
+    Unchecked,
 }
 
-/// The classic queue's arguments in RabbitMQ's order of comparison; the first mismatch is the one reported.
-const KNOWN: &[(&str, Shape)] = &[
+/// Which queue types know an argument.
+#[derive(Clone, Copy)]
+struct Types(u8);
+
+const C: Types = Types(1);
+const Q: Types = Types(2);
+const S: Types = Types(4);
+const CQ: Types = Types(1 | 2);
+const CQS: Types = Types(1 | 2 | 4);
+
+const DURATION: Shape = Shape::Integer {
+    min: 0,
+    max: DURATION_MAX_MS,
+};
+const COUNT: Shape = Shape::Integer {
+    min: 0,
+    max: i64::MAX,
+};
+const POSITIVE: Shape = Shape::Integer {
+    min: 1,
+    max: i64::MAX,
+};
+const OVERFLOW: Shape = Shape::OneOf(
+    &["drop-head", "reject-publish", "reject-publish-dlx"],
+    "invalid_overflow",
+);
+const STRATEGY: Shape = Shape::OneOf(&["at-most-once", "at-least-once"], "invalid_dlx_strategy");
+const LOCATOR: Shape = Shape::OneOf(
+    &[
+        "client-local",
+        "balanced",
+        "random",
+        "least-leaders",
+        "min-masters",
+    ],
+    "invalid_queue_locator_arg",
+);
+
+/// All arguments that a type of queue knows. The classic queue's stand in RabbitMQ's order of comparison; the first
+/// mismatch is the one reported.
+const KNOWN: &[(&str, Shape, Types)] = &[
     (
         "x-expires",
         Shape::Integer {
             min: 1,
             max: DURATION_MAX_MS,
         },
+        CQ,
     ),
-    (
-        "x-message-ttl",
-        Shape::Integer {
-            min: 0,
-            max: DURATION_MAX_MS,
-        },
-    ),
-    ("x-dead-letter-exchange", Shape::Text),
-    ("x-dead-letter-routing-key", Shape::Text),
-    (
-        "x-max-length",
-        Shape::Integer {
-            min: 0,
-            max: i64::MAX,
-        },
-    ),
-    (
-        "x-max-length-bytes",
-        Shape::Integer {
-            min: 0,
-            max: i64::MAX,
-        },
-    ),
-    ("x-max-priority", Shape::Integer { min: 0, max: 255 }),
-    (
-        "x-overflow",
-        Shape::OneOf(
-            &["drop-head", "reject-publish", "reject-publish-dlx"],
-            "invalid_overflow",
-        ),
-    ),
-    ("x-single-active-consumer", Shape::Boolean),
-    ("x-queue-type", Shape::QueueType),
+    ("x-message-ttl", DURATION, CQ),
+    ("x-dead-letter-exchange", Shape::Text, CQ),
+    ("x-dead-letter-routing-key", Shape::Text, CQ),
+    ("x-dead-letter-strategy", STRATEGY, Q),
+    ("x-max-length", COUNT, CQ),
+    ("x-max-length-bytes", COUNT, CQS),
+    ("x-max-in-memory-length", COUNT, Q),
+    ("x-max-in-memory-bytes", COUNT, Q),
+    ("x-max-priority", Shape::Integer { min: 0, max: 255 }, C),
+    ("x-overflow", OVERFLOW, CQ),
+    // Ignored since 3.12, kept by clients of those years.
+    ("x-queue-mode", Shape::Unchecked, C),
+    ("x-queue-version", Shape::Version, C),
+    ("x-single-active-consumer", Shape::Boolean, CQ),
+    ("x-queue-type", Shape::QueueType, CQS),
+    ("x-queue-master-locator", Shape::Unchecked, C),
+    ("x-queue-leader-locator", LOCATOR, CQS),
+    ("x-quorum-initial-group-size", POSITIVE, Q),
+    ("x-initial-cluster-size", POSITIVE, S),
+    ("x-delivery-limit", Shape::Unchecked, Q),
+    ("x-consumer-timeout", DURATION, Q),
+    ("x-consumer-disconnected-timeout", DURATION, Q),
+    ("x-delayed-retry-type", Shape::Unchecked, Q),
+    ("x-delayed-retry-min", Shape::Unchecked, Q),
+    ("x-delayed-retry-max", Shape::Unchecked, Q),
+    ("x-max-age", Shape::Unchecked, S),
+    ("x-stream-max-segment-size-bytes", Shape::Unchecked, S),
+    ("x-stream-filter-size-bytes", Shape::Unchecked, S),
 ];
 
-/// Refuses wrong types and values.
+/// The type of a queue, by which its rules differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueKind {
+    #[default]
+    Classic,
+    /// RabbitMQ's replicated queue, here on the one node's synced store.
+    Quorum,
+}
+
+impl QueueKind {
+    /// What the arguments ask for; classic when they do not say.
+    pub fn of(arguments: &FieldTable) -> Self {
+        match arguments.get("x-queue-type").and_then(FieldValue::as_str_bytes) {
+            Some(b"quorum") => Self::Quorum,
+            _ => Self::Classic,
+        }
+    }
+
+    /// As RabbitMQ's texts call the module of the type.
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Classic => "rabbit_classic_queue",
+            Self::Quorum => "rabbit_quorum_queue",
+        }
+    }
+
+    fn knows(self, types: Types) -> bool {
+        let own = match self {
+            Self::Classic => C,
+            Self::Quorum => Q,
+        };
+        own.0 & types.0 != 0
+    }
+}
+
+/// Refuses wrong types and values, in RabbitMQ's order: the queue's type, arguments of other types, values.
 ///
 /// # Errors
 /// 406 with RabbitMQ's detail.
@@ -74,7 +151,20 @@ pub fn check(arguments: &FieldTable, queue: &Resource) -> Result<(), BrokerError
             found: value.type_name(),
         });
     }
-    for (name, shape) in KNOWN {
+    if let Some(value) = arguments.get("x-queue-type") {
+        check_value(value, Shape::QueueType).map_err(|detail| invalid("x-queue-type", queue, detail))?;
+    }
+    let kind = QueueKind::of(arguments);
+    for (name, _, types) in KNOWN {
+        if !kind.knows(*types) && arguments.get(name).is_some() {
+            return Err(BrokerError::ForeignArgument {
+                argument: name,
+                resource: queue.clone(),
+                module: kind.module(),
+            });
+        }
+    }
+    for (name, shape, _) in KNOWN {
         if let Some(value) = arguments.get(name)
             && let Err(detail) = check_value(value, *shape)
         {
@@ -106,19 +196,19 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
         FieldValue::LongString(text) => Ok(String::from_utf8_lossy(text)),
         other => Err(format!("{{unacceptable_type,{}}}", other.type_name())),
     };
+    let integer = || {
+        value
+            .as_integer()
+            .ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))
+    };
     match shape {
-        Shape::Integer { min, max } => {
-            let Some(number) = value.as_integer() else {
-                return Err(format!("\"expected integer, got {}\"", value.type_name()));
-            };
-            match number {
-                n if n < 0 => Err(format!("{{value_negative,{n}}}")),
-                n if n < min => Err(format!("{{value_zero,{n}}}")),
-                n if n > max && max == 255 => Err(format!("{{max_value_exceeded,{n}}}")),
-                n if n > max => Err(format!("{{value_too_large,{n}}}")),
-                _ => Ok(()),
-            }
-        }
+        Shape::Integer { min, max } => match integer()? {
+            n if n < 0 => Err(format!("{{value_negative,{n}}}")),
+            n if n < min => Err(format!("{{value_zero,{n}}}")),
+            n if n > max && max == 255 => Err(format!("{{max_value_exceeded,{n}}}")),
+            n if n > max => Err(format!("{{value_too_large,{n}}}")),
+            _ => Ok(()),
+        },
         Shape::Text => text().map(|_| ()),
         Shape::OneOf(words, error) => {
             let text = text()?;
@@ -136,7 +226,21 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
             "classic" | "" | "undefined" => Ok(()),
             other => Err(format!("\"unsupported queue type '{other}'\"")),
         },
+        Shape::Version => match integer()? {
+            2 => Ok(()),
+            n => Err(format!("\"unsupported queue version '{n}'\"")),
+        },
+        Shape::Unchecked => Ok(()),
     }
+}
+
+/// The highest priority level `x-max-priority` gives a queue, 0 without it.
+pub fn max_priority(arguments: &FieldTable) -> u8 {
+    arguments
+        .get("x-max-priority")
+        .and_then(FieldValue::as_integer)
+        .and_then(|max| u8::try_from(max).ok())
+        .unwrap_or(0)
 }
 
 /// Compares a redeclaration with the queue as it is; only known arguments count.
@@ -148,7 +252,12 @@ pub fn check_equivalent(
     received: &FieldTable,
     queue: &Resource,
 ) -> Result<(), BrokerError> {
-    for (name, shape) in KNOWN {
+    let kind = QueueKind::of(current);
+    for (name, shape, types) in KNOWN {
+        // What the type does not know is stored and never compared.
+        if !kind.knows(*types) {
+            continue;
+        }
         let (have, want) = (current.get(name), received.get(name));
         let same = match (have, want) {
             (None, None) => true,
@@ -215,6 +324,30 @@ mod tests {
         FieldValue::LongString(Bytes::from_static(value.as_bytes()))
     }
 
+    /// Proves: QUE-022
+    #[test]
+    fn arguments_of_another_type_are_refused_and_those_of_none_are_kept() {
+        for name in [
+            "x-dead-letter-strategy",
+            "x-max-age",
+            "x-quorum-initial-group-size",
+        ] {
+            let error = check(&table(name, text("1D")), &queue()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("invalid arg '{name}' for queue 'q' in vhost '/' of queue type rabbit_classic_queue")
+            );
+        }
+        for (name, value) in [
+            ("x-ha-policy", text("all")),
+            ("x-queue-mode", text("lazy")),
+            ("foo", text("bar")),
+        ] {
+            assert!(check(&table(name, value), &queue()).is_ok(), "{name}");
+        }
+    }
+
+    /// Proves: QUE-021
     #[test]
     fn wrong_values_are_refused_with_rabbitmqs_detail() {
         let cases = [
@@ -233,6 +366,40 @@ mod tests {
                 "x-single-active-consumer",
                 FieldValue::I32(1),
                 "{unacceptable_type,signedint}",
+            ),
+            ("x-expires", FieldValue::I32(-1), "{value_negative,-1}"),
+            (
+                "x-expires",
+                FieldValue::F64(1.0),
+                "\"expected integer, got double\"",
+            ),
+            ("x-max-length", FieldValue::I64(-1), "{value_negative,-1}"),
+            (
+                "x-max-length-bytes",
+                text("1"),
+                "\"expected integer, got longstr\"",
+            ),
+            ("x-max-priority", FieldValue::I8(-1), "{value_negative,-1}"),
+            ("x-overflow", FieldValue::I8(1), "{unacceptable_type,byte}"),
+            (
+                "x-queue-type",
+                FieldValue::I32(1),
+                "{unacceptable_type,signedint}",
+            ),
+            (
+                "x-queue-version",
+                FieldValue::I32(1),
+                "\"unsupported queue version '1'\"",
+            ),
+            (
+                "x-queue-leader-locator",
+                text("here"),
+                "invalid_queue_locator_arg",
+            ),
+            (
+                "x-dead-letter-routing-key",
+                FieldValue::Bool(true),
+                "{unacceptable_type,bool}",
             ),
             (
                 "x-dead-letter-routing-key",

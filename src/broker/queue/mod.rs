@@ -3,33 +3,67 @@
 
 pub mod arguments;
 mod consumers;
+pub mod dead_letter;
+mod expiry;
+mod lanes;
+mod limits;
 mod paging;
 mod ready;
+mod removed;
+pub mod settings;
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use self::{consumers::Consumers, paging::Gap, ready::Ready};
+use self::{
+    consumers::Consumers,
+    dead_letter::{DeadLetter, Reason},
+    expiry::Expiry,
+    lanes::Lanes,
+    settings::QueueSettings,
+};
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
 };
 
 pub use self::{
     consumers::{ConsumerId, ConsumerOptions},
+    expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
+    removed::Removed,
 };
 
 /// A message in its place in one queue.
 #[derive(Clone)]
 pub struct Entry {
     pub seq: Seq,
+    /// Its priority level, 0 in a queue without priorities.
+    pub lane: u8,
     pub message: Message,
     /// It was handed out before and came back.
     pub redelivered: bool,
     /// The store keeps it: its removal must be logged.
     pub stored: bool,
+    /// When its time here ends.
+    pub expires_at: Timestamp,
+}
+
+impl Entry {
+    pub fn place(&self) -> Place {
+        Place {
+            seq: self.seq,
+            lane: self.lane,
+        }
+    }
+}
+
+/// Where a message stands in its queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    pub seq: Seq,
+    pub lane: u8,
 }
 
 /// One message on its way to one consumer.
@@ -52,9 +86,6 @@ pub trait Port: Send {
     fn cancelled(&self);
 }
 
-/// Sequence numbers of stored messages that left the queue; the caller logs them as acknowledged.
-pub type Removed = SmallVec<[Seq; 4]>;
-
 /// Ready messages may hold this much memory before a durable queue leaves its middle to the store.
 pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
 /// What of a queue's head stays in memory when its middle is left to the store.
@@ -67,9 +98,13 @@ pub struct QueueState<P> {
     id: QueueId,
     /// Declared durable and not exclusive: persistent messages go to the store.
     durable: bool,
+    settings: QueueSettings,
+    /// The settings limit the length: that of the next message decides, or that of the queue after a hand-out.
+    limited: bool,
     next_seq: Seq,
-    ready: Ready,
-    gap: Option<Gap>,
+    lanes: Lanes,
+    /// Bodies of ready messages, wherever they are.
+    ready_bytes: u64,
     /// Every stored message up to here is on disk.
     committed: Seq,
     unacked: u64,
@@ -82,25 +117,38 @@ pub struct QueueState<P> {
     delivered: Seq,
     delivered_logged: Seq,
     resident_limit: usize,
+    /// Left the queue for its dead-letter exchange; the caller takes them after every change.
+    dead: Vec<DeadLetter>,
+    /// Nothing while no message has a deadline.
+    expiry: Option<Expiry>,
+    /// Expired messages that were read to be dead-lettered.
+    overdue: Vec<Entry>,
+    /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
+    reads: Vec<ReadFrom>,
+    /// When the queue was last used, for its own expiry.
+    used_at: Timestamp,
 }
 
 /// Everything a restart gives back about a queue's messages.
 pub struct Recovered {
-    pub low: Seq,
+    /// Priority levels that hold messages, each with the place below which it holds none.
+    pub lanes: Vec<(u8, Seq)>,
     pub next_seq: Seq,
     pub messages: u64,
     pub bytes: u64,
     pub delivered_through: Seq,
+    pub deadlines: Deadlines,
 }
 
 impl Recovered {
     /// A queue that never held a message.
     pub const EMPTY: Self = Self {
-        low: Seq(1),
+        lanes: Vec::new(),
         next_seq: Seq(1),
         messages: 0,
         bytes: 0,
         delivered_through: Seq(0),
+        deadlines: Deadlines::InOrder(Timestamp::NONE),
     };
 }
 
@@ -111,8 +159,11 @@ pub struct Purged {
     pub messages: u64,
     /// Those of them that were in memory and stored.
     pub removed: Removed,
-    /// Those that only the store holds: from, until (exclusive), messages, bytes.
-    pub range: Option<(Seq, Seq, u64, u64)>,
+    /// Those that only the store holds: level, from, until (exclusive).
+    pub ranges: SmallVec<[(u8, Seq, Seq); 1]>,
+    /// How many they are, and their bodies.
+    pub range_messages: u64,
+    pub range_bytes: u64,
 }
 
 impl<P: Port> QueueState<P> {
@@ -120,9 +171,11 @@ impl<P: Port> QueueState<P> {
         Self {
             id,
             durable,
+            settings: QueueSettings::default(),
+            limited: false,
             next_seq: Seq(1),
-            ready: Ready::default(),
-            gap: None,
+            lanes: Lanes::new(),
+            ready_bytes: 0,
             committed: Seq(0),
             unacked: 0,
             unacked_bytes: 0,
@@ -132,6 +185,11 @@ impl<P: Port> QueueState<P> {
             delivered: Seq(0),
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
+            dead: Vec::new(),
+            expiry: None,
+            overdue: Vec::new(),
+            reads: Vec::new(),
+            used_at: Timestamp::NONE,
         }
     }
 
@@ -142,10 +200,17 @@ impl<P: Port> QueueState<P> {
         state.committed = Seq(row.next_seq.0.saturating_sub(1));
         state.delivered = row.delivered_through;
         if row.messages > 0 {
-            state.gap = Some(Gap::new(row.low, row.next_seq, row.messages, row.bytes));
-            state.ready = Ready::all_on_disk();
+            state.lanes = Lanes::recovered(row);
+            state.ready_bytes = row.bytes;
+            state.recover_deadlines(row.deadlines);
         }
         state
+    }
+
+    /// Gives the queue priority levels 0 to `max`, higher ones first (amqp-behaviour 4.8). Once, before its first
+    /// message.
+    pub fn set_max_priority(&mut self, max: u8) {
+        self.lanes.set_max(max);
     }
 
     pub fn id(&self) -> QueueId {
@@ -154,12 +219,17 @@ impl<P: Port> QueueState<P> {
 
     /// Messages waiting for a consumer, wherever they are.
     pub fn ready_count(&self) -> u64 {
-        self.ready.len() + self.gap.as_ref().map_or(0, Gap::count)
+        self.lanes.len()
     }
 
     /// Messages handed out and neither acked nor returned.
     pub fn unacked_count(&self) -> u64 {
         self.unacked
+    }
+
+    /// Memory its messages take, waiting or handed out.
+    pub fn memory_bytes(&self) -> u64 {
+        self.unacked_bytes.saturating_add(self.lanes.bytes() as u64)
     }
 
     pub fn consumer_count(&self) -> usize {
@@ -175,27 +245,44 @@ impl<P: Port> QueueState<P> {
         self.durable && message.persistent()
     }
 
-    /// The place the next message will take; `None` once the queue is deleted.
-    pub fn enqueue(&mut self, message: Message) -> Option<Seq> {
+    /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
+    /// [`Self::lifetime_ms`].
+    pub fn enqueue(&mut self, message: Message, expires_at: Timestamp) -> Option<Place> {
         if self.deleted {
             return None;
         }
         let seq = self.next_seq;
         self.next_seq = seq.next();
         let stored = self.stores(&message);
-        self.ready.push_tail(Entry {
+        let lane = self.lanes.level(&message);
+        let bytes = message.body_len();
+        self.ready_bytes += bytes;
+        let place = Place { seq, lane };
+        if expires_at.is_some() || self.expiry.is_some() {
+            let alone = self.ready_count() == 0 && self.unacked == 0;
+            self.joined(place, expires_at, u32::try_from(bytes).unwrap_or(u32::MAX), alone);
+        }
+        self.lanes.at(lane).ready.push_tail(Entry {
             seq,
+            lane,
             message,
             redelivered: false,
             stored,
+            expires_at,
         });
-        Some(seq)
+        Some(place)
     }
 
     /// Hands ready messages to consumers that can take them. `removed` receives stored messages that left by being
     /// delivered without acknowledgement. Returns where to read next when messages wait on disk.
-    pub fn dispatch(&mut self, removed: &mut Removed) -> Option<ReadFrom> {
+    ///
+    /// In a queue for which time matters, what expired before `now` is not handed out, and what expires now only if
+    /// somebody can take it.
+    pub fn dispatch(&mut self, now: Timestamp, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
+        if self.expiry.is_some() {
+            self.expire(now, removed);
+        }
         while self.has_ready() {
             let Some(consumer) = self.consumers.next_available() else {
                 break;
@@ -206,13 +293,17 @@ impl<P: Port> QueueState<P> {
             if acks {
                 self.unacked += 1;
                 self.unacked_bytes += bytes;
-            } else if entry.stored {
-                removed.push(entry.seq);
+            } else {
+                removed.note(&entry);
             }
             self.consumers.give(consumer, Delivery { entry, remaining: 0 });
         }
         self.consumers.flush();
-        if self.consumers.len() > 0 {
+        if self.expiry.is_some() {
+            self.expire(now.after(1), removed);
+        }
+        let too_long = self.limited && !self.drop_excess(removed);
+        if self.consumers.len() > 0 || too_long {
             self.read_ahead()
         } else {
             None
@@ -222,18 +313,16 @@ impl<P: Port> QueueState<P> {
     /// `basic.get`: the oldest ready message. `Err` when it must be read from disk first.
     pub fn get(&mut self, no_ack: bool, removed: &mut Removed) -> Result<Option<Delivery>, ReadFrom> {
         if !self.has_ready()
-            && let Some(gap) = self.gap.as_mut()
+            && let Some(read) = self.read_now()
         {
-            return Err(gap.read_now(self.id));
+            return Err(read);
         }
         let Some(entry) = self.pop_ready() else {
             return Ok(None);
         };
         self.delivered = self.delivered.max(entry.seq);
         if no_ack {
-            if entry.stored {
-                removed.push(entry.seq);
-            }
+            removed.note(&entry);
         } else {
             self.unacked += 1;
             self.unacked_bytes += entry.message.body_len();
@@ -250,12 +339,42 @@ impl<P: Port> QueueState<P> {
         stored && !self.deleted
     }
 
+    /// A delivery was rejected for good: it is dead-lettered, or removed.
+    pub fn reject(&mut self, consumer: Option<ConsumerId>, entry: Entry, removed: &mut Removed) {
+        self.settle(consumer, entry.message.body_len());
+        if !self.deleted {
+            self.discard(entry, Reason::Rejected, removed);
+        }
+    }
+
+    /// A message leaves the queue without having been consumed.
+    fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
+        match &self.settings.dead_letter {
+            Some(route) => self.dead.push(DeadLetter {
+                stored: entry.stored.then(|| entry.place()),
+                message: entry.message,
+                reason,
+                route: Arc::clone(route),
+            }),
+            None => removed.note(&entry),
+        }
+    }
+
+    /// What died since the last call, in order.
+    pub fn take_dead_letters(&mut self) -> Option<Vec<DeadLetter>> {
+        (!self.dead.is_empty()).then(|| std::mem::take(&mut self.dead))
+    }
+
     /// Puts deliveries back to their old places, marked as redelivered.
     pub fn requeue(&mut self, consumer: Option<ConsumerId>, mut entry: Entry) {
         self.settle(consumer, entry.message.body_len());
         if !self.deleted {
             entry.redelivered = true;
-            self.ready.put_back(entry);
+            if self.expiry.is_some() {
+                self.rejoined(&entry);
+            }
+            self.ready_bytes += entry.message.body_len();
+            self.lanes.at(entry.lane).ready.put_back(entry);
         }
     }
 
@@ -291,12 +410,13 @@ impl<P: Port> QueueState<P> {
     pub fn purge(&mut self) -> Purged {
         let mut purged = Purged {
             messages: self.ready_count(),
+            range_messages: self.lanes.disk_count,
+            range_bytes: self.lanes.disk_bytes,
             ..Purged::default()
         };
-        purged.removed = self.ready.clear();
-        if let Some(gap) = self.gap.take() {
-            purged.range = Some(gap.into_range());
-        }
+        purged.ranges = self.lanes.clear(&mut purged.removed);
+        self.ready_bytes = 0;
+        self.expiry_cleared();
         purged
     }
 
@@ -304,8 +424,10 @@ impl<P: Port> QueueState<P> {
     pub fn delete(&mut self) -> u64 {
         let messages = self.ready_count();
         self.deleted = true;
-        self.ready.clear();
-        self.gap = None;
+        self.lanes = Lanes::new();
+        self.ready_bytes = 0;
+        self.expiry_cleared();
+        self.dead.clear();
         self.consumers.cancel_all();
         messages
     }
@@ -317,16 +439,17 @@ impl<P: Port> QueueState<P> {
         risen.then_some(self.delivered)
     }
 
-    /// Whether a message can be handed out from memory. What stands behind an empty gap comes forward for it.
     fn has_ready(&mut self) -> bool {
-        if self.ready.can_pop(self.gap.as_ref().map(Gap::from)) {
-            return true;
-        }
-        self.close_empty_gap() && self.ready.can_pop(None)
+        self.lanes.has_ready()
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {
-        self.ready.pop(self.gap.as_ref().map(Gap::from))
+        let entry = self.lanes.pop()?;
+        self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+        if self.expiry.is_some() {
+            self.left(&entry);
+        }
+        Some(entry)
     }
 }
 

@@ -1,17 +1,15 @@
 //! Deep queues in bounded memory: the middle of a durable queue is left to the store (storage-design B6).
 
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
-    queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW},
+    queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW, lanes::Lane},
 };
 
-/// The part of a queue that only the store holds: places `from <= seq < until`.
+/// The part of a level that only the store holds: places `from <= seq < until`.
 pub(super) struct Gap {
     from: Seq,
     until: Seq,
-    count: u64,
-    bytes: u64,
     /// The range of the read under way. The gap may grow meanwhile; what joins it later is read later.
     reading: Option<(Seq, Seq)>,
 }
@@ -20,6 +18,7 @@ pub(super) struct Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadFrom {
     pub queue: QueueId,
+    pub lane: u8,
     pub from: Seq,
     pub until: Seq,
     /// Another read of the same range is under way already.
@@ -28,94 +27,80 @@ pub struct ReadFrom {
 
 /// The store's answer to a read.
 pub struct PagedIn {
+    pub lane: u8,
     /// Where the read began; an answer to a read that no longer matters is ignored.
     pub from: Seq,
+    /// Where the read should end, exclusive.
+    pub until: Seq,
     /// Ascending.
     pub entries: Vec<(Seq, Message)>,
+    /// Deadlines of those that have one, ascending.
+    pub deadlines: Vec<(Seq, Timestamp)>,
     /// The first place not read yet; `None` when the whole range was.
     pub next: Option<Seq>,
 }
 
 impl Gap {
-    pub(super) fn new(from: Seq, until: Seq, count: u64, bytes: u64) -> Self {
+    pub(super) fn new(from: Seq, until: Seq) -> Self {
         Self {
             from,
             until,
-            count,
-            bytes,
             reading: None,
         }
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.count
     }
 
     pub(super) fn from(&self) -> Seq {
         self.from
     }
 
-    pub(super) fn into_range(self) -> (Seq, Seq, u64, u64) {
-        (self.from, self.until, self.count, self.bytes)
+    pub(super) fn until(&self) -> Seq {
+        self.until
+    }
+
+    /// A read of all there is, for a client that waits or for a consumer that soon will.
+    fn read(&mut self, queue: QueueId, lane: u8) -> ReadFrom {
+        let pending = self.reading.is_some();
+        self.reading.get_or_insert((self.from, self.until));
+        ReadFrom {
+            queue,
+            lane,
+            from: self.from,
+            until: self.until,
+            pending,
+        }
     }
 }
 
-impl<P: Port> QueueState<P> {
-    /// Leaves the middle of a queue that outgrew its memory to the store.
-    pub(super) fn page_out(&mut self) {
-        if self.gap.is_none() {
-            if !self.durable || self.ready.bytes() <= self.resident_limit {
-                return;
-            }
-            let from = self.ready.split_off(HEAD_BYTES, self.next_seq);
-            self.gap = Some(Gap::new(from, from, 0, 0));
-        }
-        self.absorb();
+impl Lane {
+    /// What must be read to see the front, unless it is being read.
+    pub(super) fn read_unless_reading(&mut self, queue: QueueId) -> Option<ReadFrom> {
+        let level = self.level;
+        let gap = self.gap.as_mut()?;
+        (gap.reading.is_none() && gap.from < gap.until).then(|| gap.read(queue, level))
     }
 
-    /// Lets the tail's stored messages fall into the gap.
-    fn absorb(&mut self) {
-        let Some(gap) = self.gap.as_mut() else { return };
-        let last = self.ready.absorb(self.committed, |entry| {
-            gap.count += 1;
-            gap.bytes += entry.message.body_len();
+    /// Leaves all but `keep` bytes of the front to the store. It goes when the store has it for certain.
+    fn split(&mut self, keep: usize, next_seq: Seq) {
+        if self.gap.is_none() {
+            let from = self.ready.split_off(keep, next_seq);
+            self.gap = Some(Gap::new(from, from));
+        }
+    }
+
+    /// Lets the tail's stored messages fall into the gap; gives their number and the bytes of their bodies.
+    fn absorb(&mut self, committed: Seq) -> (u64, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        let Some(gap) = self.gap.as_mut() else {
+            return (0, 0);
+        };
+        let last = self.ready.absorb(committed, |entry| {
+            count += 1;
+            bytes += entry.message.body_len();
         });
         if let Some(last) = last {
             gap.until = last.next();
         }
-    }
-
-    /// The store wrote every stored message up to `through`.
-    pub fn committed(&mut self, through: Seq) {
-        self.committed = self.committed.max(through);
-        self.absorb();
-    }
-
-    /// True when commits matter to this queue now: it has left messages to the store.
-    pub fn is_paged(&self) -> bool {
-        self.gap.is_some()
-    }
-
-    /// Where to read when consumers will soon run out of messages in memory.
-    pub(super) fn read_ahead(&mut self) -> Option<ReadFrom> {
-        if self.ready.head_bytes() >= READ_AHEAD_BELOW {
-            return None;
-        }
-        let id = self.id;
-        let gap = self.gap.as_mut()?;
-        if gap.reading.is_some() {
-            return None;
-        }
-        if gap.from == gap.until {
-            return None;
-        }
-        gap.reading = Some((gap.from, gap.until));
-        Some(ReadFrom {
-            queue: id,
-            from: gap.from,
-            until: gap.until,
-            pending: false,
-        })
+        (count, bytes)
     }
 
     /// Nothing is on disk only: what is in memory behind the gap comes next. True when the gap was closed.
@@ -131,12 +116,15 @@ impl<P: Port> QueueState<P> {
         empty
     }
 
-    /// The store's answer. Call [`Self::dispatch`] next.
-    pub fn paged_in(&mut self, paged: PagedIn) {
-        let delivered = self.delivered;
-        let Some(gap) = self.gap.as_mut() else { return };
+    /// The store's answer; gives what was read, as [`Self::absorb`] does.
+    fn page_in(&mut self, paged: PagedIn) -> (u64, u64) {
+        let (level, delivered) = (self.level, self.delivered);
+        let (mut count, mut bytes) = (0, 0);
+        let Some(gap) = self.gap.as_mut() else {
+            return (0, 0);
+        };
         let Some((_, read_until)) = gap.reading.filter(|(from, _)| *from == paged.from) else {
-            return;
+            return (0, 0);
         };
         gap.reading = None;
         let (from, until) = (gap.from, gap.until);
@@ -145,48 +133,115 @@ impl<P: Port> QueueState<P> {
             .entries
             .into_iter()
             .filter(|(seq, _)| (from..next).contains(seq));
-        let mut count = 0;
-        let mut bytes = 0;
+        let mut deadlines = paged.deadlines.into_iter().peekable();
         self.ready.page_in(
             entries.map(|(seq, message)| {
+                while deadlines.next_if(|(other, _)| *other < seq).is_some() {}
+                let deadline = deadlines.next_if(|(other, _)| *other == seq);
                 count += 1;
                 bytes += message.body_len();
                 Entry {
                     seq,
+                    lane: level,
                     message,
                     redelivered: seq <= delivered,
                     stored: true,
+                    expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
                 }
             }),
             next,
         );
-        gap.count = gap.count.saturating_sub(count);
-        gap.bytes = gap.bytes.saturating_sub(bytes);
         gap.from = next;
         if next >= until {
             self.gap = None;
             self.ready.join();
         }
+        (count, bytes)
+    }
+}
+
+impl<P: Port> QueueState<P> {
+    /// Leaves the middle of a queue that outgrew its memory to the store.
+    pub(super) fn page_out(&mut self) {
+        if self.durable && self.lanes.bytes() > self.resident_limit {
+            // Every level has its share; one below it stays whole.
+            let levels = self.lanes.count();
+            let next_seq = self.next_seq;
+            for lane in self.lanes.iter_mut() {
+                if lane.ready.bytes() > self.resident_limit / levels {
+                    lane.split(HEAD_BYTES / levels, next_seq);
+                }
+            }
+            self.absorb();
+        }
+    }
+
+    /// Lets stored messages that are on disk leave memory.
+    fn absorb(&mut self) {
+        let (mut count, mut bytes) = (0, 0);
+        for lane in self.lanes.iter_mut() {
+            let (lane_count, lane_bytes) = lane.absorb(self.committed);
+            count += lane_count;
+            bytes += lane_bytes;
+        }
+        self.lanes.disk_count += count;
+        self.lanes.disk_bytes += bytes;
+    }
+
+    /// The store wrote every stored message up to `through`.
+    pub fn committed(&mut self, through: Seq) {
+        self.committed = self.committed.max(through);
+        self.absorb();
+    }
+
+    /// True when commits matter to this queue now: it has left messages to the store.
+    pub fn is_paged(&self) -> bool {
+        self.lanes.is_paged()
+    }
+
+    /// Where to read when consumers will soon run out of messages in memory.
+    pub(super) fn read_ahead(&mut self) -> Option<ReadFrom> {
+        let id = self.id;
+        let lane = self.lanes.top();
+        let gap = lane.gap.as_mut()?;
+        if lane.ready.head_bytes() >= READ_AHEAD_BELOW || gap.reading.is_some() || gap.from == gap.until {
+            return None;
+        }
+        Some(gap.read(id, lane.level))
+    }
+
+    /// What `basic.get` must read before it can have a message; `None` when nothing is on disk only.
+    pub(super) fn read_now(&mut self) -> Option<ReadFrom> {
+        let id = self.id;
+        let lane = self.lanes.top();
+        let gap = lane.gap.as_mut()?;
+        Some(gap.read(id, lane.level))
+    }
+
+    /// The store's answer. Call [`Self::dispatch`] next.
+    pub fn paged_in(&mut self, paged: PagedIn) {
+        let Some(mut paged) = self.expiry_paged_in(paged) else {
+            return;
+        };
+        self.drop_expired(&mut paged);
+        let level = paged.lane;
+        let (count, bytes) = self.lanes.at(paged.lane).page_in(paged);
+        self.lanes.disk_count = self.lanes.disk_count.saturating_sub(count);
+        self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes);
+        self.read_through(level);
+        if !self.lanes.is_paged() {
+            // Whatever was damaged is not there any more.
+            (self.lanes.disk_count, self.lanes.disk_bytes) = (0, 0);
+        }
     }
 
     /// A read failed; the next demand asks again.
     pub fn read_failed(&mut self) {
-        if let Some(gap) = self.gap.as_mut() {
-            gap.reading = None;
-        }
-    }
-}
-
-impl Gap {
-    /// A read for a client that waits (basic.get).
-    pub(super) fn read_now(&mut self, queue: QueueId) -> ReadFrom {
-        let pending = self.reading.is_some();
-        self.reading.get_or_insert((self.from, self.until));
-        ReadFrom {
-            queue,
-            from: self.from,
-            until: self.until,
-            pending,
+        self.expiry_read_failed();
+        for lane in self.lanes.iter_mut() {
+            if let Some(gap) = lane.gap.as_mut() {
+                gap.reading = None;
+            }
         }
     }
 }

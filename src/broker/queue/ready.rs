@@ -1,12 +1,13 @@
-//! The messages waiting for a consumer that are in memory, oldest first.
+//! The messages of one priority level that wait in memory, oldest first.
 //!
-//! While part of the queue is only on disk (the gap), `head` lies before it and `tail` behind it; otherwise all
+//! While part of the level is only on disk (the gap), `head` lies before it and `tail` behind it; otherwise all
 //! is in `head`. Returned messages stand apart, because they come back in any order and to any place.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::broker::{
-    ids::Seq,
+    ids::{Seq, Timestamp},
+    message::Message,
     queue::{Entry, Removed},
 };
 
@@ -20,6 +21,17 @@ pub(super) struct Ready {
     split: bool,
     head_bytes: usize,
     tail_bytes: usize,
+    /// Places whose message was taken out of the middle; the front of each list is never one.
+    hollow: usize,
+    /// What stands in hollow places.
+    blank: Option<Message>,
+}
+
+/// The deadline of a hollow place.
+const HOLLOW: Timestamp = Timestamp(u64::MAX);
+
+fn is_hollow(entry: &Entry) -> bool {
+    entry.expires_at == HOLLOW
 }
 
 /// What an entry costs beside its message.
@@ -31,7 +43,7 @@ fn cost(entry: &Entry) -> usize {
 
 impl Ready {
     pub(super) fn len(&self) -> u64 {
-        (self.head.len() + self.tail.len() + self.returned.len() + self.stranded.len()) as u64
+        (self.head.len() + self.tail.len() + self.returned.len() + self.stranded.len() - self.hollow) as u64
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -71,6 +83,92 @@ impl Ready {
                 .is_some_and(|(&seq, _)| gap_from.is_none_or(|gap| seq < gap))
     }
 
+    /// The message [`Self::pop`] would give.
+    pub(super) fn peek(&self, gap_from: Option<Seq>) -> Option<&Entry> {
+        let front = self.head.front();
+        let returned = self.returned.first_key_value().map(|(_, entry)| entry);
+        match returned {
+            Some(entry)
+                if front.is_none_or(|front| entry.seq < front.seq)
+                    && gap_from.is_none_or(|gap| entry.seq < gap) =>
+            {
+                returned
+            }
+            _ => front,
+        }
+    }
+
+    /// All messages in memory.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        let lists = self.head.iter().chain(&self.tail).chain(&self.stranded);
+        lists
+            .filter(|entry| !is_hollow(entry))
+            .chain(self.returned.values())
+    }
+
+    /// Takes out the message of a place, wherever it stands in memory.
+    pub(super) fn take(&mut self, seq: Seq) -> Option<Entry> {
+        if let Some(entry) = self.returned.remove(&seq) {
+            return Some(entry);
+        }
+        let mut blank = Message::clone(self.blank.get_or_insert_with(Message::blank));
+        let head = self.head.front().is_some_and(|front| front.seq <= seq)
+            && self.head.back().is_some_and(|back| back.seq >= seq);
+        let in_tail = self.tail.front().is_some_and(|front| front.seq <= seq);
+        let (list, bytes) = if head {
+            (&mut self.head, Some(&mut self.head_bytes))
+        } else if in_tail {
+            (&mut self.tail, Some(&mut self.tail_bytes))
+        } else {
+            (&mut self.stranded, None)
+        };
+        let at = list.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        let place = list.get_mut(at).filter(|entry| !is_hollow(entry))?;
+        let taken = place.clone();
+        std::mem::swap(&mut place.message, &mut blank);
+        place.stored = false;
+        place.expires_at = HOLLOW;
+        if let Some(bytes) = bytes {
+            *bytes = *bytes + cost(place) - cost(&taken);
+        }
+        self.hollow += 1;
+        self.tidy();
+        Some(taken)
+    }
+
+    /// Hollow places leave at the fronts; when they are most of a list, they are squeezed out.
+    fn tidy(&mut self) {
+        if self.hollow == 0 {
+            return;
+        }
+        let lists = [
+            (&mut self.head, Some(&mut self.head_bytes)),
+            (&mut self.tail, Some(&mut self.tail_bytes)),
+            (&mut self.stranded, None),
+        ];
+        for (list, bytes) in lists {
+            let mut gone = 0;
+            while list.front().is_some_and(is_hollow) {
+                gone += list.pop_front().as_ref().map_or(0, cost);
+                self.hollow -= 1;
+            }
+            if self.hollow > 64 && self.hollow > list.len() / 2 {
+                let hollow = &mut self.hollow;
+                list.retain(|entry| {
+                    let keep = !is_hollow(entry);
+                    if !keep {
+                        gone += cost(entry);
+                        *hollow -= 1;
+                    }
+                    keep
+                });
+            }
+            if let Some(bytes) = bytes {
+                *bytes -= gone;
+            }
+        }
+    }
+
     /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
     pub(super) fn pop(&mut self, gap_from: Option<Seq>) -> Option<Entry> {
         let front = self.head.front().map(|entry| entry.seq);
@@ -82,6 +180,7 @@ impl Ready {
         }
         let entry = self.head.pop_front()?;
         self.head_bytes -= cost(&entry);
+        self.tidy();
         Some(entry)
     }
 
@@ -98,6 +197,7 @@ impl Ready {
         self.tail_bytes = self.tail.iter().map(cost).sum();
         self.head_bytes -= self.tail_bytes;
         self.split = true;
+        self.tidy();
         self.tail.front().map_or(next_seq, |entry| entry.seq)
     }
 
@@ -120,6 +220,7 @@ impl Ready {
             let Some(entry) = self.tail.pop_front() else { break };
             self.tail_bytes -= cost(&entry);
             last = Some(entry.seq);
+            self.tidy();
             if entry.stored {
                 left(&entry);
             } else {
@@ -142,6 +243,7 @@ impl Ready {
         while self.stranded.front().is_some_and(|entry| entry.seq < before) {
             if let Some(entry) = self.stranded.pop_front() {
                 self.push_head(entry);
+                self.tidy();
             }
         }
     }
@@ -153,17 +255,16 @@ impl Ready {
         self.head.append(&mut self.stranded);
         self.head.append(&mut self.tail);
         self.split = false;
+        self.tidy();
     }
 
-    /// Drops everything; returns the places of stored messages.
-    pub(super) fn clear(&mut self) -> Removed {
+    /// Drops everything; notes the places of stored messages.
+    pub(super) fn clear(&mut self, removed: &mut Removed) {
         let gone = std::mem::take(self);
         gone.head
             .iter()
             .chain(&gone.tail)
             .chain(gone.returned.values())
-            .filter(|entry| entry.stored)
-            .map(|entry| entry.seq)
-            .collect()
+            .for_each(|entry| removed.note(entry));
     }
 }

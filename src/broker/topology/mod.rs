@@ -4,15 +4,20 @@
 use std::collections::{HashMap, HashSet};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
     error::{BrokerError, Resource},
     exchange::{Exchange, Hop, Hops, QueueRef, Routable},
+    message::Message,
     queue::arguments::{inequivalent, inequivalent_flag},
 };
-use crate::protocol::field::{FieldTable, FieldValue};
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    properties::RawProperties,
+};
 
 /// The queues a message goes to, ascending and each once.
 pub type Route<Q> = SmallVec<[Q; 4]>;
@@ -365,6 +370,29 @@ impl<Q: QueueRef> Topology<Q> {
         route.sort_unstable();
         route.dedup();
         Ok(cacheable)
+    }
+
+    /// Where the broker's own publish goes, by each of its keys: internal exchanges take it, a missing one drops it.
+    pub fn route_from_within(
+        &self,
+        exchange: &[u8],
+        keys: &[Bytes],
+        message: &Message,
+        route: &mut Route<Q>,
+    ) {
+        for key in keys {
+            if exchange.is_empty() {
+                route.extend(self.queues.get(&**key).cloned());
+            } else if let Some(first) = self.exchanges.get(exchange) {
+                let routable = Routable {
+                    routing_key: key,
+                    properties: RawProperties::new(message.properties()),
+                };
+                self.walk(first, &routable, route);
+            }
+        }
+        route.sort_unstable();
+        route.dedup();
     }
 
     /// Follows bindings from exchange to exchange, each visited once, so that cycles end.

@@ -5,7 +5,7 @@ use crate::broker::{
     definition::{Definition, Name, VhostDefinition},
     limits::is_reached,
 };
-use crate::server::{handle::Handle, registry::Vhost};
+use crate::server::handle::Handle;
 use crate::storage::{DefinitionKey, Op};
 
 /// A vhost as an operator wants it; `None` leaves a field as it was.
@@ -74,11 +74,7 @@ impl Handle {
             let created = existing.is_none();
             match existing {
                 Some(vhost) => vhost.redefine(definition),
-                None => self.broker.add_vhost(Vhost::new(
-                    definition,
-                    self.broker.store().clone(),
-                    self.broker.queues().clone(),
-                )),
+                None => self.broker.add_vhost(self.broker.new_vhost(definition)),
             }
             (created, durable)
         };

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Reply;
+use super::{Reply, Settlement};
 use crate::broker::{
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     permission::Verb,
-    queue::Removed,
+    queue::{ConsumerId, Entry, Removed},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
@@ -19,7 +19,12 @@ use crate::protocol::{
     properties::RawProperties,
     reply_code::ReplyCode,
 };
-use crate::server::{close::Fault, connection::Connection, publisher::Publish, queue_cell::QueueHandle};
+use crate::server::{
+    close::Fault,
+    connection::Connection,
+    publisher::Publish,
+    queue_cell::{QueueGuard, QueueHandle},
+};
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
 pub(in crate::server) enum Body<'a> {
@@ -168,7 +173,7 @@ impl Connection {
         let mut unacked = channel.out.unacked.lock();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
-                transaction.settle(tag, delivery, false)
+                transaction.settle(tag, delivery, Settlement::Ack)
             }),
             None => unacked.settle(tag, multiple, |_, delivery| {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
@@ -246,16 +251,21 @@ impl Connection {
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
         if let Some(transaction) = &mut channel.transaction {
+            let how = if requeue {
+                Settlement::Requeue
+            } else {
+                Settlement::Reject
+            };
             for (tag, delivery) in rejected {
-                transaction.settle(tag, delivery, requeue);
+                transaction.settle(tag, delivery, how);
             }
-        } else if requeue {
-            Self::requeue(rejected.into_iter().map(|(_, delivery)| delivery).collect());
         } else {
-            for (_, delivery) in rejected {
-                self.batch.ack(delivery.queue, delivery.consumer, delivery.entry);
+            let rejected = rejected.into_iter().map(|(_, delivery)| delivery).collect();
+            if requeue {
+                Self::requeue(rejected);
+            } else {
+                each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry));
             }
-            self.batch.flush();
         }
         Ok(Reply::None)
     }
@@ -271,19 +281,11 @@ impl Connection {
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
 
-    /// Puts deliveries back to their queues, each queue locked once.
-    pub(super) fn requeue(mut deliveries: Vec<UnackedDelivery<QueueHandle>>) {
-        deliveries.sort_by(|left, right| left.queue.cmp(&right.queue));
-        let mut deliveries = deliveries.into_iter().peekable();
-        while let Some(first) = deliveries.next() {
-            let handle = first.queue;
-            let mut queue = handle.lock();
-            queue.state.requeue(first.consumer, first.entry);
-            while let Some(next) = deliveries.next_if(|next| next.queue == handle) {
-                queue.state.requeue(next.consumer, next.entry);
-            }
-            queue.dispatch();
-        }
+    /// Puts deliveries back to their queues.
+    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>) {
+        each_queue(deliveries, |queue, consumer, entry| {
+            queue.state.requeue(consumer, entry);
+        });
     }
 
     /// basic.get; waits when the message must be read from disk.
@@ -302,6 +304,7 @@ impl Connection {
             loaded.as_mut().enable();
             let read = {
                 let mut guard = queue.lock();
+                guard.touch();
                 let mut removed = Removed::new();
                 let got = guard.state.get(no_ack, &mut removed);
                 guard.log_removed(removed);
@@ -339,6 +342,24 @@ impl Connection {
         out.outbox
             .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
         Ok(())
+    }
+}
+
+/// Settles deliveries in their order, each queue locked once.
+fn each_queue(
+    mut deliveries: Vec<UnackedDelivery<QueueHandle>>,
+    mut settle: impl FnMut(&mut QueueGuard<'_>, Option<ConsumerId>, Entry),
+) {
+    deliveries.sort_by(|left, right| left.queue.cmp(&right.queue));
+    let mut deliveries = deliveries.into_iter().peekable();
+    while let Some(first) = deliveries.next() {
+        let handle = first.queue;
+        let mut queue = handle.lock();
+        settle(&mut queue, first.consumer, first.entry);
+        while let Some(next) = deliveries.next_if(|next| next.queue == handle) {
+            settle(&mut queue, next.consumer, next.entry);
+        }
+        queue.dispatch();
     }
 }
 

@@ -153,7 +153,7 @@ impl Connection {
         channel.forget_cancelled();
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
-            let empty = consumer.queue.lock().state.cancel(consumer.id);
+            let empty = consumer.queue.cancel(consumer.id);
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use self::{consume::Consumer, tx::Transaction};
 
-pub(super) use self::tx::Settled;
+pub(super) use self::tx::{Settled, Settlement};
 use crate::broker::{error::BrokerError, unacked::Unacked};
 use crate::protocol::{
     assembler::Assembler,
@@ -226,7 +226,7 @@ impl Connection {
         let mut unused = Vec::new();
         // First no more deliveries, then those outstanding go back.
         for consumer in consumers {
-            if consumer.queue.lock().state.cancel(consumer.id) && consumer.queue.definition.auto_delete {
+            if consumer.queue.cancel(consumer.id) && consumer.queue.definition.auto_delete {
                 unused.push(consumer.queue);
             }
         }

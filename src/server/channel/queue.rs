@@ -108,7 +108,7 @@ impl Connection {
                 let only = DeleteIf {
                     unused: if_unused,
                     empty: if_empty,
-                    without_consumers: false,
+                    ..DeleteIf::default()
                 };
                 self.delete(number, queue, only, nowait)
             }
@@ -162,6 +162,7 @@ impl Connection {
         };
         match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
             Ok((queue, stored)) => {
+                queue.lock().touch();
                 if exclusive {
                     self.exclusive.push(queue);
                 }
@@ -344,7 +345,8 @@ impl Connection {
 
 fn counted(queue: &QueueHandle, nowait: bool) -> Reply {
     let (messages, consumers) = {
-        let guard = queue.lock();
+        let mut guard = queue.lock();
+        guard.touch();
         (guard.state.ready_count(), guard.state.consumer_count())
     };
     declared(queue.name().to_string(), messages, consumers, None, nowait)

@@ -18,7 +18,16 @@ pub(in crate::server) struct Transaction {
 pub(in crate::server) struct Settled {
     tag: u64,
     pub(in crate::server) delivery: UnackedDelivery<QueueHandle>,
-    pub(in crate::server) requeue: bool,
+    pub(in crate::server) how: Settlement,
+}
+
+/// What becomes of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Settlement {
+    Ack,
+    Requeue,
+    /// Dead-lettered or dropped.
+    Reject,
 }
 
 impl Transaction {
@@ -26,12 +35,8 @@ impl Transaction {
         self.publishes.push((route, message, mandatory));
     }
 
-    pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, requeue: bool) {
-        self.settled.push(Settled {
-            tag,
-            delivery,
-            requeue,
-        });
+    pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, how: Settlement) {
+        self.settled.push(Settled { tag, delivery, how });
     }
 }
 
@@ -79,12 +84,16 @@ impl Connection {
                 self.return_unroutable(number, &message);
             }
         }
-        if let Some(durable) = self.batch.commit(publishes, transaction.settled) {
+        let committed = self.batch.commit(publishes, transaction.settled);
+        if let Some(durable) = committed.durable {
             durable
                 .await
                 .ok()
                 .and_then(Result::ok)
                 .ok_or_else(|| refuse(BrokerError::StoreFailed))?;
+        }
+        if committed.refused {
+            return Err(refuse(BrokerError::PartialCommit));
         }
         self.outbox.method(number, &Method::TxCommitOk);
         Ok(())

@@ -11,8 +11,9 @@ use super::{Bench, Told, ack, body_of, define, message, one, options, parts, pub
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
     definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, VhostDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::Message,
+    queue::Deadlines,
 };
 use crate::protocol::field::FieldTable;
 use crate::storage::{DefinitionKey, Op, ReadRequest, RecoveredQueue, Store, StoreFailure, Target};
@@ -25,6 +26,7 @@ fn a_confirmed_message_is_there_after_a_crash() {
     bench.told.wait_for_confirm(7);
     let bench = bench.crash();
     let row = RecoveredQueue {
+        deadlines: Deadlines::InOrder(Timestamp::NONE),
         id: queue,
         messages: 1,
         bytes: 5,
@@ -291,9 +293,7 @@ fn a_purge_removes_its_range_and_nothing_else_before_and_after_a_restart() {
         let range = (Seq(25), Seq(77));
         bench.log(Op::Purge {
             queue,
-            lane: 0,
-            from: range.0,
-            until: range.1,
+            ranges: smallvec::smallvec![(0, range.0, range.1)],
             count: 51,
             bytes: 102,
         });
@@ -323,9 +323,7 @@ fn a_purge_of_a_deep_queue_nobody_looked_at_counts_its_bodies_down() {
     let bench = bench.reopen();
     bench.log(Op::Purge {
         queue,
-        lane: 0,
-        from: Seq(1),
-        until: Seq(101),
+        ranges: smallvec::smallvec![(0, Seq(1), Seq(101))],
         count: 100,
         bytes: 900_000,
     });
@@ -354,7 +352,8 @@ fn lanes_are_separate_and_a_seq_is_found_in_its_own() {
         let targets = smallvec::smallvec![Target {
             queue,
             lane,
-            seq: Seq(seq)
+            seq: Seq(seq),
+            expires_at: Timestamp::NONE,
         }];
         bench.log(Op::Publish {
             message: message(&[lane]),
@@ -539,4 +538,46 @@ fn closing_stores_what_was_logged_and_later_ops_are_never_done() {
     drop(store);
     let late = bench.outcome(|done| Op::Barrier { done });
     assert_eq!(late, Err(StoreFailure::Closed));
+}
+
+#[test]
+fn deadlines_are_given_back_and_their_order_is_known() {
+    let bench = Bench::new();
+    let (plain, ordered, mixed) = (bench.queue("plain"), bench.queue("ordered"), bench.queue("mixed"));
+    let put = |queue, deadlines: &[u64]| {
+        for (seq, deadline) in (1..).zip(deadlines) {
+            let targets = smallvec::smallvec![Target {
+                queue,
+                lane: 0,
+                seq: Seq(seq),
+                expires_at: Timestamp(*deadline),
+            }];
+            bench.log(Op::Publish {
+                message: message(b"m"),
+                targets,
+                confirm: None,
+            });
+        }
+    };
+    put(plain, &[0, 0]);
+    put(ordered, &[5, 5, 9]);
+    put(mixed, &[0, 7, 0, 3]);
+    let bench = bench.reopen();
+    let found = |queue| {
+        let rows = &bench.recovered.queues;
+        rows.iter().find(|row| row.id == queue).unwrap().deadlines
+    };
+    assert_eq!(found(plain), Deadlines::InOrder(Timestamp::NONE));
+    assert_eq!(found(ordered), Deadlines::InOrder(Timestamp(9)));
+    assert_eq!(found(mixed), Deadlines::Mixed);
+    let request = ReadRequest {
+        queue: mixed,
+        lane: 0,
+        from: Seq(1),
+        until: Seq(5),
+        max_bytes: 1000,
+        settled: true,
+    };
+    let loaded = bench.read_some(request).unwrap();
+    assert_eq!(loaded.deadlines, [(Seq(2), Timestamp(7)), (Seq(4), Timestamp(3))]);
 }

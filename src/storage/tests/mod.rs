@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
     definition::{Definition, QueueDefinition},
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::{INLINE_BODY_MAX, Message, MessageParts},
 };
 use crate::protocol::field::FieldTable;
@@ -287,6 +287,7 @@ pub(super) fn publish(targets: &[(QueueId, u64)], message: Message, confirm: Opt
         queue: *queue,
         lane: 0,
         seq: Seq(*seq),
+        expires_at: Timestamp::NONE,
     });
     Op::Publish {
         message,
@@ -330,6 +331,7 @@ pub(super) fn one(queue: QueueId, seq: u64) -> SmallVec<[Target; 1]> {
     smallvec![Target {
         queue,
         lane: 0,
-        seq: Seq(seq)
+        seq: Seq(seq),
+        expires_at: Timestamp::NONE,
     }]
 }

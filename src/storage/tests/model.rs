@@ -14,7 +14,7 @@ use super::{Bench, ack, define, message, undefine};
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
     definition::Definition,
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
 };
 use crate::storage::{Op, Target};
 
@@ -118,6 +118,7 @@ impl Run {
                 queue,
                 lane,
                 seq: Seq(seq),
+                expires_at: Timestamp::NONE,
             });
             self.model
                 .queues
@@ -173,9 +174,7 @@ impl Run {
         let bytes = bodies.map(|body| body.len() as u64).sum();
         Op::Purge {
             queue: id,
-            lane,
-            from: Seq(from),
-            until: Seq(until),
+            ranges: smallvec::smallvec![(lane, Seq(from), Seq(until))],
             count: gone.len() as u64,
             bytes,
         }

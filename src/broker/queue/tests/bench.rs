@@ -1,6 +1,7 @@
 //! A queue with everything around it played by hand: consumers' ports, the store's disk, its pending reads.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, VecDeque},
     fmt::Write,
     sync::{
@@ -13,13 +14,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::broker::{
-    ids::{QueueId, Seq},
+    ids::{QueueId, Seq, Timestamp},
     message::{Message, MessageParts},
     queue::{
-        ConsumerId, ConsumerOptions, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom, Recovered,
-        Removed,
+        ConsumerId, ConsumerOptions, Deadlines, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom,
+        Recovered, Removed, settings::QueueSettings,
     },
 };
+use crate::protocol::field::{FieldTable, FieldValue};
 
 /// What a queue of these tests may hold in memory.
 pub(super) const LIMIT: usize = 3 * 1024 * 1024;
@@ -58,7 +60,7 @@ impl Port for Probe {
 
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
         assert!(
-            deliveries.is_sorted_by(|left, right| left.entry.seq < right.entry.seq),
+            deliveries.is_sorted_by(|left, right| turn(&left.entry) < turn(&right.entry)),
             "out of order within one dispatch"
         );
         *self.id.lock() = Some(consumer);
@@ -86,14 +88,26 @@ impl Port for Probe {
     }
 }
 
-/// A message whose routing key is its name.
+/// Orders messages as one dispatch hands them out: higher levels first, then by place.
+pub(super) fn turn(entry: &Entry) -> (Reverse<u8>, Seq) {
+    (Reverse(entry.lane), entry.seq)
+}
+
+/// A message whose routing key is its name. The number behind a colon in the name is its priority, that behind an at sign
+/// its expiration.
 pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
+    let mut properties = vec![0, 0];
+    if let Some((_, ms)) = name.split_once('@') {
+        properties[0] = 1;
+        properties.push(u8::try_from(ms.len()).unwrap());
+        properties.extend_from_slice(ms.as_bytes());
+    }
     let parts = MessageParts {
         exchange: b"",
         routing_key: name.as_bytes(),
-        properties: &[0, 0],
+        properties: &properties,
         persistent,
-        priority: 0,
+        priority: priority(name),
     };
     if large {
         Message::with_large_body(&parts, vec![Bytes::from_static(&LARGE)], &mut Vec::new())
@@ -102,10 +116,16 @@ pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
     }
 }
 
+fn priority(name: &str) -> u8 {
+    name.split_once(':')
+        .map_or(0, |(_, priority)| priority.parse().unwrap())
+}
+
 /// The store's side: what it holds, and what it was asked for.
 #[derive(Default)]
 pub(super) struct Disk {
-    pub(super) messages: BTreeMap<Seq, Message>,
+    pub(super) messages: BTreeMap<(u8, Seq), Message>,
+    pub(super) deadlines: BTreeMap<(u8, Seq), Timestamp>,
     /// Oldest first. A purge makes reads stale: their answers still come.
     reads: VecDeque<(ReadFrom, bool)>,
 }
@@ -114,29 +134,43 @@ impl Disk {
     /// The answer to the pending read, with at most so many messages.
     pub(super) fn answer(&mut self, at_most: usize) -> Option<PagedIn> {
         let (read, _) = self.reads.pop_front()?;
-        let mut range = self.messages.range(read.from..read.until);
-        let entries = range
+        let lane = read.lane;
+        let mut range = self.messages.range((lane, read.from)..(lane, read.until));
+        let entries: Vec<_> = range
             .by_ref()
             .take(at_most)
-            .map(|(seq, message)| (*seq, message.clone()))
+            .map(|((_, seq), message)| (*seq, message.clone()))
             .collect();
+        let deadlines = entries.iter().filter_map(|(seq, _): &(Seq, Message)| {
+            let deadline = self.deadlines.get(&(lane, *seq))?;
+            Some((*seq, *deadline))
+        });
         Some(PagedIn {
+            lane,
             from: read.from,
+            until: read.until,
+            deadlines: deadlines.collect(),
             entries,
-            next: range.next().map(|(seq, _)| *seq),
+            next: range.next().map(|((_, seq), _)| *seq),
         })
     }
 
     /// Notes what the queue wants to read.
     pub(super) fn ask(&mut self, read: ReadFrom) {
+        let mut reads = self.reads.iter();
+        let reading = reads.any(|(under_way, stale)| !stale && under_way.lane == read.lane);
         assert_eq!(
-            read.pending,
-            self.is_reading(),
-            "one read at a time, and never forgotten"
+            read.pending, reading,
+            "one read of a level at a time, and never forgotten"
         );
         if !read.pending {
             self.reads.push_back((read, false));
         }
+    }
+
+    /// Notes what expiry wants to read, which may be the same as a consumer's read.
+    pub(super) fn ask_beside(&mut self, read: ReadFrom) {
+        self.reads.push_back((read, false));
     }
 
     /// A read is on its way that the queue still counts on.
@@ -149,18 +183,35 @@ impl Disk {
         self.reads.clear();
     }
 
-    /// A purge took what the reads are after.
-    pub(super) fn purged(&mut self) {
-        self.reads.iter_mut().for_each(|(_, stale)| *stale = true);
-    }
-
-    pub(super) fn erase(&mut self, seqs: &Removed) {
-        for seq in seqs {
+    /// Erases what left the queue; gives the places.
+    pub(super) fn erase(&mut self, removed: Removed) -> Vec<(u8, Seq)> {
+        let lanes = removed.into_lanes();
+        let places: Vec<_> = lanes
+            .flat_map(|(lane, seqs)| seqs.into_iter().map(move |seq| (lane, seq)))
+            .collect();
+        for place in &places {
             assert!(
-                self.messages.remove(seq).is_some(),
-                "{seq:?} was erased, but is not on disk"
+                self.messages.remove(place).is_some(),
+                "{place:?} was erased, but is not on disk"
             );
         }
+        places
+    }
+
+    /// Erases what a purge names by range, which makes reads stale; gives the places.
+    pub(super) fn erase_ranges(&mut self, purged: &Purged) -> Vec<(u8, Seq)> {
+        let mut gone = Vec::new();
+        for &(lane, from, until) in &purged.ranges {
+            let range = self.messages.range((lane, from)..(lane, until));
+            gone.extend(range.map(|(place, _)| *place));
+        }
+        for place in &gone {
+            self.messages.remove(place);
+        }
+        let count = gone.len() as u64;
+        assert_eq!(count, purged.range_messages, "purged ranges count their messages");
+        self.reads.iter_mut().for_each(|(_, stale)| *stale = true);
+        gone
     }
 }
 
@@ -168,6 +219,7 @@ pub(super) struct Bench {
     pub(super) queue: QueueState<Arc<Probe>>,
     pub(super) disk: Disk,
     pub(super) wire: Arc<Mutex<Wire>>,
+    pub(super) now: Timestamp,
     consumers: HashMap<String, (ConsumerId, Arc<Probe>)>,
     /// Deliveries by who holds them and their name.
     held: HashMap<(String, String), Entry>,
@@ -183,6 +235,7 @@ impl Bench {
             queue,
             disk: Disk::default(),
             wire: Arc::default(),
+            now: Timestamp(1000),
             consumers: HashMap::new(),
             held: HashMap::new(),
             names: BTreeMap::new(),
@@ -202,11 +255,24 @@ impl Bench {
     fn enqueue(&mut self, name: &str, persistent: bool, large: bool) {
         let message = message(name, persistent, large);
         let stored = self.queue.stores(&message);
-        match self.queue.enqueue(message.clone()) {
-            Some(seq) => {
-                self.names.insert(seq, name.to_owned());
+        if self.queue.refuses(&message) {
+            self.dispatch();
+        }
+        if self.queue.refuses(&message) {
+            self.queue.refused(&message);
+            self.effects.push(format!("full {name}"));
+            return self.buried();
+        }
+        let lifetime = self.queue.lifetime_ms(&message);
+        let deadline = lifetime.map_or(Timestamp::NONE, |ms| self.now.after(ms));
+        match self.queue.enqueue(message.clone(), deadline) {
+            Some(place) => {
+                if stored && deadline.is_some() {
+                    self.disk.deadlines.insert((place.lane, place.seq), deadline);
+                }
+                self.names.insert(place.seq, name.to_owned());
                 if stored {
-                    self.disk.messages.insert(seq, message);
+                    self.disk.messages.insert((place.lane, place.seq), message);
                 }
             }
             None => self.effects.push(format!("lost {name}")),
@@ -215,17 +281,29 @@ impl Bench {
 
     fn recover(&mut self, words: &[&str]) {
         let (names, delivered): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| !word.contains('='));
+        let mut lanes = BTreeMap::new();
         for (seq, name) in (1..).map(Seq).zip(&names) {
             self.names.insert(seq, (*name).to_owned());
-            self.disk.messages.insert(seq, message(name, true, false));
+            let message = message(name, true, false);
+            lanes.entry(message.priority()).or_insert(seq);
+            if let Some(ms) = message.expiration_ms() {
+                let place = (message.priority(), seq);
+                self.disk.deadlines.insert(place, self.now.after(ms));
+            }
+            self.disk.messages.insert((message.priority(), seq), message);
         }
         let delivered = delivered.first().and_then(|word| word.strip_prefix("delivered="));
         let row = Recovered {
-            low: Seq(1),
+            lanes: lanes.into_iter().collect(),
             next_seq: Seq(names.len() as u64 + 1),
             messages: names.len() as u64,
             bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
+            deadlines: if self.disk.deadlines.is_empty() {
+                Deadlines::InOrder(Timestamp::NONE)
+            } else {
+                Deadlines::Mixed
+            },
         };
         self.queue = QueueState::recovered(QueueId(7), &row);
         self.queue.resident_limit = LIMIT;
@@ -245,10 +323,9 @@ impl Bench {
         )
     }
 
-    fn erased(&mut self, seqs: &Removed) {
-        self.disk.erase(seqs);
-        for seq in seqs {
-            self.effects.push(format!("erase {}", self.names[seq]));
+    fn erased(&mut self, removed: Removed) {
+        for (_, seq) in self.disk.erase(removed) {
+            self.effects.push(format!("erase {}", self.names[&seq]));
         }
     }
 
@@ -261,9 +338,14 @@ impl Bench {
 
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.queue.dispatch(&mut removed);
-        self.erased(&removed);
+        let read = self.queue.dispatch(self.now, &mut removed);
+        self.erased(removed);
         self.look();
+        self.buried();
+        for read in self.queue.take_reads().unwrap_or_default() {
+            self.disk.ask_beside(read);
+            self.effects.push("read".to_owned());
+        }
         if let Some(read) = read {
             self.asked(read);
         }
@@ -272,7 +354,7 @@ impl Bench {
     /// Notes what reached consumers, in the order in which the queue gave it out.
     fn look(&mut self) {
         let mut wire = std::mem::take(&mut *self.wire.lock());
-        wire.delivered.sort_by_key(|(_, entry)| entry.seq);
+        wire.delivered.sort_by_key(|(_, entry)| turn(entry));
         for (id, entry) in wire.delivered {
             let who = self.who(id);
             let name = self.names[&entry.seq].clone();
@@ -290,6 +372,44 @@ impl Bench {
             names.sort_unstable();
             self.effects.push(format!("cancelled {}", names.join(" ")));
         }
+    }
+
+    /// Notes what died; the relay would have the store forget it.
+    fn buried(&mut self) {
+        for dead in self.queue.take_dead_letters().unwrap_or_default() {
+            let name = String::from_utf8_lossy(dead.message.routing_key()).into_owned();
+            self.effects.push(format!("dead {name} {}", dead.reason.word()));
+            if let Some(place) = dead.stored {
+                assert!(self.disk.messages.remove(&(place.lane, place.seq)).is_some());
+            }
+        }
+    }
+
+    /// `max-length=2 max-length-bytes=9 overflow=reject-publish dlx`, as a queue's arguments or its policy say.
+    fn settings(&mut self, words: &[&str]) {
+        let mut arguments = FieldTable::new();
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap_or((word, "dlx"));
+            let name = name.replace("dlx", "dead-letter-exchange");
+            let value = match value.parse() {
+                Ok(number) => FieldValue::I64(number),
+                Err(_) => FieldValue::LongString(Bytes::copy_from_slice(value.as_bytes())),
+            };
+            arguments.insert(format!("x-{name}").as_str(), value);
+        }
+        self.queue
+            .apply_settings(QueueSettings::new(&arguments, None), self.now);
+        self.dispatch();
+    }
+
+    fn reject(&mut self, holder: &str, names: &[&str]) {
+        let mut removed = Removed::new();
+        for name in names {
+            let (consumer, entry) = self.take_held(holder, name);
+            self.queue.reject(consumer, entry, &mut removed);
+        }
+        self.erased(removed);
+        self.dispatch();
     }
 
     fn who(&self, id: ConsumerId) -> String {
@@ -325,7 +445,7 @@ impl Bench {
     fn get(&mut self, no_ack: bool) {
         let mut removed = Removed::new();
         let got = self.queue.get(no_ack, &mut removed);
-        self.erased(&removed);
+        self.erased(removed);
         match got {
             Ok(Some(Delivery { entry, remaining })) => {
                 let name = self.names[&entry.seq].clone();
@@ -339,30 +459,14 @@ impl Bench {
     }
 
     fn purge(&mut self) {
-        let Purged {
-            messages,
-            removed,
-            range,
-        } = self.queue.purge();
-        self.erased(&removed);
-        if let Some((from, until, count, _)) = range {
-            let gone: Vec<Seq> = self
-                .disk
-                .messages
-                .range(from..until)
-                .map(|(seq, _)| *seq)
-                .collect();
-            assert_eq!(gone.len() as u64, count, "a purged range counts its messages");
-            for seq in &gone {
-                self.disk.messages.remove(seq);
-            }
-            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
-                self.effects
-                    .push(format!("erase {}..{}", self.names[first], self.names[last]));
-            }
+        let mut purged = self.queue.purge();
+        self.erased(std::mem::take(&mut purged.removed));
+        let gone = self.disk.erase_ranges(&purged);
+        if let (Some((_, first)), Some((_, last))) = (gone.first(), gone.last()) {
+            let (first, last) = (&self.names[first], &self.names[last]);
+            self.effects.push(format!("erase {first}..{last}"));
         }
-        self.disk.purged();
-        self.effects.push(format!("purged {messages}"));
+        self.effects.push(format!("purged {}", purged.messages));
     }
 
     fn settle(&mut self, holder: &str, names: &[&str], requeue: bool) {
@@ -372,10 +476,10 @@ impl Bench {
             if requeue {
                 self.queue.requeue(consumer, entry);
             } else if self.queue.ack(consumer, entry.stored, entry.message.body_len()) {
-                removed.push(entry.seq);
+                removed.push(entry.place());
             }
         }
-        self.erased(&removed);
+        self.erased(removed);
         self.dispatch();
     }
 
@@ -383,6 +487,7 @@ impl Bench {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["transient-queue"] => *self = Self::new(false),
+            ["priorities", max] => self.queue.set_max_priority(max.parse().unwrap()),
             ["recover", ref words @ ..] => self.recover(words),
             ["publish", ref names @ ..] => self.publish(names, false, false),
             ["store", ref names @ ..] => self.publish(names, true, false),
@@ -436,7 +541,27 @@ impl Bench {
                 self.effects
                     .push(format!("ready {ready} unacked {unacked} consumers {consumers}"));
             }
-            _ => panic!("no such command: {command}"),
+            _ => self.run_rule(&words),
+        }
+    }
+
+    /// Commands about rules and time.
+    fn run_rule(&mut self, words: &[&str]) {
+        match *words {
+            ["reject", holder, ref names @ ..] => self.reject(holder, names),
+            ["settings", ref words @ ..] => self.settings(words),
+            ["at", ms] => {
+                self.now = Timestamp(1000 + ms.parse::<u64>().unwrap());
+                self.dispatch();
+            }
+            ["next"] => {
+                let next = self.queue.next_deadline();
+                self.effects.push(match next.0 {
+                    0 => "never".to_owned(),
+                    at => format!("next {}", at - 1000),
+                });
+            }
+            _ => panic!("no such command: {words:?}"),
         }
     }
 

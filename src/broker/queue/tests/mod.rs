@@ -2,9 +2,12 @@
 //! against a plain map.
 
 mod bench;
+mod expiry;
+mod limits;
 mod model;
 
 use self::bench::check;
+use crate::broker::ids::Timestamp;
 
 #[test]
 fn messages_wait_in_order_for_a_consumer() {
@@ -275,4 +278,63 @@ fn a_recovered_queue_reads_from_the_store_and_marks_what_was_handed_out() {
          | delivered c | deliver x d",
     );
     check("recover | get | counts", "empty | ready 0 unacked 0 consumers 0");
+}
+
+/// Proves: PRI-001, PRI-003
+#[test]
+fn higher_levels_go_first_and_each_keeps_its_order() {
+    check(
+        "priorities 3 | publish a b:1 c:3 d:1 e:7 f | consume x prefetch=5 | requeue x b:1 | ack x c:3 e:7",
+        "deliver x c:3 | deliver x e:7 | deliver x b:1 | deliver x d:1 | deliver x a | deliver x b:1 redelivered \
+         | deliver x f",
+    );
+    check(
+        "priorities 9 | publish a:2 b:2 | get | publish c:2 d:5 | requeue get a:2 | get | get | get | get",
+        "got a:2 1 | got d:5 3 | got a:2 redelivered 2 | got b:2 1 | got c:2 0",
+    );
+    // Without priorities, and with one level, a priority means nothing.
+    check("publish a b:9 | get | get", "got a 1 | got b:9 0");
+    check("priorities 0 | publish a b:9 | get | get", "got a 1 | got b:9 0");
+}
+
+#[test]
+fn every_level_of_a_deep_queue_has_its_own_middle_on_disk() {
+    check(
+        "priorities 1 | store-large a b c A:1 B:1 C:1 | commit C:1 | counts | get no-ack | get no-ack | answer | get no-ack \
+         | get no-ack | get | get",
+        "ready 6 unacked 0 consumers 0 | erase A:1 | got A:1 5 | read | erase B:1 | got B:1 4 | erase C:1 | got C:1 3 \
+         | got a 2 | read",
+    );
+}
+
+#[test]
+fn a_purge_reaches_every_level_on_disk() {
+    check(
+        "priorities 1 | store-large a b c A:1 B:1 C:1 | commit C:1 | get | purge | counts | store d:1 | get",
+        "got A:1 5 | erase a | erase B:1..c | purged 5 | ready 0 unacked 1 consumers 0 | got d:1 0",
+    );
+}
+
+#[test]
+fn a_recovered_queue_knows_its_levels() {
+    check(
+        "recover a b:4 c d:4 delivered=b:4 | counts | get | answer | get | get | get | answer | get \
+         | get no-ack | get",
+        "ready 4 unacked 0 consumers 0 | read | got b:4 redelivered 3 | got d:4 2 | read | got a redelivered 1 \
+         | erase c | got c 0 | empty",
+    );
+}
+
+#[test]
+fn levels_nobody_uses_cost_nothing() {
+    let mut bench = bench::Bench::new(true);
+    bench.queue.set_max_priority(255);
+    assert_eq!(bench.queue.lanes.count(), 1);
+    for priority in [0, 7, 7, 255] {
+        bench.queue.enqueue(
+            bench::message(&format!("m:{priority}"), false, false),
+            Timestamp::NONE,
+        );
+    }
+    assert_eq!(bench.queue.lanes.count(), 3);
 }

@@ -2,15 +2,16 @@
 //! ready message, nobody holds more than allowed, and nothing waits that could go.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
-use super::bench::{Bench, Probe, message};
+use super::bench::{Bench, Probe, message, turn};
 use crate::broker::{
-    ids::Seq,
+    ids::{Seq, Timestamp},
     queue::{ConsumerId, ConsumerOptions, Entry, Removed},
 };
 
@@ -27,8 +28,10 @@ struct Drinker {
 struct Model {
     bench: Bench,
     random: StdRng,
-    /// Whether a message was handed out before, by place.
-    ready: BTreeMap<Seq, bool>,
+    /// Priority levels are 0 to this one.
+    max_priority: u8,
+    /// Whether a message was handed out before, by level and place.
+    ready: BTreeMap<(Reverse<u8>, Seq), bool>,
     held: Vec<(Option<ConsumerId>, Entry)>,
     consumers: BTreeMap<ConsumerId, Drinker>,
     published: u64,
@@ -37,9 +40,14 @@ struct Model {
 
 impl Model {
     fn new(seed: u64) -> Self {
+        let mut bench = Bench::new(true);
+        let mut random = StdRng::seed_from_u64(seed);
+        let max_priority = [0, 0, 1, 3, 255].into_iter().choose(&mut random).unwrap_or(0);
+        bench.queue.set_max_priority(max_priority);
         Self {
-            bench: Bench::new(true),
-            random: StdRng::seed_from_u64(seed),
+            bench,
+            random,
+            max_priority,
             ready: BTreeMap::new(),
             held: Vec::new(),
             consumers: BTreeMap::new(),
@@ -73,16 +81,20 @@ impl Model {
     fn publish(&mut self) {
         for _ in 0..self.random.random_range(1..6) {
             let (persistent, large) = (self.random.random_bool(0.7), self.random.random_bool(0.5));
-            let message = message(&self.published.to_string(), persistent, large);
-            let seq = self.bench.queue.enqueue(message.clone()).unwrap();
+            let priority = self.random.random_range(0..6);
+            let message = message(&format!("{}:{priority}", self.published), persistent, large);
+            let place = self
+                .bench
+                .queue
+                .enqueue(message.clone(), Timestamp::NONE)
+                .unwrap();
             self.published += 1;
-            assert!(
-                self.ready.last_key_value().is_none_or(|(last, _)| *last < seq),
-                "places ascend"
-            );
-            self.ready.insert(seq, false);
+            assert_eq!(place.lane, priority.min(self.max_priority));
+            assert_eq!(place.seq, Seq(self.published), "places ascend");
+            self.ready.insert((Reverse(place.lane), place.seq), false);
             if persistent {
-                self.bench.disk.messages.insert(seq, message);
+                let place = (place.lane, place.seq);
+                self.bench.disk.messages.insert(place, message);
             }
         }
         self.dispatch();
@@ -144,7 +156,7 @@ impl Model {
             let at = self.random.random_range(0..self.held.len());
             let (consumer, entry) = self.held.swap_remove(at);
             if requeue {
-                self.ready.insert(entry.seq, true);
+                self.ready.insert(turn(&entry), true);
                 self.bench.queue.requeue(consumer, entry);
             } else {
                 self.gone += 1;
@@ -153,20 +165,21 @@ impl Model {
                     .queue
                     .ack(consumer, entry.stored, entry.message.body_len())
                 {
-                    removed.push(entry.seq);
+                    removed.push(entry.place());
                 }
             }
         }
-        self.bench.disk.erase(&removed);
+        self.bench.disk.erase(removed);
         self.dispatch();
     }
 
     fn get(&mut self) {
         let (no_ack, mut removed) = (self.random.random_bool(0.3), Removed::new());
         let got = self.bench.queue.get(no_ack, &mut removed);
+        let erased = self.bench.disk.erase(removed);
         match got {
             Ok(Some(delivery)) => {
-                self.delivered(None, delivery.entry, no_ack, &mut removed);
+                self.delivered(None, delivery.entry, no_ack, &erased);
                 assert_eq!(delivery.remaining, self.ready.len() as u64);
             }
             Ok(None) => assert!(
@@ -176,12 +189,11 @@ impl Model {
             ),
             Err(read) => self.bench.disk.ask(read),
         }
-        self.bench.disk.erase(&removed);
     }
 
     fn commit(&mut self) {
-        let last = self.bench.disk.messages.keys().choose(&mut self.random).copied();
-        if let Some(through) = last {
+        let last = self.bench.disk.messages.keys().choose(&mut self.random);
+        if let Some(&(_, through)) = last {
             self.bench.queue.committed(through);
         }
     }
@@ -211,18 +223,10 @@ impl Model {
     }
 
     fn purge(&mut self) {
-        let purged = self.bench.queue.purge();
+        let mut purged = self.bench.queue.purge();
         assert_eq!(purged.messages, self.ready.len() as u64);
-        self.bench.disk.erase(&purged.removed);
-        if let Some((from, until, count, _)) = purged.range {
-            let before = self.bench.disk.messages.len();
-            self.bench
-                .disk
-                .messages
-                .retain(|seq, _| !(from..until).contains(seq));
-            assert_eq!((before - self.bench.disk.messages.len()) as u64, count);
-        }
-        self.bench.disk.purged();
+        self.bench.disk.erase(std::mem::take(&mut purged.removed));
+        self.bench.disk.erase_ranges(&purged);
         self.gone += purged.messages;
         self.ready.clear();
         let held = self.held.iter().filter(|(_, entry)| entry.stored).count();
@@ -235,36 +239,30 @@ impl Model {
 
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
-        let read = self.bench.queue.dispatch(&mut removed);
+        let read = self.bench.queue.dispatch(Timestamp::NONE, &mut removed);
         let mut delivered = std::mem::take(&mut self.bench.wire.lock().delivered);
-        delivered.sort_by_key(|(_, entry)| entry.seq);
-        let mut expected = removed;
+        delivered.sort_by_key(|(_, entry)| turn(entry));
+        let erased = self.bench.disk.erase(removed);
         for (id, entry) in delivered {
             let consumer = &self.consumers[&id];
             assert!(!consumer.cancelled, "{id:?} was cancelled");
-            let no_ack = consumer.options.no_ack;
-            if no_ack && entry.stored {
-                // It is among those to erase; `delivered` wants to see it there.
-                assert!(expected.contains(&entry.seq));
-            }
-            self.delivered(Some(id), entry, no_ack, &mut expected);
+            self.delivered(Some(id), entry, consumer.options.no_ack, &erased);
         }
-        self.bench.disk.erase(&expected);
         if let Some(read) = read {
             self.bench.disk.ask(read);
         }
     }
 
-    fn delivered(&mut self, consumer: Option<ConsumerId>, entry: Entry, no_ack: bool, removed: &mut Removed) {
+    fn delivered(&mut self, consumer: Option<ConsumerId>, entry: Entry, no_ack: bool, erased: &[(u8, Seq)]) {
         let oldest = self.ready.pop_first();
         assert_eq!(
             oldest,
-            Some((entry.seq, entry.redelivered)),
-            "the oldest goes first, marked if it was out before"
+            Some((turn(&entry), entry.redelivered)),
+            "the oldest of the highest level goes first, marked if it was out before"
         );
         assert_eq!(
             no_ack && entry.stored,
-            removed.contains(&entry.seq),
+            erased.contains(&(entry.lane, entry.seq)),
             "erased exactly when nobody will ack it"
         );
         if no_ack {

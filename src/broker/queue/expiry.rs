@@ -1,0 +1,383 @@
+//! Messages whose time ends, and the queue's own (amqp-behaviour 4.2, 4.5). A message leaves on time wherever it stands.
+//!
+//! Usually deadlines ascend with the messages' places, because one time to live holds for all: then the front of each
+//! level is all there is to look at. Otherwise an index of deadlines is kept, of what is on disk too; what was on
+//! disk before the index was needed is read once for it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::broker::{
+    ids::{Seq, Timestamp},
+    message::Message,
+    queue::{Entry, PagedIn, Place, Port, QueueState, ReadFrom, Reason, Removed},
+};
+
+/// Expired messages on disk that are read at one time, to be dead-lettered.
+const FETCHES_MAX: usize = 32;
+
+/// The deadlines of a queue's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadlines {
+    /// In the order of the messages, none earlier than that of the one before; this is the last one.
+    /// [`Timestamp::NONE`] when no message has one.
+    InOrder(Timestamp),
+    /// In any order, so that each message has to be looked at to know which is next.
+    Mixed,
+}
+
+/// What a queue keeps once a message with a deadline has come.
+pub(super) enum Expiry {
+    InOrder { last: Timestamp },
+    Indexed(Box<Index>),
+}
+
+/// Where a message with a deadline stands, and the bytes of its body.
+type Marked = (u8, u32);
+
+#[derive(Default)]
+pub(super) struct Index {
+    /// Messages by deadline. Some may be handed out or gone by now: whoever takes one looks whether it is there.
+    by_deadline: BTreeMap<(Timestamp, Seq), Marked>,
+    /// Parts of the store not looked at yet: level, from, until.
+    unread: VecDeque<(u8, Seq, Seq)>,
+    /// The part being read.
+    reading: Option<(u8, Seq, Seq)>,
+    /// Expired on disk, and being read to be dead-lettered.
+    fetching: BTreeSet<(u8, Seq)>,
+    /// Expired on disk: a read of the level that was asked for earlier, or that overtakes the store's log, may still
+    /// bring them back.
+    gone: BTreeSet<(u8, Seq)>,
+}
+
+impl Index {
+    /// Forgets what no read can bring any more.
+    fn passed(&mut self, lane: u8, from: Option<Seq>) {
+        while let Some(&place) = self.gone.range((lane, Seq(0))..=(lane, Seq(u64::MAX))).next()
+            && from.is_none_or(|from| place.1 < from)
+        {
+            self.gone.remove(&place);
+        }
+    }
+}
+
+fn size(message: &Message) -> u32 {
+    u32::try_from(message.body_len()).unwrap_or(u32::MAX)
+}
+
+impl<P: Port> QueueState<P> {
+    /// As a restart found the deadlines of the stored messages.
+    pub(super) fn recover_deadlines(&mut self, deadlines: Deadlines) {
+        match deadlines {
+            Deadlines::InOrder(last) if !last.is_some() => {}
+            Deadlines::InOrder(last) => self.expiry = Some(Expiry::InOrder { last }),
+            Deadlines::Mixed => self.build_index(),
+        }
+    }
+
+    /// Whether time matters to this queue: somebody has to tell it.
+    pub fn is_timed(&self) -> bool {
+        self.expiry.is_some() || self.settings.expires_ms.is_some()
+    }
+
+    /// How long a message may stay; `None` is for ever.
+    pub fn lifetime_ms(&self, message: &Message) -> Option<u64> {
+        let own = if message.has_expiration() {
+            message.expiration_ms()
+        } else {
+            None
+        };
+        match (own, self.settings.message_ttl_ms) {
+            (Some(own), Some(ttl)) => Some(own.min(ttl)),
+            (own, ttl) => own.or(ttl),
+        }
+    }
+
+    /// A message joined the ready ones at the end. Without deadlines in the queue this is not called.
+    pub(super) fn joined(&mut self, place: Place, deadline: Timestamp, bytes: u32, alone: bool) {
+        match &mut self.expiry {
+            Some(Expiry::Indexed(_)) => {}
+            Some(Expiry::InOrder { last }) if alone || deadline >= *last => *last = deadline,
+            None if alone => self.expiry = Some(Expiry::InOrder { last: deadline }),
+            _ => self.build_index(),
+        }
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && deadline.is_some()
+        {
+            index
+                .by_deadline
+                .insert((deadline, place.seq), (place.lane, bytes));
+        }
+    }
+
+    /// A message that was handed out is ready again.
+    pub(super) fn rejoined(&mut self, entry: &Entry) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && entry.expires_at.is_some()
+        {
+            let mark = (entry.lane, size(&entry.message));
+            index.by_deadline.insert((entry.expires_at, entry.seq), mark);
+        }
+    }
+
+    /// A message is not ready any more.
+    pub(super) fn left(&mut self, entry: &Entry) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry {
+            index.by_deadline.remove(&(entry.expires_at, entry.seq));
+        }
+    }
+
+    /// Deadlines are out of order from now on: all messages in memory are noted, those on disk will be read.
+    fn build_index(&mut self) {
+        let mut index = Index::default();
+        for lane in self.lanes.iter_mut() {
+            for entry in lane.ready.iter().filter(|entry| entry.expires_at.is_some()) {
+                index
+                    .by_deadline
+                    .insert((entry.expires_at, entry.seq), (entry.lane, size(&entry.message)));
+            }
+            if let Some(gap) = &lane.gap
+                && gap.from() < gap.until()
+            {
+                index.unread.push_back((lane.level, gap.from(), gap.until()));
+            }
+        }
+        self.expiry = Some(Expiry::Indexed(Box::new(index)));
+    }
+
+    /// Removes messages whose deadline lies before `limit`; asks for reads it needs for that.
+    pub(super) fn expire(&mut self, limit: Timestamp, removed: &mut Removed) {
+        for entry in std::mem::take(&mut self.overdue) {
+            self.discard(entry, Reason::Expired, removed);
+        }
+        match &self.expiry {
+            None => {}
+            Some(Expiry::InOrder { .. }) => self.expire_in_order(limit, removed),
+            Some(Expiry::Indexed(_)) => {
+                self.expire_indexed(limit, removed);
+                self.read_for_index();
+            }
+        }
+    }
+
+    fn expire_in_order(&mut self, limit: Timestamp, removed: &mut Removed) {
+        let mut expired = Vec::new();
+        for lane in self.lanes.iter_mut() {
+            while lane.has_ready()
+                && lane
+                    .peek()
+                    .is_some_and(|entry| entry.expires_at.is_some() && entry.expires_at < limit)
+            {
+                expired.extend(lane.pop());
+            }
+            if !lane.has_ready()
+                && let Some(read) = lane.read_unless_reading(self.id)
+            {
+                self.reads.push(read);
+            }
+        }
+        for entry in expired {
+            self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+            self.discard(entry, Reason::Expired, removed);
+        }
+        if self.ready_count() == 0 && self.unacked == 0 {
+            self.expiry = None;
+        }
+    }
+
+    fn expire_indexed(&mut self, limit: Timestamp, removed: &mut Removed) {
+        while let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && let Some(first) = index.by_deadline.first_entry()
+            && first.key().0 < limit
+        {
+            let ((_, seq), &(level, bytes)) = (*first.key(), first.get());
+            let lane = self.lanes.at(level);
+            let on_disk = lane
+                .gap
+                .as_ref()
+                .is_some_and(|gap| (gap.from()..gap.until()).contains(&seq));
+            let fetch = on_disk && self.settings.dead_letter.is_some();
+            if fetch && index.fetching.len() >= FETCHES_MAX {
+                break;
+            }
+            first.remove();
+            if let Some(entry) = lane.ready.take(seq) {
+                self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+                self.discard(entry, Reason::Expired, removed);
+            } else if on_disk && index.gone.insert((level, seq)) {
+                self.ready_bytes = self.ready_bytes.saturating_sub(bytes.into());
+                self.lanes.disk_count = self.lanes.disk_count.saturating_sub(1);
+                self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes.into());
+                if fetch {
+                    index.fetching.insert((level, seq));
+                    self.reads.push(ReadFrom {
+                        queue: self.id,
+                        lane: level,
+                        from: seq,
+                        until: seq.next(),
+                        pending: false,
+                    });
+                } else {
+                    removed.push(Place { seq, lane: level });
+                }
+            }
+        }
+        if self.ready_count() == 0
+            && self.unacked == 0
+            && let Some(Expiry::Indexed(index)) = &self.expiry
+            && index.fetching.is_empty()
+            && index.reading.is_none()
+            && !self.lanes.is_paged()
+        {
+            self.expiry = None;
+        }
+    }
+
+    /// Goes on looking at what was on disk before there was an index.
+    fn read_for_index(&mut self) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && index.reading.is_none()
+            && let Some((lane, from, until)) = index.unread.pop_front()
+        {
+            index.reading = Some((lane, from, until));
+            self.reads.push(ReadFrom {
+                queue: self.id,
+                lane,
+                from,
+                until,
+                pending: false,
+            });
+        }
+    }
+
+    /// Takes an answer of the store that was asked for here, and gives back any other.
+    pub(super) fn expiry_paged_in(&mut self, paged: PagedIn) -> Option<PagedIn> {
+        let Some(Expiry::Indexed(index)) = &mut self.expiry else {
+            return Some(paged);
+        };
+        if paged.until == paged.from.next() && index.fetching.remove(&(paged.lane, paged.from)) {
+            let lane = paged.lane;
+            let overdue = paged.entries.into_iter().map(|(seq, message)| Entry {
+                seq,
+                lane,
+                message,
+                redelivered: false,
+                stored: true,
+                expires_at: Timestamp::NONE,
+            });
+            self.overdue.extend(overdue);
+            return None;
+        }
+        if index.reading != Some((paged.lane, paged.from, paged.until)) {
+            return Some(paged);
+        }
+        index.reading = None;
+        if let Some(next) = paged.next
+            && next < paged.until
+        {
+            index.unread.push_front((paged.lane, next, paged.until));
+        }
+        let mut deadlines = paged.deadlines.iter().peekable();
+        for (seq, message) in &paged.entries {
+            while deadlines.next_if(|(other, _)| other < seq).is_some() {}
+            if let Some((_, deadline)) = deadlines.next_if(|(other, _)| other == seq)
+                && !index.gone.contains(&(paged.lane, *seq))
+            {
+                index
+                    .by_deadline
+                    .insert((*deadline, *seq), (paged.lane, size(message)));
+            }
+        }
+        None
+    }
+
+    /// Drops from an answer for a level what expired meanwhile; gives how much that was.
+    pub(super) fn drop_expired(&mut self, paged: &mut PagedIn) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && !index.gone.is_empty()
+        {
+            let lane = paged.lane;
+            paged
+                .entries
+                .retain(|(seq, _)| !index.gone.contains(&(lane, *seq)));
+        }
+    }
+
+    /// The level was read up to here, or is in memory as a whole.
+    pub(super) fn read_through(&mut self, level: u8) {
+        let from = self.lanes.at(level).gap.as_ref().map(super::paging::Gap::from);
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry {
+            index.passed(level, from);
+        }
+    }
+
+    /// Reads failed: what they were for is asked for again.
+    pub(super) fn expiry_read_failed(&mut self) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry {
+            if let Some(part) = index.reading.take() {
+                index.unread.push_front(part);
+            }
+            for (lane, seq) in std::mem::take(&mut index.fetching) {
+                index.gone.remove(&(lane, seq));
+                index.by_deadline.insert((Timestamp(1), seq), (lane, 0));
+                self.lanes.disk_count += 1;
+            }
+        }
+    }
+
+    /// All messages are gone.
+    pub(super) fn expiry_cleared(&mut self) {
+        // What is handed out may come back, in any order.
+        self.expiry = match self.expiry.take() {
+            Some(_) if self.unacked > 0 => Some(Expiry::Indexed(Box::default())),
+            _ => None,
+        };
+        self.overdue.clear();
+        self.reads.clear();
+    }
+
+    /// The queue is used now: its own time begins anew.
+    pub fn touch(&mut self, now: Timestamp) {
+        self.used_at = now;
+    }
+
+    /// When the queue expires, [`Timestamp::NONE`] while it has consumers or does not.
+    fn unused_deadline(&self) -> Timestamp {
+        match self.settings.expires_ms {
+            Some(ms) if self.consumers.len() == 0 && !self.deleted => self.used_at.after(ms),
+            _ => Timestamp::NONE,
+        }
+    }
+
+    /// Nobody used the queue for as long as it may be unused.
+    pub fn is_unused(&self, now: Timestamp) -> bool {
+        let deadline = self.unused_deadline();
+        deadline.is_some() && deadline <= now
+    }
+
+    /// When something expires next; [`Timestamp::NONE`] for never, as far as is known.
+    pub fn next_deadline(&mut self) -> Timestamp {
+        let messages = match &self.expiry {
+            None => Timestamp::NONE,
+            Some(Expiry::Indexed(index)) => match index.by_deadline.first_key_value() {
+                // The read that gives room goes on with it.
+                Some(_) if index.fetching.len() >= FETCHES_MAX => Timestamp::NONE,
+                Some((&(deadline, _), _)) => deadline,
+                None => Timestamp::NONE,
+            },
+            Some(Expiry::InOrder { .. }) => self
+                .lanes
+                .iter_mut()
+                .filter_map(|lane| {
+                    let waits = lane.has_ready();
+                    waits.then(|| lane.peek().map(|entry| entry.expires_at)).flatten()
+                })
+                .fold(Timestamp::NONE, Timestamp::earlier),
+        };
+        messages.earlier(self.unused_deadline())
+    }
+
+    /// Reads that expiry needs; the caller asks the store for them.
+    pub fn take_reads(&mut self) -> Option<Vec<ReadFrom>> {
+        (!self.reads.is_empty()).then(|| std::mem::take(&mut self.reads))
+    }
+}

@@ -1,0 +1,227 @@
+//! Carries dead letters from the queues they died in to those their dead-letter exchange gives them to. A queue never waits
+//! for another: it leaves its dead letters here, under its own lock, and one task routes them in that order.
+//!
+//! What was stored moves in one operation of the store's log, publish and ack together, so that a crash neither loses nor
+//! doubles it (hostile-input-and-faults F24).
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
+use tokio::sync::Notify;
+
+use crate::broker::{
+    message::Message,
+    queue::{
+        Place,
+        dead_letter::{self, DeadLetter, Rewritten},
+    },
+};
+use crate::server::{
+    clock,
+    queue_cell::{QueueGuard, QueueHandle},
+    registry::Vhost,
+};
+use crate::storage::{Op, Store, Target};
+
+/// Publishers wait above this many bytes of dead letters.
+const BACKLOG_BYTES: usize = 32 * 1024 * 1024;
+/// And go on below this many.
+const BACKLOG_OVER_BYTES: usize = 16 * 1024 * 1024;
+/// So many dead letters are moved before others get the processor.
+const STRIDE: usize = 256;
+
+pub(super) struct Relay {
+    store: Store,
+    /// Filled under the locks of queues, which may therefore not be taken while it is held. Bounded by holding publishers
+    /// back; what consumers reject they held before.
+    inbox: Mutex<VecDeque<(QueueHandle, DeadLetter)>>,
+    /// Taken while dead letters are moved, so that they keep their order.
+    working: Mutex<Vec<u8>>,
+    bytes: AtomicUsize,
+    /// Wakes the task.
+    wake: Notify,
+    /// Wakes publishers that wait.
+    room: Notify,
+}
+
+/// A dead letter on its way: what is published, where to, and what it was.
+struct Move {
+    rewritten: Option<Rewritten>,
+    targets: SmallVec<[QueueHandle; 4]>,
+    source: QueueHandle,
+    stored: Option<Place>,
+}
+
+impl Relay {
+    pub(super) fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            inbox: Mutex::default(),
+            working: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            wake: Notify::new(),
+            room: Notify::new(),
+        })
+    }
+
+    /// Takes what died in a queue. Called under the queue's lock.
+    pub(super) fn push(&self, source: &QueueHandle, dead: Vec<DeadLetter>) {
+        let bytes: usize = dead.iter().map(|letter| letter.message.memory_bytes()).sum();
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.inbox
+            .lock()
+            .extend(dead.into_iter().map(|letter| (source.clone(), letter)));
+        self.wake.notify_one();
+    }
+
+    /// Whether more should not be added now by those who can help it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) > BACKLOG_BYTES
+    }
+
+    /// Holds a publisher while dead letters pile up.
+    pub(super) async fn wait_for_room(&self) {
+        if !self.is_behind() {
+            return;
+        }
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.bytes.load(Ordering::Acquire) <= BACKLOG_OVER_BYTES {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// The task: moves dead letters until the program ends.
+    pub(super) async fn run(self: Arc<Self>) {
+        loop {
+            while self.work_off(STRIDE) {
+                tokio::task::yield_now().await;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Moves all there is: the broker stops.
+    pub(super) fn drain(&self) {
+        while self.work_off(STRIDE) {}
+    }
+
+    /// Moves at most so many; true when there may be more.
+    fn work_off(&self, at_most: usize) -> bool {
+        let mut scratch = self.working.lock();
+        let letters: Vec<(QueueHandle, DeadLetter)> = {
+            let mut inbox = self.inbox.lock();
+            let len = inbox.len().min(at_most);
+            inbox.drain(..len).collect()
+        };
+        let more = letters.len() == at_most;
+        let bytes: usize = letters
+            .iter()
+            .map(|(_, letter)| letter.message.memory_bytes())
+            .sum();
+        let mut moves = letters
+            .into_iter()
+            .map(|(source, letter)| address(source, &letter, &mut scratch))
+            .peekable();
+        // Runs with the same targets lock them once.
+        while let Some(first) = moves.next() {
+            let targets = first.targets.clone();
+            let mut run = vec![first];
+            while let Some(next) = moves.next_if(|next| next.targets == targets) {
+                run.push(next);
+            }
+            self.deliver(&targets, run);
+        }
+        let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if before > BACKLOG_OVER_BYTES && before - bytes <= BACKLOG_OVER_BYTES {
+            self.room.notify_waiters();
+        }
+        more
+    }
+
+    /// Puts messages into their queues and takes them from where they died, then lets deliveries go.
+    fn deliver(&self, targets: &[QueueHandle], moves: Vec<Move>) {
+        let mut guards: SmallVec<[QueueGuard<'_>; 4]> = targets.iter().map(|queue| queue.lock()).collect();
+        let mut ops = Vec::with_capacity(moves.len());
+        for moved in moves {
+            let publish = moved
+                .rewritten
+                .and_then(|rewritten| enqueue(&mut guards, &rewritten.message));
+            let ack = moved.stored.map(|place| Op::Ack {
+                queue: moved.source.id(),
+                lane: place.lane,
+                seqs: smallvec![place.seq],
+            });
+            match (publish, ack) {
+                (Some(publish), Some(ack)) => ops.push(Op::Tx {
+                    ops: vec![publish, ack],
+                    done: None,
+                }),
+                (one, other) => ops.extend(one.into_iter().chain(other)),
+            }
+        }
+        if !ops.is_empty() {
+            self.store.log(&mut ops);
+        }
+        guards.iter_mut().for_each(QueueGuard::dispatch);
+    }
+}
+
+/// What the store must keep of a message that was put into all queues that take it. At most once: a full queue that
+/// refuses it lets it go, after its own waiting messages were offered to its consumers.
+fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Option<Op> {
+    let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
+    for guard in guards {
+        if guard.state.refuses(message) {
+            guard.state.refused(message);
+            continue;
+        }
+        targets.extend(guard.enqueue(message.clone()));
+    }
+    (!targets.is_empty()).then(|| Op::Publish {
+        message: message.clone(),
+        targets,
+        confirm: None,
+    })
+}
+
+/// Finds out what a dead letter becomes and where it goes. A missing exchange, no route or a cycle leave no targets: the
+/// message is dropped (amqp-behaviour 4.7).
+fn address(source: QueueHandle, letter: &DeadLetter, scratch: &mut Vec<u8>) -> Move {
+    let rewritten = dead_letter::rewrite(
+        &letter.message,
+        source.name(),
+        letter.reason,
+        &letter.route,
+        clock::now(),
+        scratch,
+    );
+    let mut targets = SmallVec::new();
+    if let Ok(rewritten) = &rewritten
+        && let Some(vhost) = source.vhost()
+    {
+        route(&vhost, &letter.route.exchange, rewritten, &mut targets);
+        targets.retain(|queue| !rewritten.is_cycle(queue.name().as_bytes()));
+    }
+    Move {
+        rewritten: rewritten.ok(),
+        targets,
+        source,
+        stored: letter.stored,
+    }
+}
+
+fn route(vhost: &Vhost, exchange: &[u8], rewritten: &Rewritten, targets: &mut SmallVec<[QueueHandle; 4]>) {
+    vhost.read(|topology| topology.route_from_within(exchange, &rewritten.keys, &rewritten.message, targets));
+}
