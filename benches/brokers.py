@@ -74,6 +74,18 @@ class StartedBroker(Broker):
             time.sleep(0.001)
         self.start_seconds = time.monotonic() - started
 
+    def wait_until_gone(self):
+        """Until the process to measure has ended, after somebody killed it."""
+        while Path(f"/proc/{self.pid}").exists() and not self.is_zombie():
+            time.sleep(0.001)
+
+    def is_zombie(self):
+        """Ended, and nobody has asked for its exit code."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
     def last_words(self):
         """The end of what it has logged."""
         logs = sorted(self.directory.glob("*.log"))

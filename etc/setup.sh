@@ -34,7 +34,9 @@ if [ ! -f "$lib_dir/librocksdb.a" ]; then
     echo "setup: compiling RocksDB once, into $lib_dir (about 11 minutes on two cores)" >&2
     build=$lib_dir.build
     mkdir -p "$build" "$lib_dir"
-    env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u CARGO_TARGET_DIR \
+    # Without debug information: with it the compiler takes half as long again, and the archive is 1.5 GB instead of
+    # 45 MB, which every link has to read.
+    env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_DEBUG=false \
         cargo build --release --locked --package librocksdb-sys --target-dir "$build" >&2
     archive=$(find "$build" -name librocksdb.a | head -n 1)
     # Renamed into place, so that a half-copied archive is never taken for a whole one.

@@ -95,6 +95,13 @@ pub enum BrokerError {
         resource: Resource,
         module: &'static str,
     },
+    #[error("invalid property '{property}' for {resource}")]
+    InvalidProperty {
+        property: &'static str,
+        resource: Resource,
+    },
+    #[error("Cannot declare a server-named queue for type {0}")]
+    ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
     InvalidArgumentType {
         argument: &'static str,
@@ -181,6 +188,8 @@ impl BrokerError {
             | Self::NotEmpty(_)
             | Self::InvalidArgument { .. }
             | Self::ForeignArgument { .. }
+            | Self::InvalidProperty { .. }
+            | Self::ServerNamed(_)
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
             | Self::UnknownDeliveryTag(_)

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::protocol::properties::RawProperties;
+use crate::protocol::properties::{Properties, RawProperties};
 
 /// Bodies above this many bytes are not copied into the message's record; they stay in the buffers they
 /// arrived in, and the store writes them apart from the page (storage-design B7).
@@ -114,6 +114,35 @@ impl Message {
             record: Arc::from(scratch.as_slice()),
             large_body: self.large_body.clone(),
         }
+    }
+
+    /// The same message with other properties.
+    #[must_use]
+    pub fn with_properties(&self, properties: &Properties) -> Self {
+        let mut encoded = BytesMut::new();
+        properties.encode(&mut encoded);
+        let parts = MessageParts {
+            exchange: self.exchange(),
+            routing_key: self.routing_key(),
+            properties: &encoded,
+            persistent: self.persistent(),
+            priority: self.priority(),
+        };
+        let mut record = Vec::new();
+        write_record(&parts, &mut record);
+        if let Some(flags) = record.get_mut(2) {
+            *flags = self.byte(2);
+        }
+        record.extend_from_slice(self.inline_body());
+        Self {
+            record: Arc::from(record),
+            large_body: self.large_body.clone(),
+        }
+    }
+
+    /// Whether it has a priority property.
+    pub fn has_priority(&self) -> bool {
+        RawProperties::new(self.properties()).has_priority()
     }
 
     /// The record as the store writes it: everything but a large body.

@@ -163,6 +163,8 @@ mod tests {
                 redelivered: false,
                 stored: false,
                 expires_at: Timestamp::NONE,
+                acquired: 0,
+                failed: 0,
             },
         }
     }

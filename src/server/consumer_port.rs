@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{
     message::Message,
-    queue::{ConsumerId, Delivery, Port},
+    queue::{ConsumerId, Delivery, Entry, Port, arguments::QueueKind, with_counts},
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::{
@@ -60,7 +60,7 @@ impl Port for ConsumerPort {
         let mut ledger = self.channel.unacked.lock();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
-                let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+                let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
                 let delivery_tag = if self.no_ack {
                     ledger.skip()
                 } else {
@@ -98,6 +98,16 @@ impl Port for ConsumerPort {
             );
         }
     }
+}
+
+/// The message as its consumer is told of it: where deliveries are counted, a redelivered one carries the counts.
+pub(super) fn told(entry: &Entry, queue: &QueueCell) -> Message {
+    if entry.acquired == 0
+        || QueueKind::of(&queue.definition.arguments) == QueueKind::Classic && entry.failed == 0
+    {
+        return entry.message.clone();
+    }
+    with_counts(&entry.message, entry.acquired, entry.failed).unwrap_or_else(|_| entry.message.clone())
 }
 
 impl ChannelOut {

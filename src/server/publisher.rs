@@ -298,7 +298,7 @@ impl Batch {
             };
             let mut removed = Removed::new();
             match how {
-                Settlement::Requeue => guard.state.requeue(consumer, entry),
+                Settlement::Requeue(why) => guard.requeue(consumer, entry, why),
                 Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
                 Settlement::Ack => {
                     if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {

@@ -20,7 +20,7 @@ use crate::broker::{
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, arguments,
+        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
         settings::QueueSettings,
     },
 };
@@ -381,6 +381,18 @@ impl QueueGuard<'_> {
         if !removed.is_empty() {
             self.cell.around.store.log(&mut self.cell.acks(removed));
         }
+    }
+
+    /// Takes a delivery back.
+    pub(super) fn requeue(&mut self, consumer: Option<ConsumerId>, entry: Entry, why: Return) {
+        let mut removed = Removed::new();
+        let now = if self.state.settings().retry.is_some() {
+            self.now()
+        } else {
+            Timestamp::NONE
+        };
+        self.state.requeue(consumer, entry, why, now, &mut removed);
+        self.log_removed(removed);
     }
 
     /// Settles a delivery for good, unconsumed.

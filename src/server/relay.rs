@@ -2,7 +2,8 @@
 //! for another: it leaves its dead letters here, under its own lock, and one task routes them in that order.
 //!
 //! What was stored moves in one operation of the store's log, publish and ack together, so that a crash neither loses nor
-//! doubles it (hostile-input-and-faults F24).
+//! doubles it (hostile-input-and-faults F24). At most once is the rule: what has no target is dropped. Queues that ask for
+//! at least once keep a message, in the store and in their length, until all its targets have it.
 
 use std::{
     collections::VecDeque,
@@ -10,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -18,10 +20,7 @@ use tokio::sync::Notify;
 
 use crate::broker::{
     message::Message,
-    queue::{
-        Place,
-        dead_letter::{self, DeadLetter, Rewritten},
-    },
+    queue::dead_letter::{self, DeadLetter, Rewritten},
 };
 use crate::server::{
     clock,
@@ -36,12 +35,17 @@ const BACKLOG_BYTES: usize = 32 * 1024 * 1024;
 const BACKLOG_OVER_BYTES: usize = 16 * 1024 * 1024;
 /// So many dead letters are moved before others get the processor.
 const STRIDE: usize = 256;
+/// Dead letters that may not be lost are tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
 
 pub(super) struct Relay {
     store: Store,
     /// Filled under the locks of queues, which may therefore not be taken while it is held. Bounded by holding publishers
     /// back; what consumers reject they held before.
     inbox: Mutex<VecDeque<(QueueHandle, DeadLetter)>>,
+    /// Those that may not be lost and that nobody takes now. Bounded by the length limits of their queues, for which they
+    /// count.
+    parked: Mutex<Vec<(QueueHandle, DeadLetter)>>,
     /// Taken while dead letters are moved, so that they keep their order.
     working: Mutex<Vec<u8>>,
     bytes: AtomicUsize,
@@ -56,7 +60,9 @@ struct Move {
     rewritten: Option<Rewritten>,
     targets: SmallVec<[QueueHandle; 4]>,
     source: QueueHandle,
-    stored: Option<Place>,
+    letter: DeadLetter,
+    /// It had somewhere to go, be it where it may not go again.
+    routed: bool,
 }
 
 impl Relay {
@@ -64,6 +70,7 @@ impl Relay {
         Arc::new(Self {
             store,
             inbox: Mutex::default(),
+            parked: Mutex::default(),
             working: Mutex::default(),
             bytes: AtomicUsize::new(0),
             wake: Notify::new(),
@@ -108,8 +115,24 @@ impl Relay {
             while self.work_off(STRIDE) {
                 tokio::task::yield_now().await;
             }
-            self.wake.notified().await;
+            if self.parked.lock().is_empty() {
+                self.wake.notified().await;
+            } else if tokio::time::timeout(RETRY, self.wake.notified()).await.is_err() {
+                self.retry_parked();
+            }
         }
+    }
+
+    /// What nobody took is tried again, unless its queue is gone.
+    fn retry_parked(&self) {
+        let mut parked = std::mem::take(&mut *self.parked.lock());
+        parked.retain(|(source, _)| !source.lock().state.is_deleted());
+        let bytes: usize = parked
+            .iter()
+            .map(|(_, letter)| letter.message.memory_bytes())
+            .sum();
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.inbox.lock().extend(parked);
     }
 
     /// Moves all there is: the broker stops.
@@ -132,7 +155,7 @@ impl Relay {
             .sum();
         let mut moves = letters
             .into_iter()
-            .map(|(source, letter)| address(source, &letter, &mut scratch))
+            .map(|(source, letter)| address(source, letter, &mut scratch))
             .peekable();
         // Runs with the same targets lock them once.
         while let Some(first) = moves.next() {
@@ -154,11 +177,22 @@ impl Relay {
     fn deliver(&self, targets: &[QueueHandle], moves: Vec<Move>) {
         let mut guards: SmallVec<[QueueGuard<'_>; 4]> = targets.iter().map(|queue| queue.lock()).collect();
         let mut ops = Vec::with_capacity(moves.len());
+        let mut safe: Vec<QueueHandle> = Vec::new();
         for moved in moves {
+            if moved.letter.route.at_least_once {
+                let refuses = |rewritten: &Rewritten| {
+                    guards.iter().any(|guard| guard.state.refuses(&rewritten.message))
+                };
+                if !moved.routed || moved.rewritten.as_ref().is_some_and(refuses) {
+                    self.parked.lock().push((moved.source, moved.letter));
+                    continue;
+                }
+                safe.push(moved.source.clone());
+            }
             let publish = moved
                 .rewritten
                 .and_then(|rewritten| enqueue(&mut guards, &rewritten.message));
-            let ack = moved.stored.map(|place| Op::Ack {
+            let ack = moved.letter.stored.map(|place| Op::Ack {
                 queue: moved.source.id(),
                 lane: place.lane,
                 seqs: smallvec![place.seq],
@@ -175,6 +209,10 @@ impl Relay {
             self.store.log(&mut ops);
         }
         guards.iter_mut().for_each(QueueGuard::dispatch);
+        drop(guards);
+        for source in safe {
+            source.lock().state.dead_letter_left();
+        }
     }
 }
 
@@ -198,7 +236,7 @@ fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Opt
 
 /// Finds out what a dead letter becomes and where it goes. A missing exchange, no route or a cycle leave no targets: the
 /// message is dropped (amqp-behaviour 4.7).
-fn address(source: QueueHandle, letter: &DeadLetter, scratch: &mut Vec<u8>) -> Move {
+fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Move {
     let rewritten = dead_letter::rewrite(
         &letter.message,
         source.name(),
@@ -208,17 +246,20 @@ fn address(source: QueueHandle, letter: &DeadLetter, scratch: &mut Vec<u8>) -> M
         scratch,
     );
     let mut targets = SmallVec::new();
+    let mut routed = false;
     if let Ok(rewritten) = &rewritten
         && let Some(vhost) = source.vhost()
     {
         route(&vhost, &letter.route.exchange, rewritten, &mut targets);
+        routed = !targets.is_empty();
         targets.retain(|queue| !rewritten.is_cycle(queue.name().as_bytes()));
     }
     Move {
         rewritten: rewritten.ok(),
         targets,
         source,
-        stored: letter.stored,
+        letter,
+        routed,
     }
 }
 

@@ -91,12 +91,13 @@ const KNOWN: &[(&str, Shape, Types)] = &[
     ("x-queue-leader-locator", LOCATOR, CQS),
     ("x-quorum-initial-group-size", POSITIVE, Q),
     ("x-initial-cluster-size", POSITIVE, S),
-    ("x-delivery-limit", Shape::Unchecked, Q),
+    // RabbitMQ knows these for quorum queues only; here every queue can limit and delay its retries.
+    ("x-delivery-limit", Shape::Unchecked, CQ),
     ("x-consumer-timeout", DURATION, Q),
     ("x-consumer-disconnected-timeout", DURATION, Q),
-    ("x-delayed-retry-type", Shape::Unchecked, Q),
-    ("x-delayed-retry-min", Shape::Unchecked, Q),
-    ("x-delayed-retry-max", Shape::Unchecked, Q),
+    ("x-delayed-retry-type", Shape::Unchecked, CQ),
+    ("x-delayed-retry-min", Shape::Unchecked, CQ),
+    ("x-delayed-retry-max", Shape::Unchecked, CQ),
     ("x-max-age", Shape::Unchecked, S),
     ("x-stream-max-segment-size-bytes", Shape::Unchecked, S),
     ("x-stream-filter-size-bytes", Shape::Unchecked, S),
@@ -134,6 +135,34 @@ impl QueueKind {
             Self::Quorum => Q,
         };
         own.0 & types.0 != 0
+    }
+}
+
+/// Refuses flags a quorum queue cannot have.
+///
+/// # Errors
+/// 406, for the first of auto-delete, exclusive, transient (amqp-behaviour 4.1).
+pub fn check_flags(
+    arguments: &FieldTable,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    queue: &Resource,
+) -> Result<(), BrokerError> {
+    if QueueKind::of(arguments) == QueueKind::Classic {
+        return Ok(());
+    }
+    let refused = [
+        (auto_delete, "auto-delete"),
+        (exclusive, "exclusive-owner"),
+        (!durable, "non-durable"),
+    ];
+    match refused.into_iter().find(|(refused, _)| *refused) {
+        Some((_, property)) => Err(BrokerError::InvalidProperty {
+            property,
+            resource: queue.clone(),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -223,7 +252,7 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
             other => Err(format!("{{unacceptable_type,{}}}", other.type_name())),
         },
         Shape::QueueType => match &*text()? {
-            "classic" | "" | "undefined" => Ok(()),
+            "classic" | "quorum" | "" | "undefined" => Ok(()),
             other => Err(format!("\"unsupported queue type '{other}'\"")),
         },
         Shape::Version => match integer()? {
@@ -345,6 +374,19 @@ mod tests {
         ] {
             assert!(check(&table(name, value), &queue()).is_ok(), "{name}");
         }
+    }
+
+    /// Proves: QQ-013
+    #[test]
+    fn a_quorum_queue_knows_other_arguments() {
+        let mut quorum = table("x-queue-type", text("quorum"));
+        quorum.insert("x-dead-letter-strategy", text("at-least-once"));
+        assert!(check(&quorum, &queue()).is_ok());
+        quorum.insert("x-max-priority", FieldValue::I32(5));
+        assert_eq!(
+            check(&quorum, &queue()).unwrap_err().to_string(),
+            "invalid arg 'x-max-priority' for queue 'q' in vhost '/' of queue type rabbit_quorum_queue"
+        );
     }
 
     /// Proves: QUE-021

@@ -76,7 +76,7 @@ impl<P: Port> QueueState<P> {
 
     /// Whether time matters to this queue: somebody has to tell it.
     pub fn is_timed(&self) -> bool {
-        self.expiry.is_some() || self.settings.expires_ms.is_some()
+        self.expiry.is_some() || self.settings.expires_ms.is_some() || self.returns.is_waiting()
     }
 
     /// How long a message may stay; `None` is for ever.
@@ -147,6 +147,10 @@ impl<P: Port> QueueState<P> {
     /// Removes messages whose deadline lies before `limit`; asks for reads it needs for that.
     pub(super) fn expire(&mut self, limit: Timestamp, removed: &mut Removed) {
         for entry in std::mem::take(&mut self.overdue) {
+            self.discard(entry, Reason::Expired, removed);
+        }
+        for entry in self.returns.take_expired(limit) {
+            self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
             self.discard(entry, Reason::Expired, removed);
         }
         match &self.expiry {
@@ -263,6 +267,8 @@ impl<P: Port> QueueState<P> {
                 redelivered: false,
                 stored: true,
                 expires_at: Timestamp::NONE,
+                acquired: 0,
+                failed: 0,
             });
             self.overdue.extend(overdue);
             return None;
@@ -373,7 +379,10 @@ impl<P: Port> QueueState<P> {
                 })
                 .fold(Timestamp::NONE, Timestamp::earlier),
         };
-        messages.earlier(self.unused_deadline())
+        messages
+            .earlier(self.returns.next_deadline())
+            .earlier(self.returns.next_due())
+            .earlier(self.unused_deadline())
     }
 
     /// Reads that expiry needs; the caller asks the store for them.

@@ -54,6 +54,8 @@ pub(super) struct Lanes {
     all: SmallVec<[Lane; 1]>,
     /// `x-max-priority`; 0 for a queue without priorities.
     max: u8,
+    /// The level of messages without a priority, where that is not the lowest.
+    normal: u8,
     /// No level before this one holds a message.
     top: usize,
     /// Messages on disk only, and their bodies, over all levels: a restart knows only the sum.
@@ -66,6 +68,7 @@ impl Lanes {
         Self {
             all: SmallVec::from_buf([Lane::default()]),
             max: 0,
+            normal: 0,
             top: 0,
             disk_count: 0,
             disk_bytes: 0,
@@ -94,10 +97,18 @@ impl Lanes {
         self.max = self.max.max(max);
     }
 
+    /// The levels of a quorum queue: 0 to 31, and 4 for a message that names none (amqp-behaviour 4.3).
+    pub(super) fn set_quorum(&mut self) {
+        self.max = 31;
+        self.normal = 4;
+    }
+
     /// The level a message belongs to.
     pub(super) fn level(&self, message: &Message) -> u8 {
         if self.max == 0 {
             0
+        } else if self.normal > 0 && !message.has_priority() {
+            self.normal
         } else {
             message.priority().min(self.max)
         }

@@ -4,7 +4,7 @@ use crate::broker::{
     ids::Timestamp,
     message::Message,
     policy::Overflow,
-    queue::{DeadLetter, Port, QueueState, Reason, Removed, settings::QueueSettings},
+    queue::{DeadLetter, Port, QueueKind, QueueState, Reason, Removed, settings::QueueSettings},
 };
 
 impl<P: Port> QueueState<P> {
@@ -15,6 +15,9 @@ impl<P: Port> QueueState<P> {
             self.touch(now);
         }
         self.limited = settings.is_limited();
+        if settings.kind == QueueKind::Quorum {
+            self.lanes.set_quorum();
+        }
         self.settings = settings;
     }
 
@@ -28,9 +31,10 @@ impl<P: Port> QueueState<P> {
         self.limited
             && !self.deleted
             && self.settings.refuses()
-            && !self
-                .settings
-                .allows(self.ready_count() + 1, self.ready_bytes + message.body_len())
+            && !self.settings.allows(
+                self.ready_count() + self.dying + 1,
+                self.ready_bytes + message.body_len(),
+            )
     }
 
     /// A message was refused: some queues dead-letter it.

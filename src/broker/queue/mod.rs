@@ -10,6 +10,7 @@ mod limits;
 mod paging;
 mod ready;
 mod removed;
+mod returns;
 pub mod settings;
 
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use self::{
+    arguments::QueueKind,
     consumers::Consumers,
     dead_letter::{DeadLetter, Reason},
     expiry::Expiry,
     lanes::Lanes,
+    returns::Returns,
     settings::QueueSettings,
 };
 use crate::broker::{
@@ -33,6 +36,7 @@ pub use self::{
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
     removed::Removed,
+    returns::{Return, with_counts},
 };
 
 /// A message in its place in one queue.
@@ -48,6 +52,10 @@ pub struct Entry {
     pub stored: bool,
     /// When its time here ends.
     pub expires_at: Timestamp,
+    /// How often it was handed out and came back; counted only where it matters.
+    pub acquired: u16,
+    /// How many of these were failures.
+    pub failed: u16,
 }
 
 impl Entry {
@@ -103,6 +111,7 @@ pub struct QueueState<P> {
     limited: bool,
     next_seq: Seq,
     lanes: Lanes,
+    returns: Returns,
     /// Bodies of ready messages, wherever they are.
     ready_bytes: u64,
     /// Every stored message up to here is on disk.
@@ -119,6 +128,8 @@ pub struct QueueState<P> {
     resident_limit: usize,
     /// Left the queue for its dead-letter exchange; the caller takes them after every change.
     dead: Vec<DeadLetter>,
+    /// Dead letters that may not be lost and have not arrived.
+    dying: u64,
     /// Nothing while no message has a deadline.
     expiry: Option<Expiry>,
     /// Expired messages that were read to be dead-lettered.
@@ -175,6 +186,7 @@ impl<P: Port> QueueState<P> {
             limited: false,
             next_seq: Seq(1),
             lanes: Lanes::new(),
+            returns: Returns::default(),
             ready_bytes: 0,
             committed: Seq(0),
             unacked: 0,
@@ -186,6 +198,7 @@ impl<P: Port> QueueState<P> {
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
             dead: Vec::new(),
+            dying: 0,
             expiry: None,
             overdue: Vec::new(),
             reads: Vec::new(),
@@ -219,7 +232,7 @@ impl<P: Port> QueueState<P> {
 
     /// Messages waiting for a consumer, wherever they are.
     pub fn ready_count(&self) -> u64 {
-        self.lanes.len()
+        self.lanes.len() + self.returns.len()
     }
 
     /// Messages handed out and neither acked nor returned.
@@ -242,7 +255,7 @@ impl<P: Port> QueueState<P> {
 
     /// Whether a message of this kind is the store's business here.
     pub fn stores(&self, message: &Message) -> bool {
-        self.durable && message.persistent()
+        self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
     }
 
     /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
@@ -269,6 +282,8 @@ impl<P: Port> QueueState<P> {
             redelivered: false,
             stored,
             expires_at,
+            acquired: 0,
+            failed: 0,
         });
         Some(place)
     }
@@ -280,6 +295,9 @@ impl<P: Port> QueueState<P> {
     /// somebody can take it.
     pub fn dispatch(&mut self, now: Timestamp, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
+        if self.returns.is_waiting() {
+            self.end_waits(now);
+        }
         if self.expiry.is_some() {
             self.expire(now, removed);
         }
@@ -350,32 +368,27 @@ impl<P: Port> QueueState<P> {
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
         match &self.settings.dead_letter {
-            Some(route) => self.dead.push(DeadLetter {
-                stored: entry.stored.then(|| entry.place()),
-                message: entry.message,
-                reason,
-                route: Arc::clone(route),
-            }),
+            Some(route) => {
+                self.dying += u64::from(route.at_least_once);
+                self.dead.push(DeadLetter {
+                    stored: entry.stored.then(|| entry.place()),
+                    message: entry.message,
+                    reason,
+                    route: Arc::clone(route),
+                });
+            }
             None => removed.note(&entry),
         }
+    }
+
+    /// A dead letter that may not be lost is where it should go.
+    pub fn dead_letter_left(&mut self) {
+        self.dying = self.dying.saturating_sub(1);
     }
 
     /// What died since the last call, in order.
     pub fn take_dead_letters(&mut self) -> Option<Vec<DeadLetter>> {
         (!self.dead.is_empty()).then(|| std::mem::take(&mut self.dead))
-    }
-
-    /// Puts deliveries back to their old places, marked as redelivered.
-    pub fn requeue(&mut self, consumer: Option<ConsumerId>, mut entry: Entry) {
-        self.settle(consumer, entry.message.body_len());
-        if !self.deleted {
-            entry.redelivered = true;
-            if self.expiry.is_some() {
-                self.rejoined(&entry);
-            }
-            self.ready_bytes += entry.message.body_len();
-            self.lanes.at(entry.lane).ready.put_back(entry);
-        }
     }
 
     fn settle(&mut self, consumer: Option<ConsumerId>, bytes: u64) {
@@ -415,6 +428,7 @@ impl<P: Port> QueueState<P> {
             ..Purged::default()
         };
         purged.ranges = self.lanes.clear(&mut purged.removed);
+        self.returns.clear(&mut purged.removed);
         self.ready_bytes = 0;
         self.expiry_cleared();
         purged
@@ -425,6 +439,7 @@ impl<P: Port> QueueState<P> {
         let messages = self.ready_count();
         self.deleted = true;
         self.lanes = Lanes::new();
+        self.returns = Returns::default();
         self.ready_bytes = 0;
         self.expiry_cleared();
         self.dead.clear();
@@ -440,11 +455,14 @@ impl<P: Port> QueueState<P> {
     }
 
     fn has_ready(&mut self) -> bool {
-        self.lanes.has_ready()
+        self.returns.has_front() || self.lanes.has_ready()
     }
 
     fn pop_ready(&mut self) -> Option<Entry> {
-        let entry = self.lanes.pop()?;
+        let entry = match self.returns.pop_front() {
+            Some(entry) => entry,
+            None => self.lanes.pop()?,
+        };
         self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
         if self.expiry.is_some() {
             self.left(&entry);

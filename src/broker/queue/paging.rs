@@ -119,6 +119,7 @@ impl Lane {
     /// The store's answer; gives what was read, as [`Self::absorb`] does.
     fn page_in(&mut self, paged: PagedIn) -> (u64, u64) {
         let (level, delivered) = (self.level, self.delivered);
+        let acquired = |seq: Seq| u16::from(seq <= delivered);
         let (mut count, mut bytes) = (0, 0);
         let Some(gap) = self.gap.as_mut() else {
             return (0, 0);
@@ -147,6 +148,8 @@ impl Lane {
                     redelivered: seq <= delivered,
                     stored: true,
                     expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
+                    acquired: acquired(seq),
+                    failed: 0,
                 }
             }),
             next,

@@ -64,6 +64,12 @@ impl<'a> RawProperties<'a> {
         self.flags() & EXPIRATION != 0
     }
 
+    /// Whether a priority is announced.
+    #[inline]
+    pub fn has_priority(&self) -> bool {
+        self.flags() & PRIORITY != 0
+    }
+
     /// Whether a user id is announced.
     #[inline]
     pub fn has_user_id(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::broker::{
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     permission::Verb,
-    queue::{ConsumerId, Entry, Removed},
+    queue::{ConsumerId, Entry, Removed, Return},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
@@ -22,6 +22,7 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
+    consumer_port::told,
     publisher::Publish,
     queue_cell::{QueueGuard, QueueHandle},
 };
@@ -229,18 +230,30 @@ impl Connection {
                 delivery_tag,
                 multiple,
                 requeue,
-            } => self.reject(number, delivery_tag, multiple, requeue),
+            } => self.reject(
+                number,
+                delivery_tag,
+                multiple,
+                requeue.then_some(Return::Postponed),
+            ),
             Method::BasicReject {
                 delivery_tag,
                 requeue,
-            } => self.reject(number, delivery_tag, false, requeue),
+            } => self.reject(number, delivery_tag, false, requeue.then_some(Return::Failed)),
             Method::BasicRecover { requeue } => self.recover(number, requeue, Some(Method::BasicRecoverOk)),
             Method::BasicRecoverAsync { requeue } => self.recover(number, requeue, None),
             _ => return None,
         })
     }
 
-    fn reject(&mut self, number: u16, tag: u64, multiple: bool, requeue: bool) -> Result<Reply, BrokerError> {
+    /// basic.nack and basic.reject; without a way back the message is dead-lettered or dropped.
+    fn reject(
+        &mut self,
+        number: u16,
+        tag: u64,
+        multiple: bool,
+        requeue: Option<Return>,
+    ) -> Result<Reply, BrokerError> {
         let Some(channel) = self.channels.get_mut(&number) else {
             return Ok(Reply::None);
         };
@@ -251,20 +264,15 @@ impl Connection {
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
         if let Some(transaction) = &mut channel.transaction {
-            let how = if requeue {
-                Settlement::Requeue
-            } else {
-                Settlement::Reject
-            };
+            let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {
                 transaction.settle(tag, delivery, how);
             }
         } else {
             let rejected = rejected.into_iter().map(|(_, delivery)| delivery).collect();
-            if requeue {
-                Self::requeue(rejected);
-            } else {
-                each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry));
+            match requeue {
+                Some(why) => Self::requeue(rejected, why),
+                None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
         }
         Ok(Reply::None)
@@ -276,15 +284,15 @@ impl Connection {
         }
         if let Some(channel) = self.channels.get(&number) {
             let outstanding = channel.out.unacked.lock().take_all();
-            Self::requeue(outstanding);
+            Self::requeue(outstanding, Return::Postponed);
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
 
     /// Puts deliveries back to their queues.
-    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>) {
+    pub(super) fn requeue(deliveries: Vec<UnackedDelivery<QueueHandle>>, why: Return) {
         each_queue(deliveries, |queue, consumer, entry| {
-            queue.state.requeue(consumer, entry);
+            queue.requeue(consumer, entry, why);
         });
     }
 
@@ -320,7 +328,7 @@ impl Connection {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
         };
-        let (message, redelivered) = (delivery.entry.message.clone(), delivery.entry.redelivered);
+        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
         let mut ledger = out.unacked.lock();
         let delivery_tag = if no_ack {
             ledger.skip()

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::{consume::Consumer, tx::Transaction};
 
 pub(super) use self::tx::{Settled, Settlement};
-use crate::broker::{error::BrokerError, unacked::Unacked};
+use crate::broker::{error::BrokerError, queue::Return, unacked::Unacked};
 use crate::protocol::{
     assembler::Assembler,
     frame,
@@ -231,7 +231,7 @@ impl Connection {
             }
         }
         let outstanding = out.unacked.lock().take_all();
-        Self::requeue(outstanding);
+        Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);
         }

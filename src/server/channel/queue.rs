@@ -5,7 +5,7 @@ use crate::broker::{
     definition::{Destination, Name, QueueDefinition},
     error::{BrokerError, Resource},
     permission::Verb,
-    queue::arguments::{self, inequivalent_flag},
+    queue::arguments::{self, QueueKind, inequivalent_flag},
 };
 use crate::protocol::{
     field::{FieldTable, FieldValue},
@@ -123,9 +123,15 @@ impl Connection {
             exclusive,
             auto_delete,
             nowait,
-            mut arguments,
+            arguments,
         } = declare;
+        // A redeclaration is compared by what the client said, a new queue made by what that means here.
+        let effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
         if name.is_empty() {
+            let kind = QueueKind::of(&effective);
+            if kind != QueueKind::Classic {
+                return Err(BrokerError::ServerNamed(kind.module()));
+            }
             name = generated_name("amq.gen");
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
@@ -146,11 +152,11 @@ impl Connection {
                 nowait,
             );
         }
-        self.add_default_type(&mut arguments, durable, exclusive, auto_delete);
         self.rights
-            .check_argument(&arguments, "x-dead-letter-exchange", &resource)?;
-        arguments::check(&arguments, &resource)?;
-        self.check_permitted(&arguments, &resource, durable, exclusive)?;
+            .check_argument(&effective, "x-dead-letter-exchange", &resource)?;
+        arguments::check_flags(&effective, durable, exclusive, auto_delete, &resource)?;
+        arguments::check(&self.with_permitted_version(&effective), &resource)?;
+        self.check_permitted(&effective, durable, exclusive)?;
         self.vhost.check_room(&name, self.broker.limits().queue_max)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
@@ -158,7 +164,7 @@ impl Connection {
             id: self.broker.store().next_queue_id(),
             durable: durable && !exclusive,
             auto_delete,
-            arguments: arguments.clone(),
+            arguments: effective,
         };
         match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
             Ok((queue, stored)) => {
@@ -183,52 +189,49 @@ impl Connection {
     }
 
     /// A queue that asks for no type gets the vhost's, then the broker's, as far as it can be one (amqp-behaviour 2.3).
-    fn add_default_type(
+    fn with_default_type(
         &self,
-        arguments: &mut FieldTable,
+        arguments: &FieldTable,
         durable: bool,
         exclusive: bool,
         auto_delete: bool,
-    ) {
-        if arguments.get("x-queue-type").is_some() {
-            return;
+    ) -> FieldTable {
+        let mut arguments = arguments.clone();
+        if arguments.get("x-queue-type").is_none() {
+            let definition = self.vhost.definition();
+            let wanted = definition
+                .default_queue_type
+                .as_deref()
+                .unwrap_or(self.broker.default_queue_type());
+            let lasting = durable && !exclusive && !auto_delete;
+            let kind = if lasting { wanted } else { "classic" };
+            let kind = bytes::Bytes::copy_from_slice(kind.as_bytes());
+            arguments.insert("x-queue-type", FieldValue::LongString(kind));
         }
-        let definition = self.vhost.definition();
-        let wanted = definition
-            .default_queue_type
-            .as_deref()
-            .unwrap_or(self.broker.default_queue_type());
-        let lasting = durable && !exclusive && !auto_delete;
-        let kind = if lasting { wanted } else { "classic" };
-        let kind = bytes::Bytes::copy_from_slice(kind.as_bytes());
-        arguments.insert("x-queue-type", FieldValue::LongString(kind));
+        arguments
+    }
+
+    /// Version 1 of classic queues passes for version 2 where the operator permits it.
+    fn with_permitted_version(&self, arguments: &FieldTable) -> FieldTable {
+        const VERSION: &str = "x-queue-version";
+        let first = arguments.get(VERSION).and_then(FieldValue::as_integer) == Some(1);
+        let mut checked = arguments.clone();
+        if first && self.broker.permits().classic_queue_version_1 {
+            checked.insert(VERSION, FieldValue::I32(2));
+        }
+        checked
     }
 
     /// What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice (amqp-behaviour 11).
     fn check_permitted(
         &self,
         arguments: &FieldTable,
-        queue: &Resource,
         durable: bool,
         exclusive: bool,
     ) -> Result<(), BrokerError> {
         let permits = self.broker.permits();
         if !permits.queue_master_locator && arguments.get("x-queue-master-locator").is_some() {
             return Err(BrokerError::DeprecatedFeature("queue_master_locator"));
-        }
-        if let Some(version) = arguments.get("x-queue-version") {
-            let found = version.as_integer();
-            if found != Some(2) && !(permits.classic_queue_version_1 && found == Some(1)) {
-                let detail = match found {
-                    Some(found) => format!("\"unsupported queue version '{found}'\""),
-                    None => format!("\"expected integer, got {}\"", version.type_name()),
-                };
-                return Err(BrokerError::InvalidArgument {
-                    argument: "x-queue-version".to_owned(),
-                    resource: queue.clone(),
-                    detail,
-                });
-            }
         }
         if !durable && !exclusive && !permits.transient_nonexcl_queues {
             return Err(BrokerError::DeprecatedFeature("transient_nonexcl_queues"));
@@ -331,6 +334,7 @@ impl Connection {
             .check(Verb::Configure, &Resource::queue(&name, &self.vhost.name))?;
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {
+                refuse_conditions(&queue, only)?;
                 self.exclusive.retain(|mine| *mine != queue);
                 self.vhost.delete_queue(&queue, only)?.unwrap_or_default()
             }
@@ -341,6 +345,22 @@ impl Connection {
         let reply = (!nowait).then_some(Method::QueueDeleteOk { message_count });
         Ok(Reply::WhenDurable(durable, reply))
     }
+}
+
+/// A quorum queue is deleted without conditions.
+fn refuse_conditions(queue: &QueueHandle, only: DeleteIf) -> Result<(), BrokerError> {
+    let flag = match (only.unused, only.empty) {
+        (true, _) => "if-unused",
+        (_, true) => "if-empty",
+        _ => return Ok(()),
+    };
+    if QueueKind::of(&queue.definition.arguments) == QueueKind::Classic {
+        return Ok(());
+    }
+    let resource = Resource::queue(queue.name(), &queue.definition.vhost);
+    Err(BrokerError::NotImplemented(format!(
+        "cannot delete {resource}. queue.delete operations with {flag} flag set are not supported by quorum queues"
+    )))
 }
 
 fn counted(queue: &QueueHandle, nowait: bool) -> Reply {

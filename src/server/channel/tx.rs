@@ -2,7 +2,7 @@
 //! commit is atomic there, and commit-ok comes when it is durable (amqp-behaviour 2.6).
 
 use super::Reply;
-use crate::broker::{error::BrokerError, message::Message, unacked::UnackedDelivery};
+use crate::broker::{error::BrokerError, message::Message, queue::Return, unacked::UnackedDelivery};
 use crate::protocol::method::{Method, MethodId};
 use crate::server::{close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle};
 
@@ -25,7 +25,7 @@ pub(in crate::server) struct Settled {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::server) enum Settlement {
     Ack,
-    Requeue,
+    Requeue(Return),
     /// Dead-lettered or dropped.
     Reject,
 }

@@ -18,7 +18,7 @@ use crate::broker::{
     message::{Message, MessageParts},
     queue::{
         ConsumerId, ConsumerOptions, Deadlines, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom,
-        Recovered, Removed, settings::QueueSettings,
+        Recovered, Removed, Return, settings::QueueSettings,
     },
 };
 use crate::protocol::field::{FieldTable, FieldValue};
@@ -97,8 +97,12 @@ pub(super) fn turn(entry: &Entry) -> (Reverse<u8>, Seq) {
 /// its expiration.
 pub(super) fn message(name: &str, persistent: bool, large: bool) -> Message {
     let mut properties = vec![0, 0];
+    if name.contains(':') {
+        properties[0] |= 8;
+        properties.push(priority(name));
+    }
     if let Some((_, ms)) = name.split_once('@') {
-        properties[0] = 1;
+        properties[0] |= 1;
         properties.push(u8::try_from(ms.len()).unwrap());
         properties.extend_from_slice(ms.as_bytes());
     }
@@ -469,12 +473,13 @@ impl Bench {
         self.effects.push(format!("purged {}", purged.messages));
     }
 
-    fn settle(&mut self, holder: &str, names: &[&str], requeue: bool) {
+    fn settle(&mut self, holder: &str, names: &[&str], requeue: bool, failed: bool) {
         let mut removed = Removed::new();
         for name in names {
             let (consumer, entry) = self.take_held(holder, name);
             if requeue {
-                self.queue.requeue(consumer, entry);
+                let why = if failed { Return::Failed } else { Return::Postponed };
+                self.queue.requeue(consumer, entry, why, self.now, &mut removed);
             } else if self.queue.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());
             }
@@ -501,8 +506,8 @@ impl Bench {
                 self.queue.resume();
                 self.dispatch();
             }
-            ["ack", holder, ref names @ ..] => self.settle(holder, names, false),
-            ["requeue", holder, ref names @ ..] => self.settle(holder, names, true),
+            ["ack", holder, ref names @ ..] => self.settle(holder, names, false, false),
+            ["requeue", holder, ref names @ ..] => self.settle(holder, names, true, false),
             ["get", ref options @ ..] => self.get(options.contains(&"no-ack")),
             ["cancel", name] => {
                 if self.queue.cancel(self.consumers[name].0) {
@@ -548,6 +553,7 @@ impl Bench {
     /// Commands about rules and time.
     fn run_rule(&mut self, words: &[&str]) {
         match *words {
+            ["fail-back", holder, ref names @ ..] => self.settle(holder, names, true, true),
             ["reject", holder, ref names @ ..] => self.reject(holder, names),
             ["settings", ref words @ ..] => self.settings(words),
             ["at", ms] => {

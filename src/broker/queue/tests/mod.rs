@@ -5,6 +5,7 @@ mod bench;
 mod expiry;
 mod limits;
 mod model;
+mod returns;
 
 use self::bench::check;
 use crate::broker::ids::Timestamp;

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 use super::bench::{Bench, Probe, message, turn};
 use crate::broker::{
     ids::{Seq, Timestamp},
-    queue::{ConsumerId, ConsumerOptions, Entry, Removed},
+    queue::{ConsumerId, ConsumerOptions, Entry, Removed, Return},
 };
 
 const STEPS: usize = 400;
@@ -157,7 +157,10 @@ impl Model {
             let (consumer, entry) = self.held.swap_remove(at);
             if requeue {
                 self.ready.insert(turn(&entry), true);
-                self.bench.queue.requeue(consumer, entry);
+                let why = Return::Postponed;
+                self.bench
+                    .queue
+                    .requeue(consumer, entry, why, Timestamp::NONE, &mut removed);
             } else {
                 self.gone += 1;
                 if self

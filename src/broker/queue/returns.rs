@@ -1,0 +1,194 @@
+//! What happens to a message that comes back: its old place in a classic queue, the front in a quorum queue, a count of
+//! failed attempts where there is a limit to them, a wait where retries are delayed (amqp-behaviour 4.2, 4.3).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::broker::{
+    ids::{Seq, Timestamp},
+    message::Message,
+    queue::{
+        ConsumerId, Entry, Port, QueueState, Reason, Removed,
+        arguments::QueueKind,
+        settings::{QueueSettings, Retry},
+    },
+};
+use crate::protocol::{
+    field::FieldValue,
+    properties::{Properties, PropertyError},
+};
+
+/// Why a message comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Return {
+    /// basic.nack with requeue, or basic.recover: not now, and no fault of the message.
+    Postponed,
+    /// basic.reject with requeue, or its consumer went away with it: an attempt that failed.
+    Failed,
+}
+
+/// Messages that came back and are not among the others.
+#[derive(Default)]
+pub(super) struct Returns {
+    /// Ahead of all others, in the order in which they came back. Only in quorum queues.
+    front: VecDeque<Entry>,
+    /// Until when they wait for another attempt. No two with the same key: a place comes back once.
+    waiting: BTreeMap<(Timestamp, Seq), Entry>,
+}
+
+impl Returns {
+    pub(super) fn len(&self) -> u64 {
+        (self.front.len() + self.waiting.len()) as u64
+    }
+
+    pub(super) fn has_front(&self) -> bool {
+        !self.front.is_empty()
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Entry> {
+        self.front.pop_front()
+    }
+
+    /// When the next one has waited long enough.
+    pub(super) fn next_due(&self) -> Timestamp {
+        self.waiting
+            .first_key_value()
+            .map_or(Timestamp::NONE, |((due, _), _)| *due)
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Takes out those whose deadline lies before `limit`.
+    pub(super) fn take_expired(&mut self, limit: Timestamp) -> Vec<Entry> {
+        let expired = |entry: &Entry| entry.expires_at.is_some() && entry.expires_at < limit;
+        let mut taken = Vec::new();
+        self.front.retain(|entry| {
+            let keep = !expired(entry);
+            if !keep {
+                taken.push(entry.clone());
+            }
+            keep
+        });
+        self.waiting.retain(|_, entry| {
+            let keep = !expired(entry);
+            if !keep {
+                taken.push(entry.clone());
+            }
+            keep
+        });
+        taken
+    }
+
+    /// The earliest deadline among them.
+    pub(super) fn next_deadline(&self) -> Timestamp {
+        let all = self.front.iter().chain(self.waiting.values());
+        all.map(|entry| entry.expires_at)
+            .fold(Timestamp::NONE, Timestamp::earlier)
+    }
+
+    /// Drops all; notes the places of stored ones.
+    pub(super) fn clear(&mut self, removed: &mut Removed) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.front
+            .drain(..)
+            .chain(waiting.into_values())
+            .for_each(|entry| removed.note(&entry));
+    }
+}
+
+impl<P: Port> QueueState<P> {
+    /// Takes a delivery back. `removed` receives it when it has failed too often and is stored.
+    pub fn requeue(
+        &mut self,
+        consumer: Option<ConsumerId>,
+        mut entry: Entry,
+        why: Return,
+        now: Timestamp,
+        removed: &mut Removed,
+    ) {
+        self.settle(consumer, entry.message.body_len());
+        if self.deleted {
+            return;
+        }
+        entry.redelivered = true;
+        if self.settings.counts_returns() {
+            entry.acquired = entry.acquired.saturating_add(1);
+            if why == Return::Failed {
+                entry.failed = entry.failed.saturating_add(1);
+            }
+            let failed = u64::from(entry.failed);
+            if why == Return::Failed && self.settings.delivery_limit.is_some_and(|limit| failed > limit) {
+                self.discard(entry, Reason::DeliveryLimit, removed);
+                return;
+            }
+        }
+        self.ready_bytes += entry.message.body_len();
+        let wait_ms = self
+            .settings
+            .retry
+            .as_ref()
+            .and_then(|retry| retry.wait_ms(&entry, why));
+        if let Some(ms) = wait_ms {
+            self.returns.waiting.insert((now.after(ms), entry.seq), entry);
+        } else if self.settings.kind == QueueKind::Quorum {
+            self.returns.front.push_back(entry);
+        } else {
+            if self.expiry.is_some() {
+                self.rejoined(&entry);
+            }
+            self.lanes.at(entry.lane).ready.put_back(entry);
+        }
+    }
+
+    /// Those that have waited long enough can be handed out again.
+    pub(super) fn end_waits(&mut self, now: Timestamp) {
+        while let Some(first) = self.returns.waiting.first_entry()
+            && first.key().0 <= now
+        {
+            let entry = first.remove();
+            if self.settings.kind == QueueKind::Quorum {
+                self.returns.front.push_back(entry);
+            } else {
+                if self.expiry.is_some() {
+                    self.rejoined(&entry);
+                }
+                self.lanes.at(entry.lane).ready.put_back(entry);
+            }
+        }
+    }
+}
+
+impl QueueSettings {
+    /// Whether messages carry counts of their deliveries.
+    pub fn counts_returns(&self) -> bool {
+        self.kind == QueueKind::Quorum || self.delivery_limit.is_some() || self.retry.is_some()
+    }
+}
+
+impl Retry {
+    /// How long this message waits; `None` when it does not.
+    fn wait_ms(&self, entry: &Entry, why: Return) -> Option<u64> {
+        let waits = match why {
+            Return::Failed => self.failed,
+            Return::Postponed => self.returned,
+        };
+        let wait = self.min_ms.saturating_mul(u64::from(entry.failed).max(1));
+        waits.then(|| self.max_ms.map_or(self.min_ms, |max| wait.min(max)))
+    }
+}
+
+/// The message as a consumer gets it again: with the counts of its deliveries in the headers.
+///
+/// # Errors
+/// When its properties cannot be read, which the publish had checked.
+pub fn with_counts(message: &Message, acquired: u16, failed: u16) -> Result<Message, PropertyError> {
+    let mut properties = Properties::decode(message.properties())?;
+    let mut headers = properties.headers.take().unwrap_or_default();
+    headers.insert("x-acquired-count", FieldValue::I64(acquired.into()));
+    if failed > 0 {
+        headers.insert("x-delivery-count", FieldValue::I64(failed.into()));
+    }
+    properties.headers = Some(headers.canonical());
+    Ok(message.with_properties(&properties))
+}
