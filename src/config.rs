@@ -44,7 +44,7 @@ pub struct Flags {
     /// Where AMQP clients connect; port 0 picks one, `none` opens no listener [default: [::]:5672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub amqp_listen: Option<String>,
-    /// For the HTTP API, which is not served yet; port 0 picks one, `none` switches it off [default: [::]:15672]
+    /// Where the HTTP API is served; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
     /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
@@ -64,7 +64,7 @@ pub struct Flags {
 struct Raw {
     data_dir: PathBuf,
     amqp: RawAmqp,
-    http: RawListen,
+    http: RawHttp,
     metrics: RawListen,
     log: RawLog,
     storage: RawStorage,
@@ -83,6 +83,13 @@ struct RawAmqp {
     heartbeat: u16,
     handshake_timeout_ms: u64,
     max_message_size: u64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawHttp {
+    listen: String,
+    max_body_size: u64,
 }
 
 #[derive(Deserialize, Debug)]
@@ -205,6 +212,8 @@ pub struct Config {
     pub server: Options,
     pub data_dir: PathBuf,
     pub http_listen: Option<SocketAddr>,
+    /// Octets of an HTTP request's body.
+    pub http_body_bytes_max: usize,
     pub metrics_listen: Option<SocketAddr>,
     /// A filter as `tracing_subscriber` reads it.
     pub log_filter: String,
@@ -336,6 +345,7 @@ impl Config {
             server,
             data_dir: raw.data_dir,
             http_listen: listen("http.listen", &raw.http.listen)?,
+            http_body_bytes_max: usize::try_from(raw.http.max_body_size).unwrap_or(usize::MAX),
             metrics_listen: listen("metrics.listen", &raw.metrics.listen)?,
             log_filter: raw.log.level,
             log_json,

@@ -11,4 +11,6 @@ pub mod auth;
 
 pub mod server;
 
+pub mod management;
+
 pub mod config;

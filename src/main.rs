@@ -8,6 +8,7 @@ use std::{
 use clap::Parser;
 use leveret::{
     config::{Config, Flags},
+    management::{self, Management},
     server::{Server, StartError},
     storage::StoreError,
 };
@@ -49,7 +50,24 @@ async fn run(config: Config) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(&hint(&error), exit_code(&error)),
     };
-    announce(&server, &data_dir, config.file.as_deref());
+    let management = management::Options {
+        http_listen: config.http_listen,
+        metrics_listen: config.metrics_listen,
+        data_dir: config.data_dir,
+        amqp_address: server.amqp_address(),
+        body_bytes_max: config.http_body_bytes_max,
+    };
+    let management = match Management::start(&server.handle(), management) {
+        Ok(management) => management,
+        Err(error) => {
+            server
+                .stop("broker forced connection closure with reason 'shutdown'")
+                .await;
+            let advice = "stop what listens there or choose another address (see --help)";
+            return fail(&format!("{error}; {advice}"), exit::UNAVAILABLE);
+        }
+    };
+    announce(&server, &management, &data_dir, config.file.as_deref());
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
@@ -87,7 +105,7 @@ fn start_tracing(config: &Config) {
 }
 
 /// One screen: what runs, where, and what was found.
-fn announce(server: &Server, data_dir: &str, file: Option<&std::path::Path>) {
+fn announce(server: &Server, management: &Management, data_dir: &str, file: Option<&std::path::Path>) {
     let found = server.found();
     tracing::info!("Leveret {}", env!("CARGO_PKG_VERSION"));
     match file {
@@ -107,6 +125,9 @@ fn announce(server: &Server, data_dir: &str, file: Option<&std::path::Path>) {
     match server.amqp_address() {
         Some(address) => tracing::info!("AMQP 0-9-1 listens on {address}"),
         None => tracing::info!("AMQP 0-9-1 is switched off"),
+    }
+    if let Some(address) = management.http_address() {
+        tracing::info!("HTTP API listens on {address}");
     }
     tracing::info!("Server startup complete");
 }

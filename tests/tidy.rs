@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The layers in the order in which they may use each other.
-const LAYERS: [&str; 5] = ["protocol", "broker", "storage", "auth", "server"];
+const LAYERS: [&str; 6] = ["protocol", "broker", "storage", "auth", "server", "management"];
 const LINES_MAX: usize = 600;
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {

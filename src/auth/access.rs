@@ -59,18 +59,20 @@ pub struct Removed {
 }
 
 impl Access {
-    /// Takes over what the store kept.
-    pub fn restore(&self, definitions: &[Definition]) {
+    /// What the store kept.
+    pub fn restored(definitions: &[Definition]) -> Self {
+        let access = Self::default();
         for definition in definitions {
             match definition {
                 Definition::User(user) => {
-                    self.put_user(user.clone());
+                    access.put_user(user.clone());
                 }
-                Definition::Permission(permission) => self.set_permission(permission.clone()),
-                Definition::TopicPermission(topic) => self.set_topic_permission(topic.clone()),
+                Definition::Permission(permission) => access.set_permission(permission.clone()),
+                Definition::TopicPermission(topic) => access.set_topic_permission(topic.clone()),
                 _ => {}
             }
         }
+        access
     }
 
     /// Changes with every change; relaxed readers see a change at the latest with their next read of a socket.

@@ -70,6 +70,18 @@ impl Logins {
         from: IpAddr,
         now: Instant,
     ) -> Option<Arc<User>> {
+        let known = self.authenticate(access, user, password, now).await;
+        known.filter(|_| self.may_come_from(user, from))
+    }
+
+    /// The user, when this password is theirs; where they come from is another question.
+    pub async fn authenticate(
+        &self,
+        access: &Access,
+        user: &str,
+        password: &[u8],
+        now: Instant,
+    ) -> Option<Arc<User>> {
         let known = access.user(user);
         let stored = known.as_ref().map_or(&self.nobody, |user| &user.password);
         let digest = self.digest(stored, password);
@@ -79,7 +91,7 @@ impl Logins {
             }
             self.remember(user, digest, now);
         }
-        known.filter(|_| self.may_come_from(user, from))
+        known
     }
 
     /// Whether a user is not bound to this machine, or is on it.

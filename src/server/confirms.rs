@@ -11,13 +11,18 @@ use crate::broker::{
     confirm::ConfirmSink,
     confirms::{Confirm, Confirms},
 };
-use crate::server::outbox::Outbox;
+use crate::server::{
+    outbox::Outbox,
+    stats::{Count, Counters},
+};
 
 /// Shared by the channel, which issues numbers, and the committer's thread, which resolves them.
 pub(super) struct ChannelConfirms {
     channel: u16,
     outbox: Arc<Outbox>,
     ledger: Mutex<Confirms>,
+    /// The channel's and the vhost's.
+    counters: [Arc<Counters>; 2],
     /// It stands in the outbox's list already.
     listed: AtomicBool,
     /// The channel is closed: its number may belong to another one by now.
@@ -27,11 +32,12 @@ pub(super) struct ChannelConfirms {
 }
 
 impl ChannelConfirms {
-    pub(super) fn new(channel: u16, outbox: Arc<Outbox>) -> Arc<Self> {
+    pub(super) fn new(channel: u16, outbox: Arc<Outbox>, counters: [Arc<Counters>; 2]) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             channel,
             outbox,
             ledger: Mutex::default(),
+            counters,
             listed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             this: Weak::clone(this),
@@ -46,11 +52,21 @@ impl ChannelConfirms {
     /// These publishes are answered; the writer task sends it.
     pub(super) fn resolve(&self, tags: &[u64], ack: bool) {
         self.ledger.lock().resolve(tags, ack);
+        if ack {
+            for counters in &self.counters {
+                counters.add(Count::Confirm, tags.len() as u64);
+            }
+        }
         if !self.listed.swap(true, Ordering::AcqRel)
             && let Some(this) = self.this.upgrade()
         {
             self.outbox.confirm(this);
         }
+    }
+
+    /// Publishes without an answer yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.ledger.lock().waiting()
     }
 
     /// Later answers are dropped: the channel closes.

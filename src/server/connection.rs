@@ -21,15 +21,17 @@ use crate::protocol::{
 };
 use crate::server::{
     Broker,
+    admission::{Control, Ticket, Told},
     channel::Channel,
+    clients::Client,
     close::{Close, Fault},
-    connections::{Control, Ticket, Told},
     handshake::{Established, drain},
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Vhost},
     rights::Rights,
+    stats::{PublishTally, add_one},
 };
 
 /// What one read takes at most; a connection's input never grows beyond this and one frame.
@@ -75,6 +77,9 @@ pub(super) struct Connection {
     /// It published since the store last lagged; only such connections wait for the store.
     pub(super) published: bool,
     ticket: Arc<Ticket>,
+    /// How management sees this connection.
+    pub(super) client: Arc<Client>,
+    pub(super) tally: PublishTally,
 }
 
 /// What to do after a frame.
@@ -86,7 +91,7 @@ enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(broker: Arc<Broker>, established: Established, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, client: Arc<Client>, established: Established) -> Self {
         let batch = Batch::new(broker.store().clone());
         let Established {
             user, vhost, ticket, ..
@@ -99,10 +104,10 @@ impl Connection {
         Self {
             broker,
             vhost,
-            id: ticket.id,
+            id: client.id,
             user,
             rights,
-            outbox,
+            outbox: Arc::clone(&client.outbox),
             channels: AHashMap::new(),
             exclusive: Vec::new(),
             batch,
@@ -115,6 +120,8 @@ impl Connection {
             heartbeat: established.heartbeat,
             published: false,
             ticket,
+            client,
+            tally: PublishTally::default(),
         }
     }
 
@@ -150,10 +157,12 @@ impl Connection {
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut shutdown = self.broker.shutdown_signal();
         let control = Arc::clone(&self.ticket.control);
+        let mut closed = self.client.close_signal();
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
             self.batch.flush();
+            self.tally.flush(&self.vhost);
             match done? {
                 Next::Read => {}
                 Next::Closed(end) => return Ok(end),
@@ -182,7 +191,10 @@ impl Connection {
                 biased;
                 read = socket.read_buf(input) => match read {
                     Ok(0) => return Ok(End::Dropped("the client closed the socket".to_owned())),
-                    Ok(_) => heard = true,
+                    Ok(octets) => {
+                        heard = true;
+                        self.client.received(octets);
+                    }
                     Err(error) => return Ok(End::Dropped(error.to_string())),
                 },
                 _ = samples.tick() => {
@@ -193,6 +205,7 @@ impl Connection {
                 }
                 told = control.told() => self.obey(told)?,
                 close = forced(&mut shutdown) => return Err(close),
+                close = forced(&mut closed) => return Err(close),
             }
             if self.outbox.is_broken() {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
@@ -394,10 +407,13 @@ impl Connection {
         let channel = Channel::new(
             self.ticket.open_channel(),
             frame.channel,
+            self.id,
             Arc::clone(&self.outbox),
             self.frame_max,
             self.cancel_notify,
         );
+        self.client.add_channel(&channel.out);
+        add_one(&self.broker.queues.churn.channels_created);
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)

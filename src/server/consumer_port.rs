@@ -1,7 +1,10 @@
 //! A consumer's end of a queue: takes deliveries under the queue's lock, gives them tags, enters them in the
 //! channel's ledger and encodes them into the connection's outbox.
 
-use std::sync::{Arc, Weak};
+use std::sync::{
+    Arc, OnceLock, Weak,
+    atomic::{AtomicBool, AtomicU16},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -12,12 +15,15 @@ use crate::broker::{
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::{
+    field::FieldTable,
     frame,
     method::{Method, encode_deliver},
 };
 use crate::server::{
+    confirms::ChannelConfirms,
     outbox::{Frames, Outbox},
-    queue_cell::{QueueCell, QueueHandle},
+    queue_cell::{ConnectionId, QueueCell, QueueHandle},
+    stats::{Count, Counters},
 };
 
 /// Octets of a content header before the property flags.
@@ -26,6 +32,7 @@ const HEADER_FIXED: usize = 12;
 /// What of a channel its consumers share with it.
 pub(super) struct ChannelOut {
     pub(super) id: u16,
+    pub(super) connection: ConnectionId,
     pub(super) outbox: Arc<Outbox>,
     /// Octets of a body frame's payload.
     pub(super) body_max: usize,
@@ -34,6 +41,17 @@ pub(super) struct ChannelOut {
     pub(super) unacked: Mutex<Unacked<QueueHandle>>,
     /// Consumers whose queue went away; the channel forgets their tags at its next request.
     pub(super) cancelled: Mutex<Vec<Bytes>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) facts: ChannelFacts,
+}
+
+/// What management shows of a channel beside its counts.
+#[derive(Default)]
+pub(super) struct ChannelFacts {
+    pub(super) prefetch: AtomicU16,
+    pub(super) transactional: AtomicBool,
+    /// Set with confirm.select.
+    pub(super) confirms: OnceLock<Arc<ChannelConfirms>>,
 }
 
 /// The port of one consumer.
@@ -42,6 +60,7 @@ pub(super) struct ConsumerPort {
     pub(super) queue: Weak<QueueCell>,
     pub(super) tag: Bytes,
     pub(super) no_ack: bool,
+    pub(super) arguments: FieldTable,
 }
 
 impl Port for ConsumerPort {
@@ -57,10 +76,13 @@ impl Port for ConsumerPort {
         let Some(queue) = self.queue.upgrade().map(QueueHandle) else {
             return;
         };
+        let (mut given, mut redeliveries) = (0, 0);
         let mut ledger = self.channel.unacked.lock();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
                 let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
+                given += 1;
+                redeliveries += u64::from(redelivered);
                 let delivery_tag = if self.no_ack {
                     ledger.skip()
                 } else {
@@ -83,6 +105,20 @@ impl Port for ConsumerPort {
                 });
             }
         });
+        let kind = if self.no_ack {
+            Count::DeliverNoAck
+        } else {
+            Count::Deliver
+        };
+        // The queue's lock and the ledger's are held: nobody else counts here.
+        for counters in [&queue.counters, &*self.channel.counters] {
+            counters.bump(kind, given);
+            counters.bump(Count::Redeliver, redeliveries);
+        }
+        queue.totals().add(kind, given);
+        if redeliveries > 0 {
+            queue.totals().add(Count::Redeliver, redeliveries);
+        }
     }
 
     fn cancelled(&self) {

@@ -18,9 +18,10 @@ use crate::protocol::{
 };
 use crate::server::{
     Broker,
+    admission::{Full, Room, Ticket},
     close::Close,
-    connections::{Admission, Full, Ticket},
     registry::Vhost,
+    stats::Protocol,
 };
 
 /// Frames before tune may have this payload; SASL responses are the longest.
@@ -43,6 +44,8 @@ pub(super) struct Established {
     /// It wants to be told when it is blocked.
     pub(super) blocked_notify: bool,
     pub(super) name: Option<String>,
+    pub(super) mechanism: String,
+    pub(super) properties: FieldTable,
 }
 
 /// Why there will be no connection.
@@ -136,6 +139,8 @@ impl Handshake<'_> {
             cancel_notify,
             blocked_notify: capable("connection.blocked"),
             name,
+            mechanism: String::from_utf8_lossy(mechanism.as_ref()).into_owned(),
+            properties: client_properties,
         })
     }
 
@@ -236,7 +241,9 @@ impl Handshake<'_> {
         };
         let now = tokio::time::Instant::now().into_std();
         let (logins, access) = (self.broker.logins(), self.broker.access());
-        if let Some(known) = logins.login(access, &user, &password, self.peer.ip(), now).await {
+        let known = logins.login(access, &user, &password, self.peer.ip(), now).await;
+        self.broker.attempts(Protocol::Amqp).note(known.is_some());
+        if let Some(known) = known {
             return Ok(known);
         }
         if tell {
@@ -272,7 +279,7 @@ impl Handshake<'_> {
     fn admit(&self, user: &User, vhost: &str) -> Result<(Arc<Vhost>, Ticket), String> {
         let (broker, name) = (self.broker, &user.name);
         let found = broker.vhost(vhost);
-        let limits = Admission {
+        let limits = Room {
             node: broker.limits().connection_max,
             vhost: found
                 .as_ref()
@@ -280,7 +287,7 @@ impl Handshake<'_> {
             user: user.limits.max_connections,
         };
         let refused = format!("access to vhost '{vhost}' refused for user '{name}'");
-        let ticket = match broker.connections().admit(name, &vhost.into(), limits) {
+        let ticket = match broker.admissions().admit(name, &vhost.into(), limits) {
             Err(Full::Node(limit)) => {
                 return Err(format!(
                     "connection refused: node connection limit ({limit}) is reached"

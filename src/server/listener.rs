@@ -9,9 +9,12 @@ use tracing::Instrument;
 
 use crate::server::{
     Broker,
+    clients::Introduction,
     connection::{Connection, End},
-    handshake::{Handshake, Refusal},
+    handshake::{Established, Handshake, Refusal},
     outbox::{Outbox, write_loop},
+    sampler::now_ms,
+    stats::add_one,
 };
 
 const BACKLOG: i32 = 1024;
@@ -19,7 +22,10 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Binds; an IPv6 wildcard takes IPv4 too.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// The system's, when the address is taken or not ours.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -78,12 +84,16 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
-    // Held until the last byte is written: a shutdown waits for it.
+    // Held until the last byte is written.
     let ticket = Arc::clone(&established.ticket);
+    let introduction = introduce(&established, peer, socket.local_addr().unwrap_or(peer));
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
+    let client = broker.connections.add(introduction, Arc::clone(&outbox));
+    let id = client.id;
+    add_one(&broker.queues.churn.connections_created);
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
-    let connection = Connection::new(Arc::clone(&broker), established, Arc::clone(&outbox));
+    let connection = Connection::new(Arc::clone(&broker), client, established);
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
     if tokio::time::timeout(Duration::from_secs(5), writer)
@@ -93,6 +103,8 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         outbox.abandon();
     }
     drop(ticket);
+    broker.connections.remove(id);
+    add_one(&broker.queues.churn.connections_closed);
     match end {
         End::ByClient => tracing::info!(name, "connection closed"),
         End::Dropped(reason) => tracing::warn!(name, reason, "connection ended without connection.close"),
@@ -104,5 +116,21 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
                 interval.as_secs()
             );
         }
+    }
+}
+
+/// What management shows of the connection.
+fn introduce(established: &Established, peer: SocketAddr, here: SocketAddr) -> Introduction {
+    Introduction {
+        peer,
+        here,
+        user: established.user.to_string(),
+        vhost: established.vhost.name.to_string(),
+        mechanism: established.mechanism.clone(),
+        properties: established.properties.clone(),
+        channel_max: established.channel_max,
+        frame_max: established.frame_max,
+        heartbeat_s: established.heartbeat.as_secs(),
+        connected_at: now_ms(),
     }
 }

@@ -1,18 +1,21 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
 mod admin;
+mod admission;
 mod alarms;
 mod channel;
+mod clients;
 mod clock;
 mod close;
 mod confirms;
 mod connection;
-mod connections;
 mod consumer_port;
 mod events;
 mod handle;
 mod handshake;
+mod inspect;
 mod listener;
+mod login;
 mod memory;
 mod outbox;
 mod publisher;
@@ -20,6 +23,8 @@ mod queue_cell;
 mod registry;
 mod relay;
 mod rights;
+mod sampler;
+mod stats;
 mod timers;
 
 use std::{
@@ -38,14 +43,23 @@ pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
+    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    listener::listen,
+    login::LoginRefusal,
+    queue_cell::Lengths,
+    sampler::{History, Subject, now_ms},
+    stats::{Churn, Count, Protocol, Tally},
 };
 
 use self::{
     admin::Parameters,
-    connections::Connections,
+    admission::Admissions,
+    clients::Connections,
     events::Events,
     registry::{Queues, Vhost},
     relay::Relay,
+    sampler::Sampler,
+    stats::Attempts,
     timers::Timers,
 };
 use crate::auth::{Access, Logins};
@@ -55,7 +69,7 @@ use crate::broker::{
     limits::Limit,
     user::HashingAlgorithm,
 };
-use crate::storage::{Op, Recovered, Store, StoreError, StoreEvents, StoreOptions};
+use crate::storage::{Recovered, Store, StoreError, StoreEvents, StoreOptions};
 
 /// What is negotiated with clients, and other bounds.
 #[derive(Clone, Debug)]
@@ -196,7 +210,8 @@ pub(crate) struct Broker {
     store: Store,
     vhosts: RwLock<AHashMap<String, Arc<Vhost>>>,
     queues: Arc<Queues>,
-    connections: Arc<Connections>,
+    connections: Connections,
+    admissions: Arc<Admissions>,
     access: Arc<Access>,
     logins: Logins,
     parameters: RwLock<Parameters>,
@@ -208,6 +223,11 @@ pub(crate) struct Broker {
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
+    sampler: Sampler,
+    /// Logins over AMQP, and over HTTP.
+    attempts: [Attempts; 2],
+    /// Milliseconds since 1970.
+    started_at: u64,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     /// Becomes the reason when the broker stops.
@@ -239,8 +259,8 @@ impl Broker {
         self.permits
     }
 
-    pub(in crate::server) fn connections(&self) -> &Arc<Connections> {
-        &self.connections
+    pub(in crate::server) fn admissions(&self) -> &Arc<Admissions> {
+        &self.admissions
     }
 
     /// A vhost that holds nothing yet.
@@ -270,17 +290,27 @@ impl Broker {
         self.vhosts.read().get(name).cloned()
     }
 
-    /// In no order.
-    pub(in crate::server) fn all_vhosts(&self) -> Vec<Arc<Vhost>> {
-        self.vhosts.read().values().cloned().collect()
-    }
-
     pub(in crate::server) fn add_vhost(&self, vhost: Arc<Vhost>) {
         self.vhosts.write().insert(vhost.name.to_string(), vhost);
     }
 
     pub(in crate::server) fn remove_vhost(&self, name: &str) {
         self.vhosts.write().remove(name);
+    }
+
+    pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
+        let [amqp, http] = &self.attempts;
+        match protocol {
+            Protocol::Amqp => amqp,
+            Protocol::Http => http,
+        }
+    }
+
+    /// All vhosts, by name.
+    pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.read().values().cloned().collect();
+        vhosts.sort_by(|left, right| left.name.cmp(&right.name));
+        vhosts
     }
 
     pub(crate) fn shutdown_signal(&self) -> watch::Receiver<Option<String>> {
@@ -316,7 +346,7 @@ pub struct Server {
     found: Found,
     listener: Option<JoinHandle<()>>,
     /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -335,18 +365,12 @@ impl Server {
         let relay = Relay::new(store.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
-        let access = Access::default();
-        access.restore(&recovered.definitions);
         let parameters = Parameters::restored(&recovered.definitions);
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         queues.wake_timed();
-        let define = |definition| Op::Define {
-            definition,
-            done: None,
-        };
-        store.log(&mut first.into_iter().map(define).collect());
+        store.log(&mut first.into_iter().map(admin::define).collect());
         let found = Found {
             queues: recovered.queues.len(),
             messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
@@ -363,8 +387,9 @@ impl Server {
             store,
             vhosts: RwLock::new(vhosts),
             queues,
-            connections: Arc::default(),
-            access: Arc::new(access),
+            connections: Connections::default(),
+            admissions: Arc::default(),
+            access: Arc::new(Access::restored(&recovered.definitions)),
             logins: Logins::new(loopback_users, password_hashing),
             parameters: RwLock::new(parameters),
             administration: Mutex::new(()),
@@ -375,12 +400,16 @@ impl Server {
             alarms,
             timers: Arc::clone(&timers),
             events,
+            sampler: Sampler::default(),
+            attempts: <[Attempts; 2]>::default(),
+            started_at: now_ms(),
             relay: Arc::clone(&relay),
             shutdown,
         });
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [
+            tokio::spawn(sampler::sample(Arc::clone(&broker))),
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),

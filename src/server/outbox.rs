@@ -6,7 +6,7 @@ use std::{
     io::IoSlice,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -88,6 +88,9 @@ pub(super) struct Outbox {
     closing: AtomicBool,
     /// The socket is gone.
     broken: AtomicBool,
+    /// Octets the socket took, and in how many writes; only the writer task adds.
+    sent: AtomicU64,
+    writes: AtomicU64,
 }
 
 impl Outbox {
@@ -101,6 +104,8 @@ impl Outbox {
             confirms: Mutex::default(),
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
         })
     }
 
@@ -207,7 +212,25 @@ impl Outbox {
         !spare.pieces.is_empty() || !spare.tail.is_empty()
     }
 
+    /// Octets the socket took so far, and in how many writes.
+    pub(super) fn sent_octets(&self) -> (u64, u64) {
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.writes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Octets that wait for the socket.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
     fn sent(&self, bytes: usize) {
+        let add = |counter: &AtomicU64, amount: u64| {
+            counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
+        };
+        add(&self.sent, bytes as u64);
+        add(&self.writes, 1);
         let before = self.unsent.fetch_sub(bytes, Ordering::Relaxed);
         if before - bytes < ROOM_BYTES {
             let stalled = std::mem::take(&mut *self.stalled.lock());

@@ -24,7 +24,14 @@ use crate::broker::{
         settings::QueueSettings,
     },
 };
-use crate::server::{clock, consumer_port::ConsumerPort, registry::Vhost, relay::Relay, timers::Timers};
+use crate::server::{
+    clock,
+    consumer_port::ConsumerPort,
+    registry::Vhost,
+    relay::Relay,
+    stats::{Count, Counters},
+    timers::Timers,
+};
 use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
@@ -43,6 +50,8 @@ pub(super) struct Surroundings {
     pub(super) timers: Arc<Timers>,
     /// Where they are routed; gone when the broker stops.
     pub(super) vhost: Weak<Vhost>,
+    /// Counts for the vhost; added to once per batch.
+    pub(super) totals: Arc<Counters>,
 }
 
 pub(super) struct QueueCell {
@@ -61,7 +70,18 @@ pub(super) struct QueueCell {
     paged: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
+    /// What passed through it; written under its lock.
+    pub(super) counters: Counters,
+    /// What the counters amounted to when they were last sampled.
+    pub(super) sampled: AtomicU64,
     this: Weak<Self>,
+}
+
+/// Messages of a queue, both at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lengths {
+    pub ready: u64,
+    pub unacked: u64,
 }
 
 /// A queue as routing and ledgers hold it; ordered by id, which is the order of locking.
@@ -142,6 +162,8 @@ impl QueueCell {
             policy: Mutex::default(),
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
+            counters: Counters::default(),
+            sampled: AtomicU64::new(0),
             this: Weak::clone(this),
         }))
     }
@@ -168,6 +190,20 @@ impl QueueCell {
             cell: self,
             state: self.state.lock(),
             now: Timestamp::NONE,
+        }
+    }
+
+    /// Counts of its vhost.
+    pub(super) fn totals(&self) -> &Counters {
+        &self.around.totals
+    }
+
+    /// How many messages it holds.
+    pub(super) fn lengths(&self) -> Lengths {
+        let queue = self.lock();
+        Lengths {
+            ready: queue.state.ready_count(),
+            unacked: queue.state.unacked_count(),
         }
     }
 
@@ -305,6 +341,7 @@ impl QueueGuard<'_> {
             Some(ms) => self.now().after(ms),
             None => Timestamp::NONE,
         };
+        self.cell.counters.bump(Count::Publish, 1);
         let place = self.state.enqueue(message, expires_at)?;
         stores.then(|| Target {
             queue: self.cell.id(),
@@ -405,6 +442,9 @@ impl QueueGuard<'_> {
     /// Settles deliveries for good.
     pub(super) fn ack(&mut self, settled: &mut Vec<(Option<ConsumerId>, Entry)>) {
         let mut removed = Removed::new();
+        let acked = settled.len() as u64;
+        self.cell.counters.bump(Count::Ack, acked);
+        self.cell.around.totals.add(Count::Ack, acked);
         for (consumer, entry) in settled.drain(..) {
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());

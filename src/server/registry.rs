@@ -26,6 +26,7 @@ use crate::server::{
     clock,
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
+    stats::{Churn, Counters, ExchangeTraffic, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -46,6 +47,9 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Of all its queues, channels and exchanges, those that are gone included.
+    pub(super) counters: Arc<Counters>,
+    pub(super) exchange_traffic: ExchangeTraffic,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     /// Itself, for its queues.
@@ -55,12 +59,14 @@ pub(super) struct Vhost {
 /// All queues by number, for the store's answers.
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+    pub(super) churn: Churn,
 }
 
 impl Queues {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             by_id: RwLock::default(),
+            churn: Churn::default(),
         })
     }
 
@@ -139,6 +145,8 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            counters: Arc::default(),
+            exchange_traffic: ExchangeTraffic::default(),
             relay,
             timers,
             this: Weak::clone(this),
@@ -152,6 +160,7 @@ impl Vhost {
             relay: Arc::clone(&self.relay),
             timers: Arc::clone(&self.timers),
             vhost: Weak::clone(&self.this),
+            totals: Arc::clone(&self.counters),
         }
     }
 
@@ -203,6 +212,19 @@ impl Vhost {
             }
         }
         Ok(())
+    }
+
+    /// Its queues, in no order.
+    pub(super) fn all_queues(&self) -> Vec<QueueHandle> {
+        self.read(|topology| topology.queues().cloned().collect())
+    }
+
+    /// Forgets what was counted of exchanges that are gone.
+    pub(super) fn forget_exchange_traffic(&self) {
+        self.read(|topology| {
+            self.exchange_traffic
+                .retain(|name| name.is_empty() || topology.exchange(name).is_some());
+        });
     }
 
     /// Changes with every change of exchanges, queues and bindings.
@@ -397,6 +419,7 @@ impl Vhost {
         let name = Name::clone(&definition.name);
         let cell = QueueCell::declared(definition, owner, self.surroundings());
         cell.apply_policy(self.policy_of(&cell).as_ref());
+        add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());
         self.changed();
@@ -434,6 +457,7 @@ impl Vhost {
             }
             guard.state.delete()
         };
+        add_one(&self.queues.churn.queues_deleted);
         self.queues.by_id.write().remove(&queue.id());
         let removals = topology
             .remove_queue(queue.name())

@@ -71,6 +71,13 @@ impl<P: Port> Consumers<P> {
         self.all.len()
     }
 
+    /// Every consumer with its port and its unacked deliveries, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConsumerId, &ConsumerOptions, &P, u64)> {
+        self.all
+            .iter()
+            .map(|(id, consumer)| (*id, &consumer.options, &consumer.port, consumer.unacked))
+    }
+
     pub(super) fn has_exclusive(&self) -> bool {
         self.exclusive
     }

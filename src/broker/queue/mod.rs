@@ -249,6 +249,16 @@ impl<P: Port> QueueState<P> {
         self.consumers.len()
     }
 
+    /// Every consumer with its port and its unacked deliveries, in no order.
+    pub fn consumers(&self) -> impl Iterator<Item = (ConsumerId, &ConsumerOptions, &P, u64)> {
+        self.consumers.iter()
+    }
+
+    /// Bytes of the bodies handed out and not settled.
+    pub fn unacked_bytes(&self) -> u64 {
+        self.unacked_bytes
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.deleted
     }

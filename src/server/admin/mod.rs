@@ -93,7 +93,7 @@ fn check_name(what: &str, name: &str) -> Result<(), AdminError> {
     Ok(())
 }
 
-fn define(definition: Definition) -> Op {
+pub(super) fn define(definition: Definition) -> Op {
     Op::Define {
         definition,
         done: None,

@@ -39,7 +39,7 @@ impl Handle {
             self.broker.access().set_permission(permission);
             (Change::new(old.is_none()), durable)
         };
-        self.broker.connections().recheck(&user);
+        self.broker.admissions().recheck(&user);
         stored(durable).await?;
         Ok(change)
     }
@@ -58,7 +58,7 @@ impl Handle {
             }
             self.log(vec![undefine(DefinitionKey::Permission { user: name, vhost })])
         };
-        self.broker.connections().recheck(user);
+        self.broker.admissions().recheck(user);
         stored(durable).await
     }
 
@@ -81,7 +81,7 @@ impl Handle {
             self.broker.access().set_topic_permission(topic);
             (Change::new(!known), durable)
         };
-        self.broker.connections().recheck(&user);
+        self.broker.admissions().recheck(&user);
         stored(durable).await?;
         Ok(change)
     }
@@ -116,7 +116,7 @@ impl Handle {
             });
             self.log(keys.collect())
         };
-        self.broker.connections().recheck(user);
+        self.broker.admissions().recheck(user);
         stored(durable).await
     }
 }

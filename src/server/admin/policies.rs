@@ -11,7 +11,7 @@ use crate::storage::DefinitionKey;
 impl Handle {
     /// A vhost's policies by name, or those of all vhosts.
     pub fn policies(&self, kind: PolicyKind, vhost: Option<&str>) -> Vec<Policy> {
-        let mut vhosts = self.broker.all_vhosts();
+        let mut vhosts = self.broker.vhosts();
         vhosts.retain(|known| vhost.is_none_or(|vhost| &*known.name == vhost));
         vhosts.sort_by(|left, right| left.name.cmp(&right.name));
         vhosts

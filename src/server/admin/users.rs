@@ -1,6 +1,6 @@
 //! Users: their passwords, tags and limits.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{AdminError, Change, Missing, check_name, define, stored, undefine, undefine_permissions};
 use crate::auth;
@@ -59,16 +59,6 @@ impl Handle {
 
     pub fn user(&self, name: &str) -> Option<Arc<User>> {
         self.broker.access().user(name)
-    }
-
-    /// The user with this password, if they may come from there; for HTTP's basic authentication.
-    pub async fn login(&self, user: &str, password: &[u8], from: IpAddr) -> Option<Arc<User>> {
-        let now = tokio::time::Instant::now().into_std();
-        let broker = &self.broker;
-        broker
-            .logins()
-            .login(broker.access(), user, password, from, now)
-            .await
     }
 
     /// Hashes a password by the given algorithm or the broker's.
@@ -151,7 +141,7 @@ impl Handle {
             )
         };
         self.broker
-            .connections()
+            .admissions()
             .close_user(name, &format!("user '{name}' is deleted"));
         stored(durable).await
     }

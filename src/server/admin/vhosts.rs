@@ -25,7 +25,7 @@ impl Handle {
     pub fn vhosts(&self) -> Vec<VhostDefinition> {
         let mut vhosts: Vec<VhostDefinition> = self
             .broker
-            .all_vhosts()
+            .vhosts()
             .iter()
             .map(|vhost| vhost.definition())
             .collect();
@@ -33,7 +33,7 @@ impl Handle {
         vhosts
     }
 
-    pub fn vhost(&self, name: &str) -> Option<VhostDefinition> {
+    pub fn vhost_definition(&self, name: &str) -> Option<VhostDefinition> {
         self.broker.vhost(name).map(|vhost| vhost.definition())
     }
 
@@ -83,7 +83,7 @@ impl Handle {
     }
 
     fn check_vhost_count(&self, name: &str) -> Result<(), AdminError> {
-        let count = self.broker.all_vhosts().len();
+        let count = self.broker.vhosts().len();
         match is_reached(self.broker.limits().vhost_max, count) {
             Some(limit) => Err(AdminError::Invalid(format!(
                 "cannot create vhost '{name}': vhost limit of {limit} is reached"
@@ -114,7 +114,7 @@ impl Handle {
             vhost.destroy(ops)
         };
         self.broker
-            .connections()
+            .admissions()
             .close_vhost(name, &format!("vhost '{name}' is deleted"));
         stored(durable).await
     }

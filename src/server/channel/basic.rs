@@ -1,6 +1,6 @@
 //! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
@@ -25,6 +25,7 @@ use crate::server::{
     consumer_port::told,
     publisher::Publish,
     queue_cell::{QueueGuard, QueueHandle},
+    stats::Count,
 };
 
 /// A body as it arrived: in one piece that must be copied, or in pieces that can be kept.
@@ -102,17 +103,7 @@ impl Connection {
             )
             .map_err(refuse)?;
         check_properties(raw).map_err(refuse)?;
-        if self.rights.has_topics() {
-            let exchange = String::from_utf8_lossy(fields.exchange);
-            if self.is_topic(&exchange) {
-                self.rights
-                    .check_topics_of(&exchange, fields.routing_key, raw)
-                    .map_err(refuse)?;
-            }
-        }
-        if !self.rights.is_impersonator() {
-            check_user_id(raw, &self.user).map_err(refuse)?;
-        }
+        self.check_sender(&fields, raw).map_err(refuse)?;
         let parts = MessageParts {
             exchange: fields.exchange,
             routing_key: fields.routing_key,
@@ -125,6 +116,8 @@ impl Connection {
             return Ok(());
         };
         self.published = true;
+        channel.out.counters.bump(Count::Publish, 1);
+        self.tally.count(&self.vhost, fields.exchange, route.len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, fields.mandatory);
             return Ok(());
@@ -137,6 +130,13 @@ impl Connection {
             self.batch.publish(route, Publish { message, confirm });
             return Ok(());
         }
+        let unroutable = if fields.mandatory {
+            Count::ReturnUnroutable
+        } else {
+            Count::DropUnroutable
+        };
+        channel.out.counters.bump(unroutable, 1);
+        self.vhost.counters.add(unroutable, 1);
         if fields.mandatory {
             self.return_unroutable(number, &message);
         }
@@ -144,6 +144,20 @@ impl Connection {
             self.batch.confirm_now(&confirms, tag);
         }
         Ok(())
+    }
+
+    /// Topic permissions, then the claimed user (amqp-behaviour 2.4). Most users have neither rules nor claims.
+    fn check_sender(&self, fields: &PublishFields<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
+        if self.rights.has_topics() {
+            let exchange = String::from_utf8_lossy(fields.exchange);
+            if self.is_topic(&exchange) {
+                self.rights.check_topics_of(&exchange, fields.routing_key, raw)?;
+            }
+        }
+        if self.rights.is_impersonator() {
+            return Ok(());
+        }
+        check_user_id(raw, &self.user)
     }
 
     /// basic.return; it precedes the confirm, which is only sent with the batch.
@@ -172,6 +186,7 @@ impl Connection {
         };
         let batch = &mut self.batch;
         let mut unacked = channel.out.unacked.lock();
+        let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
@@ -180,6 +195,8 @@ impl Connection {
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
+        let settled = outstanding.saturating_sub(unacked.len()) as u64;
+        channel.out.counters.bump(Count::Ack, settled);
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
     }
 
@@ -197,6 +214,11 @@ impl Connection {
                 }
                 if let Some(channel) = self.channels.get_mut(&number) {
                     channel.prefetch = prefetch_count;
+                    channel
+                        .out
+                        .facts
+                        .prefetch
+                        .store(prefetch_count, Ordering::Relaxed);
                 }
                 Ok(Reply::Now(Method::BasicQosOk))
             }
@@ -324,6 +346,21 @@ impl Connection {
             queue.read(read);
             loaded.await;
         };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
         let Some(delivery) = delivery else {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());

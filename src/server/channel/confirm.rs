@@ -19,10 +19,16 @@ impl Connection {
                 to: "confirm",
             });
         }
-        let outbox = &self.outbox;
-        channel
-            .confirms
-            .get_or_insert_with(|| ChannelConfirms::new(number, Arc::clone(outbox)));
+        let (outbox, totals) = (&self.outbox, &self.vhost.counters);
+        let counters = &channel.out.counters;
+        let confirms = channel.confirms.get_or_insert_with(|| {
+            ChannelConfirms::new(
+                number,
+                Arc::clone(outbox),
+                [Arc::clone(counters), Arc::clone(totals)],
+            )
+        });
+        channel.out.facts.confirms.get_or_init(|| Arc::clone(confirms));
         let nowait = matches!(method, Method::ConfirmSelect { nowait: true });
         Ok(Reply::unless(nowait, Method::ConfirmSelectOk))
     }

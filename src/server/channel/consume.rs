@@ -77,6 +77,7 @@ impl Connection {
             queue: queue.weak(),
             tag: key.clone(),
             no_ack: wanted.no_ack,
+            arguments: wanted.arguments.clone(),
         };
         {
             let mut guard = queue.lock();

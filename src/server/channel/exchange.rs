@@ -132,7 +132,7 @@ impl Connection {
             .check_argument(&definition.arguments, "alternate-exchange", &resource)?;
         let limit = self.broker.limits().exchange_max;
         let count = || -> usize {
-            let vhosts = self.broker.all_vhosts();
+            let vhosts = self.broker.vhosts();
             vhosts
                 .iter()
                 .map(|vhost| vhost.read(|topology| topology.exchange_count()))

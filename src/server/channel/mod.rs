@@ -25,13 +25,15 @@ use crate::protocol::{
     reply_code::ReplyCode,
 };
 use crate::server::{
+    admission::ChannelSlot,
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
-    connections::ChannelSlot,
-    consumer_port::ChannelOut,
+    consumer_port::{ChannelFacts, ChannelOut},
     outbox::Outbox,
+    queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
+    stats::add_one,
 };
 
 /// Body frames towards a client that negotiated no limit.
@@ -57,6 +59,7 @@ impl Channel {
     pub(super) fn new(
         slot: ChannelSlot,
         id: u16,
+        connection: ConnectionId,
         outbox: Arc<Outbox>,
         frame_max: u32,
         cancel_notify: bool,
@@ -68,11 +71,14 @@ impl Channel {
         };
         let out = Arc::new(ChannelOut {
             id,
+            connection,
             outbox,
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
             cancelled: Mutex::default(),
+            counters: Arc::default(),
+            facts: ChannelFacts::default(),
         });
         Self {
             out,
@@ -215,6 +221,9 @@ impl Connection {
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
+        if self.client.remove_channel(number) {
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         channel.closing = true;
         channel.assembler = Assembler::default();
         channel.transaction = None;

@@ -15,6 +15,7 @@ use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
     registry::{DeleteIf, Durable},
+    stats::add_one,
 };
 
 struct Declare {
@@ -117,6 +118,7 @@ impl Connection {
     }
 
     fn declare(&mut self, number: u16, declare: Declare) -> Result<Reply, BrokerError> {
+        add_one(&self.broker.queues.churn.queues_declared);
         let Declare {
             mut name,
             durable,

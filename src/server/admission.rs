@@ -1,4 +1,5 @@
-//! Connections that are open: how many by vhost and user, and the way to reach each of them.
+//! Who is let in: how many connections and channels are open by vhost and user, and the way to tell them that their
+//! vhost, user or permissions changed. What management shows of connections is in `clients.rs`.
 
 use std::sync::{
     Arc,
@@ -13,7 +14,6 @@ use crate::broker::{
     definition::Name,
     limits::{Limit, is_reached},
 };
-use crate::server::queue_cell::ConnectionId;
 
 /// What others tell a connection. Its task waits for [`Control::told`].
 #[derive(Default)]
@@ -57,8 +57,8 @@ struct Open {
 
 #[derive(Default)]
 struct Table {
-    next: ConnectionId,
-    open: AHashMap<ConnectionId, Open>,
+    next: u64,
+    open: AHashMap<u64, Open>,
     by_vhost: AHashMap<Name, usize>,
     by_user: AHashMap<Name, PerUser>,
 }
@@ -70,7 +70,7 @@ struct PerUser {
 }
 
 #[derive(Default)]
-pub(super) struct Connections {
+pub(super) struct Admissions {
     table: Mutex<Table>,
     /// Of the whole broker.
     channels: Arc<AtomicUsize>,
@@ -78,7 +78,7 @@ pub(super) struct Connections {
 
 /// Which limits a connection must not exceed.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Admission {
+pub(super) struct Room {
     pub(super) node: Limit,
     pub(super) vhost: Limit,
     pub(super) user: Limit,
@@ -94,8 +94,8 @@ pub(super) enum Full {
 
 /// An admitted connection; dropping it makes room for another.
 pub(super) struct Ticket {
-    connections: Arc<Connections>,
-    pub(super) id: ConnectionId,
+    admissions: Arc<Admissions>,
+    id: u64,
     pub(super) control: Arc<Control>,
     /// Channels of the same user, on all connections.
     user_channels: Arc<AtomicUsize>,
@@ -117,7 +117,7 @@ impl Ticket {
     pub(super) fn channels(&self) -> (usize, usize) {
         (
             self.user_channels.load(Ordering::Relaxed),
-            self.connections.channels.load(Ordering::Relaxed),
+            self.admissions.channels.load(Ordering::Relaxed),
         )
     }
 
@@ -125,7 +125,7 @@ impl Ticket {
     pub(super) fn open_channel(&self) -> ChannelSlot {
         let counts = [
             Arc::clone(&self.user_channels),
-            Arc::clone(&self.connections.channels),
+            Arc::clone(&self.admissions.channels),
         ];
         for count in &counts {
             count.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +136,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.connections.table.lock();
+        let mut table = self.admissions.table.lock();
         let Some(open) = table.open.remove(&self.id) else {
             return;
         };
@@ -156,14 +156,9 @@ impl Drop for Ticket {
     }
 }
 
-impl Connections {
+impl Admissions {
     /// Lets a connection in unless a limit is reached; the three are checked in this order: node, vhost, user.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        user: &Name,
-        vhost: &Name,
-        limits: Admission,
-    ) -> Result<Ticket, Full> {
+    pub(super) fn admit(self: &Arc<Self>, user: &Name, vhost: &Name, limits: Room) -> Result<Ticket, Full> {
         let mut table = self.table.lock();
         if let Some(limit) = is_reached(limits.node, table.open.len()) {
             return Err(Full::Node(limit));
@@ -191,15 +186,11 @@ impl Connections {
         let user_channels = Arc::clone(&per_user.channels);
         drop(table);
         Ok(Ticket {
-            connections: Arc::clone(self),
+            admissions: Arc::clone(self),
             id,
             control,
             user_channels,
         })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.table.lock().open.len()
     }
 
     /// Closes a vhost's connections.
@@ -237,9 +228,9 @@ mod tests {
 
     #[test]
     fn limits_count_what_is_open_and_a_ticket_gives_its_place_back() {
-        let connections = Arc::<Connections>::default();
+        let connections = Arc::<Admissions>::default();
         let (a, v, w): (Name, Name, Name) = ("a".into(), "v".into(), "w".into());
-        let limits = Admission {
+        let limits = Room {
             node: Some(3),
             vhost: Some(1),
             user: Some(2),
@@ -260,26 +251,26 @@ mod tests {
         );
         drop((first, third));
         assert!(connections.admit(&a, &v, limits).is_ok());
-        let none = Admission {
+        let none = Room {
             vhost: Some(0),
-            ..Admission::default()
+            ..Room::default()
         };
         assert_eq!(
             connections.admit(&a, &"z".into(), none).err(),
             Some(Full::Vhost(0))
         );
-        let lifted = Admission {
+        let lifted = Room {
             vhost: Some(-1),
-            ..Admission::default()
+            ..Room::default()
         };
         assert!(connections.admit(&a, &"z".into(), lifted).is_ok());
     }
 
     #[test]
     fn channels_are_counted_over_a_users_connections() {
-        let connections = Arc::<Connections>::default();
+        let connections = Arc::<Admissions>::default();
         let (a, v): (Name, Name) = ("a".into(), "v".into());
-        let admit = |user| connections.admit(user, &v, Admission::default()).ok().unwrap();
+        let admit = |user| connections.admit(user, &v, Room::default()).ok().unwrap();
         let (one, two, other) = (admit(&a), admit(&a), admit(&"b".into()));
         let slots = [one.open_channel(), two.open_channel(), other.open_channel()];
         assert_eq!(one.channels(), (2, 3));

@@ -1,0 +1,107 @@
+//! AMQP values as JSON and back (amqp-behaviour 7.7, management-api 5).
+
+use bytes::Bytes;
+use serde_json::{Map, Number, Value};
+
+use crate::protocol::field::{FieldTable, FieldValue, ShortString};
+
+/// A table as a JSON object. Of a key that comes twice, the first counts.
+pub(super) fn table(table: &FieldTable) -> Value {
+    let mut object = Map::new();
+    for (key, value) in table.iter() {
+        object.entry(text(key.as_bytes())).or_insert_with(|| field(value));
+    }
+    Value::Object(object)
+}
+
+/// Bytes as text; what is not UTF-8 shows as replacement characters.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Tables nest no deeper than the protocol's parser lets them.
+pub(super) fn field(value: &FieldValue) -> Value {
+    let float = |value: f64| Number::from_f64(value).map_or(Value::Null, Value::Number);
+    match value {
+        FieldValue::Bool(value) => (*value).into(),
+        FieldValue::F32(value) => float((*value).into()),
+        FieldValue::F64(value) => float(*value),
+        FieldValue::Decimal { scale, value } => float(f64::from(*value) / 10_f64.powi((*scale).into())),
+        FieldValue::LongString(bytes) | FieldValue::Bytes(bytes) => text(bytes).into(),
+        FieldValue::Array(values) => Value::Array(values.iter().map(field).collect()),
+        FieldValue::Table(inner) => table(inner),
+        FieldValue::Timestamp(seconds) => (*seconds).into(),
+        FieldValue::Void => Value::Null,
+        integer => integer.as_integer().map_or(Value::Null, Value::from),
+    }
+}
+
+/// Deeper than this no arguments are taken: the wire's parser would refuse them too.
+const DEPTH_MAX: usize = 32;
+
+/// An object as a table: integers are `long`, other numbers `double`, text `longstr`. An empty array counts as an empty
+/// object, because older clients send it.
+///
+/// # Errors
+/// What cannot be expressed, in words.
+pub(super) fn to_table(value: &Value) -> Result<FieldTable, String> {
+    match value {
+        Value::Array(values) if values.is_empty() => Ok(FieldTable::new()),
+        Value::Null => Ok(FieldTable::new()),
+        value => to_table_at(value, 0),
+    }
+}
+
+fn to_table_at(value: &Value, depth: usize) -> Result<FieldTable, String> {
+    let Value::Object(object) = value else {
+        return Err("arguments should be an object".to_owned());
+    };
+    let entry = |(key, value): (&String, &Value)| {
+        let key = ShortString::try_from(key.as_bytes())
+            .map_err(|_long| "a key is longer than 255 bytes".to_owned())?;
+        Ok((key, to_field(value, depth + 1)?))
+    };
+    object.iter().map(entry).collect()
+}
+
+fn to_field(value: &Value, depth: usize) -> Result<FieldValue, String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("nested deeper than {DEPTH_MAX}"));
+    }
+    Ok(match value {
+        Value::Null => return Err("null is no AMQP value here".to_owned()),
+        Value::Bool(value) => FieldValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => FieldValue::I64(integer),
+            (None, Some(float)) if !number.is_u64() => FieldValue::F64(float),
+            _ => return Err(format!("{number} is too large")),
+        },
+        Value::String(text) => FieldValue::LongString(Bytes::copy_from_slice(text.as_bytes())),
+        Value::Array(values) => FieldValue::Array(
+            values
+                .iter()
+                .map(|value| to_field(value, depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
+        Value::Object(_) => FieldValue::Table(to_table_at(value, depth)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_survive_the_way_to_amqp_and_back() {
+        let arguments = json!({"a": 1, "b": "x", "c": true, "d": [1.5, "y"], "e": {"f": -3}});
+        assert_eq!(table(&to_table(&arguments).unwrap()), arguments);
+        assert!(to_table(&json!([])).unwrap().is_empty());
+        assert!(to_table(&json!({"a": null})).is_err());
+        assert!(to_table(&json!({"a": u64::MAX})).is_err());
+        assert!(to_table(&json!("text")).is_err());
+        let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+        assert!(to_table(&json!({ "deep": deep })).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! The HTTP API that RabbitMQ's tools expect: one file per resource, each with a table of its routes. Resources see a
+//! [`call::Call`] and answer with an [`answer::Answer`]; sockets and headers are the listener's. Everything is done
+//! through the server's [`Handle`].
+
+#![allow(
+    dead_code,
+    reason = "the pieces that change things come with the resources that use them"
+)]
+
+mod answer;
+mod api;
+mod auth;
+mod bindings;
+mod call;
+mod channels;
+mod connections;
+mod consumers;
+mod exchanges;
+mod health;
+mod json;
+mod list;
+mod listener;
+mod meta;
+mod nodes;
+mod overview;
+mod process;
+mod queues;
+mod route;
+mod samples;
+mod vhosts;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::task::JoinHandle;
+
+use crate::server::{Handle, listen};
+
+/// How the HTTP listeners behave.
+pub struct Options {
+    /// For the API; `None` serves none.
+    pub http_listen: Option<SocketAddr>,
+    /// For Prometheus; `None` serves none.
+    pub metrics_listen: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    /// Where the server listens for AMQP, for lists of listeners.
+    pub amqp_address: Option<SocketAddr>,
+    /// Octets of a request's body.
+    pub body_bytes_max: usize,
+}
+
+/// What the resources know beside the broker.
+struct Settings {
+    data_dir: PathBuf,
+    body_bytes_max: usize,
+    /// Protocol and address of every listener.
+    listeners: Vec<(&'static str, SocketAddr)>,
+}
+
+/// Running HTTP listeners. They end with the broker.
+pub struct Management {
+    http_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// A listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for HTTP: {source}")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Management {
+    /// Opens the listeners and serves.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn start(handle: &Handle, options: Options) -> Result<Self, ListenError> {
+        let open = |address: Option<SocketAddr>| {
+            address
+                .map(|address| listen(address).map_err(|source| ListenError { address, source }))
+                .transpose()
+        };
+        let http = open(options.http_listen)?;
+        let metrics = open(options.metrics_listen)?;
+        let address = |listener: &Option<tokio::net::TcpListener>| {
+            listener.as_ref().and_then(|listener| listener.local_addr().ok())
+        };
+        let (http_address, metrics_address) = (address(&http), address(&metrics));
+        let listeners = [
+            ("amqp", options.amqp_address),
+            ("http", http_address),
+            ("http/prometheus", metrics_address),
+        ];
+        let settings = Arc::new(Settings {
+            data_dir: options.data_dir,
+            body_bytes_max: options.body_bytes_max,
+            listeners: listeners
+                .into_iter()
+                .filter_map(|(protocol, address)| Some((protocol, address?)))
+                .collect(),
+        });
+        let serving = [(http, api::respond as listener::Respond)];
+        let tasks = serving.into_iter().filter_map(|(listener, respond)| {
+            let serving = listener::serve(handle.clone(), Arc::clone(&settings), listener?, respond);
+            Some(tokio::spawn(serving))
+        });
+        Ok(Self {
+            http_address,
+            metrics_address,
+            tasks: tasks.collect(),
+        })
+    }
+
+    /// Where the API is served; with port 0 asked for, the one that was chosen.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Ends the listeners at once.
+    pub fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Logins over HTTP: the same users as over AMQP.
+
+use std::net::IpAddr;
+
+use crate::server::Handle;
+
+/// Why somebody may not log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// No such user, or another password.
+    Credentials,
+    /// This user may only come from this machine.
+    Loopback,
+}
+
+impl Handle {
+    /// The tags of the user with this name and password. Waits for slow hashes: for threads that may block, and belong to
+    /// the runtime.
+    ///
+    /// # Errors
+    /// [`LoginRefusal`].
+    pub fn login(&self, user: &str, password: &[u8], from: IpAddr) -> Result<Vec<String>, LoginRefusal> {
+        let now = tokio::time::Instant::now().into_std();
+        let (logins, access) = (self.broker.logins(), self.broker.access());
+        let found = logins.authenticate(access, user, password, now);
+        match tokio::runtime::Handle::current().block_on(found) {
+            None => Err(LoginRefusal::Credentials),
+            Some(_) if !logins.may_come_from(user, from) => Err(LoginRefusal::Loopback),
+            Some(user) => Ok(user.tags.clone()),
+        }
+    }
+
+    /// Whether a user has any access to a vhost.
+    pub fn may_enter(&self, user: &str, vhost: &str) -> bool {
+        self.vhost_exists(vhost) && self.broker.access().grants(user, vhost).is_some()
+    }
+}
