@@ -82,6 +82,7 @@ struct RawAmqp {
     frame_max: u32,
     heartbeat: u16,
     handshake_timeout_ms: u64,
+    dead_peer_timeout_ms: u64,
     max_message_size: u64,
 }
 
@@ -135,6 +136,10 @@ struct RawAuth {
     default_password: String,
     default_user_tags: Vec<String>,
     loopback_users: Vec<String>,
+    failure_delay_ms: u64,
+    login_failures_per_minute: u32,
+    anonymous_user: String,
+    anonymous_password: String,
     password_hashing: String,
     default_queue_type: String,
 }
@@ -170,24 +175,6 @@ struct RawPermits {
 impl Raw {
     /// What stands by itself.
     fn check(&self) -> Result<(), ConfigError> {
-        const FRAME_MAX_LOWEST: u32 = 4096;
-        const MESSAGE_MAX: u64 = 536_870_912;
-        if self.amqp.frame_max != 0 && self.amqp.frame_max < FRAME_MAX_LOWEST {
-            return Err(bad(
-                "amqp.frame_max",
-                format!("{} is below {FRAME_MAX_LOWEST}", self.amqp.frame_max),
-            ));
-        }
-        if self.amqp.max_message_size == 0 || self.amqp.max_message_size > MESSAGE_MAX {
-            let given = self.amqp.max_message_size;
-            return Err(bad(
-                "amqp.max_message_size",
-                format!("{given} is not between 1 and {MESSAGE_MAX}"),
-            ));
-        }
-        if self.amqp.handshake_timeout_ms == 0 {
-            return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
-        }
         for (key, text) in [
             ("auth.default_vhost", &self.auth.default_vhost),
             ("auth.default_user", &self.auth.default_user),
@@ -294,6 +281,7 @@ impl Config {
 
     fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
         raw.check()?;
+        let limits = limits(&raw.amqp, &raw.auth, &raw.limits)?;
         let log_json = match &*raw.log.format {
             "text" => false,
             "json" => true,
@@ -308,19 +296,6 @@ impl Config {
                 "auth.password_hashing",
                 format!("'{given}' is not one of argon2id, sha256, sha512, md5"),
             ));
-        };
-        let limits = Limits {
-            connection_max: limit(raw.limits.connection_max),
-            channel_max_per_node: limit(raw.limits.channel_max_per_node),
-            consumer_max_per_channel: limit(raw.limits.consumer_max_per_channel),
-            vhost_max: limit(raw.limits.vhost_max),
-            queue_max: limit(raw.limits.queue_max),
-            exchange_max: limit(raw.limits.exchange_max),
-            channel_max: raw.amqp.channel_max,
-            frame_max: raw.amqp.frame_max,
-            heartbeat_s: raw.amqp.heartbeat,
-            max_message_bytes: raw.amqp.max_message_size,
-            handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
         };
         let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);
@@ -340,6 +315,8 @@ impl Config {
                 password_hashing,
             },
             permits: permits(&raw.deprecated_features.permit),
+            anonymous: (!raw.auth.anonymous_user.is_empty())
+                .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
         };
         Ok(Self {
             server,
@@ -367,6 +344,44 @@ fn permits(raw: &RawPermits) -> Permits {
         classic_queue_mirroring: raw.classic_queue_mirroring,
         classic_queue_version_1: raw.classic_queue_version_1,
     }
+}
+
+/// What clients may negotiate and how long they may take.
+fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, ConfigError> {
+    const FRAME_MAX_LOWEST: u32 = 4096;
+    const MESSAGE_MAX: u64 = 536_870_912;
+    if amqp.frame_max != 0 && amqp.frame_max < FRAME_MAX_LOWEST {
+        return Err(bad(
+            "amqp.frame_max",
+            format!("{} is below {FRAME_MAX_LOWEST}", amqp.frame_max),
+        ));
+    }
+    if amqp.max_message_size == 0 || amqp.max_message_size > MESSAGE_MAX {
+        let given = amqp.max_message_size;
+        return Err(bad(
+            "amqp.max_message_size",
+            format!("{given} is not between 1 and {MESSAGE_MAX}"),
+        ));
+    }
+    if amqp.handshake_timeout_ms == 0 {
+        return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
+    }
+    Ok(Limits {
+        connection_max: limit(raw.connection_max),
+        channel_max_per_node: limit(raw.channel_max_per_node),
+        consumer_max_per_channel: limit(raw.consumer_max_per_channel),
+        vhost_max: limit(raw.vhost_max),
+        queue_max: limit(raw.queue_max),
+        exchange_max: limit(raw.exchange_max),
+        channel_max: amqp.channel_max,
+        frame_max: amqp.frame_max,
+        heartbeat_s: amqp.heartbeat,
+        max_message_bytes: amqp.max_message_size,
+        handshake_timeout: Duration::from_millis(amqp.handshake_timeout_ms),
+        failure_delay: Duration::from_millis(auth.failure_delay_ms),
+        login_failures_per_minute: auth.login_failures_per_minute,
+        dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
+    })
 }
 
 /// The environment without what is no setting, and without what is no text.

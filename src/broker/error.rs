@@ -110,10 +110,20 @@ pub enum BrokerError {
     },
     #[error("{0}")]
     InvalidBinding(String),
+    #[error("{0}")]
+    InvalidExchange(String),
     #[error("unknown delivery tag {0}")]
     UnknownDeliveryTag(u64),
     #[error("attempt to reuse consumer tag '{0}'")]
     ConsumerTagReused(String),
+    #[error("reply consumer cannot acknowledge")]
+    ReplyConsumerAcks,
+    #[error("reply consumer already set")]
+    ReplyConsumerSet,
+    #[error("fast reply consumer does not exist")]
+    ReplyConsumerMissing,
+    #[error("cannot bind or unbind to a volatile (direct reply-to) queue")]
+    ReplyBinding,
     #[error("message size {size} is larger than configured max size {max}")]
     MessageTooLarge { size: u64, max: u64 },
     #[error("invalid expiration '{value}': {detail}")]
@@ -125,6 +135,8 @@ pub enum BrokerError {
         header: &'static str,
         found: &'static str,
     },
+    #[error("invalid message: {0}")]
+    InvalidMessage(String),
     #[error("{0}")]
     NotImplemented(String),
     #[error("cannot switch from {from} to {to} mode")]
@@ -178,6 +190,7 @@ impl BrokerError {
             | Self::ReservedName { .. }
             | Self::SystemExchange(_)
             | Self::InternalExchange(_)
+            | Self::ReplyBinding
             | Self::ExclusiveUse(_)
             | Self::AccessRefused { .. }
             | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
@@ -192,6 +205,11 @@ impl BrokerError {
             | Self::ServerNamed(_)
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
+            | Self::InvalidExchange(_)
+            | Self::ReplyConsumerAcks
+            | Self::ReplyConsumerSet
+            | Self::ReplyConsumerMissing
+            | Self::InvalidMessage(_)
             | Self::UnknownDeliveryTag(_)
             | Self::MessageTooLarge { .. }
             | Self::InvalidExpiration { .. }

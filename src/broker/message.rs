@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::protocol::properties::{Properties, RawProperties};
+use crate::protocol::{
+    field::{RawElements, RawField},
+    properties::{Properties, RawProperties},
+};
 
 /// Bodies above this many bytes are not copied into the message's record; they stay in the buffers they
 /// arrived in, and the store writes them apart from the page (storage-design B7).
@@ -17,12 +20,16 @@ const FIXED: usize = 8;
 const PERSISTENT: u8 = 1;
 /// The broker dead-lettered it: the `x-death` header is its own.
 const DIED: u8 = 2;
+/// Behind the properties stands a BCC header as it came, tag and value.
+const HIDDEN: u8 = 4;
+/// Tag and length in front of an array's elements.
+const ARRAY_HEAD: usize = 5;
 
 /// A published message. Cloning shares it.
 ///
 /// `record` is `[exchange len u8][routing key len u8][flags u8][priority u8][properties len u32 LE]`, then the
 /// exchange, the routing key, the content header's properties as they came from the wire (flags word and
-/// values), then the body unless it is large. The store writes the record as it stands.
+/// values), the BCC header if there was one, then the body unless it is large. The store writes the record as it stands.
 #[derive(Clone)]
 pub struct Message {
     record: Arc<[u8]>,
@@ -73,6 +80,37 @@ impl Message {
         }
     }
 
+    /// As [`Self::new`], with the BCC header that was taken out of the properties: nobody is shown it, and
+    /// [`Self::routing_keys`] knows it.
+    pub fn new_hiding(
+        parts: &MessageParts<'_>,
+        hidden: RawField<'_>,
+        body: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        write_hiding(parts, hidden, scratch);
+        scratch.extend_from_slice(body);
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: None,
+        }
+    }
+
+    /// As [`Self::with_large_body`], with a BCC header that was taken out.
+    pub fn with_large_body_hiding(
+        parts: &MessageParts<'_>,
+        hidden: RawField<'_>,
+        chunks: Vec<Bytes>,
+        scratch: &mut Vec<u8>,
+    ) -> Self {
+        let plain = Self::with_large_body(parts, chunks, scratch);
+        write_hiding(parts, hidden, scratch);
+        Self {
+            record: Arc::from(scratch.as_slice()),
+            large_body: plain.large_body,
+        }
+    }
+
     /// A message read back from a page. `None` when the lengths in the record do not fit it; a record with a
     /// large body ends behind the properties.
     pub fn from_record(record: &[u8], large_body: Option<Vec<Bytes>>) -> Option<Self> {
@@ -105,7 +143,11 @@ impl Message {
     /// The same body under other names and properties, marked as dead-lettered.
     #[must_use]
     pub fn dead_lettered(&self, parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Self {
-        write_record(parts, scratch);
+        match self.hidden() {
+            // Another key replaces all of them.
+            Some(hidden) if parts.routing_key == self.routing_key() => write_hiding(parts, hidden, scratch),
+            _ => write_record(parts, scratch),
+        }
         if let Some(flags) = scratch.get_mut(2) {
             *flags |= DIED;
         }
@@ -133,6 +175,7 @@ impl Message {
         if let Some(flags) = record.get_mut(2) {
             *flags = self.byte(2);
         }
+        record.extend_from_slice(self.hidden().map_or(&[][..], |hidden| hidden.encoded()));
         record.extend_from_slice(self.inline_body());
         Self {
             record: Arc::from(record),
@@ -169,6 +212,19 @@ impl Message {
     pub fn properties(&self) -> &[u8] {
         let at = FIXED + usize::from(self.byte(0)) + usize::from(self.byte(1));
         self.slice(at, self.properties_len())
+    }
+
+    /// The keys of a BCC header that was taken out.
+    pub fn hidden_keys(&self) -> Option<RawElements<'_>> {
+        self.hidden()?.elements()
+    }
+
+    fn hidden(&self) -> Option<RawField<'_>> {
+        if self.byte(2) & HIDDEN == 0 {
+            return None;
+        }
+        let at = FIXED + usize::from(self.byte(0)) + usize::from(self.byte(1)) + self.properties_len();
+        RawField::from_encoded(self.record.get(at..)?)
     }
 
     /// delivery-mode 2.
@@ -254,6 +310,18 @@ fn write_record(parts: &MessageParts<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(parts.properties);
 }
 
+/// Writes all but the body, a BCC header behind the properties.
+fn write_hiding(parts: &MessageParts<'_>, hidden: RawField<'_>, out: &mut Vec<u8>) {
+    write_record(parts, out);
+    // Only an array can be told from the body that follows it.
+    if hidden.elements().is_some()
+        && let Some(flags) = out.get_mut(2)
+    {
+        *flags |= HIDDEN;
+        out.extend_from_slice(hidden.encoded());
+    }
+}
+
 fn properties_len(record: &[u8]) -> Option<usize> {
     let bytes: [u8; 4] = record.get(4..FIXED)?.try_into().ok()?;
     usize::try_from(u32::from_le_bytes(bytes)).ok()
@@ -261,7 +329,16 @@ fn properties_len(record: &[u8]) -> Option<usize> {
 
 fn body_offset(record: &[u8]) -> Option<usize> {
     let names = usize::from(*record.first()?) + usize::from(*record.get(1)?);
-    FIXED.checked_add(names)?.checked_add(properties_len(record)?)
+    let at = FIXED.checked_add(names)?.checked_add(properties_len(record)?)?;
+    if record.get(2)? & HIDDEN == 0 {
+        return Some(at);
+    }
+    let length: [u8; 4] = record
+        .get(at.checked_add(1)?..at.checked_add(ARRAY_HEAD)?)?
+        .try_into()
+        .ok()?;
+    at.checked_add(ARRAY_HEAD)?
+        .checked_add(usize::try_from(u32::from_be_bytes(length)).ok()?)
 }
 
 #[cfg(test)]
@@ -301,6 +378,25 @@ mod tests {
         }
         let again = Message::from_record(message.record(), None).unwrap();
         assert_eq!(again.record(), message.record());
+    }
+
+    #[test]
+    fn hidden_keys_stand_apart_from_properties_and_body() {
+        let bcc = b"A\x00\x00\x00\x06S\x00\x00\x00\x01k";
+        let hidden = RawField::from_encoded(bcc).unwrap();
+        let message = Message::new_hiding(&parts(), hidden, b"body", &mut Vec::new());
+        for message in [&message, &Message::from_record(message.record(), None).unwrap()] {
+            assert_eq!(message.properties(), b"\x10\x00\x02");
+            assert_eq!(message.inline_body(), b"body");
+            assert!(message.persistent());
+            assert_eq!(message.routing_keys().as_slice(), [&b"key"[..], b"k"]);
+        }
+        let chunks = vec![Bytes::from_static(b"abc")];
+        let large = Message::with_large_body_hiding(&parts(), hidden, chunks.clone(), &mut Vec::new());
+        let again = Message::from_record(large.record(), Some(chunks)).unwrap();
+        assert_eq!((again.body_len(), again.routing_keys().len()), (3, 2));
+        let plain = Message::new(&parts(), b"body", &mut Vec::new());
+        assert!(plain.hidden_keys().is_none());
     }
 
     #[test]

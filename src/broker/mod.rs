@@ -12,6 +12,8 @@ pub mod parameter;
 pub mod permission;
 pub mod policy;
 pub mod queue;
+mod seen;
+pub mod sender_selected;
 pub mod topology;
 pub mod unacked;
 pub mod user;

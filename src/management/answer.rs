@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::broker::error::BrokerError;
 use crate::protocol::reply_code::ReplyCode;
+use crate::server::OperateError;
 
 /// A successful answer.
 #[derive(Debug)]
@@ -196,6 +197,19 @@ impl From<BrokerError> for ApiError {
             ReplyCode::AccessRefused | ReplyCode::NotAllowed => Self::not_authorised("Access refused."),
             ReplyCode::InternalError => Self::unavailable(error.to_string()),
             _ => Self::bad_request(error.to_string()),
+        }
+    }
+}
+
+impl From<OperateError> for ApiError {
+    fn from(error: OperateError) -> Self {
+        match error {
+            OperateError::NoVhost => Self::missing("vhost_not_found"),
+            OperateError::Broker(error) => error.into(),
+            OperateError::Refused => {
+                Self::bad_request("rejected: unable to publish message. Check queue limits.")
+            }
+            OperateError::Timeout => Self::unavailable(error.to_string()),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::management::{
     call::{Call, Query},
     channels, connections, consumers, exchanges, health,
     listener::{self, Received, accepts_gzip},
-    meta, nodes, overview, queues,
+    messages, meta, nodes, overview, queues,
     route::{self, Found, Level, Route},
     vhosts,
 };
@@ -32,6 +32,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &consumers::ROUTES,
     &exchanges::ROUTES,
     &queues::ROUTES,
+    &messages::ROUTES,
     &bindings::ROUTES,
     &vhosts::ROUTES,
     &health::ROUTES,

@@ -1,5 +1,6 @@
 //! Bindings, and the key that names one in a path (management-api 4.9).
 
+use axum::http::{StatusCode, header};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use serde_json::{Value, json};
@@ -11,10 +12,10 @@ use crate::management::{
     call::Call,
     json as amqp_json,
     list::{plain, single},
-    route::{Level, Route, decode, get},
+    route::{Level, Route, decode, delete, get, post},
 };
 
-pub(super) static ROUTES: [Route; 7] = [
+pub(super) static ROUTES: [Route; 11] = [
     get("/bindings", Level::Vhost, list_all, "All bindings"),
     get(
         "/bindings/{vhost}",
@@ -40,6 +41,30 @@ pub(super) static ROUTES: [Route; 7] = [
         between_exchange,
         "Bindings from an exchange to an exchange",
     ),
+    post(
+        "/bindings/{vhost}/e/{source}/q/{destination}",
+        Level::Vhost,
+        bind_queue,
+        "Binds a queue",
+    ),
+    post(
+        "/bindings/{vhost}/e/{source}/e/{destination}",
+        Level::Vhost,
+        bind_exchange,
+        "Binds an exchange",
+    ),
+    delete(
+        "/bindings/{vhost}/e/{source}/q/{destination}/{props}",
+        Level::Vhost,
+        unbind_queue,
+        "Removes a binding of a queue",
+    ),
+    delete(
+        "/bindings/{vhost}/e/{source}/e/{destination}/{props}",
+        Level::Vhost,
+        unbind_exchange,
+        "Removes a binding of an exchange",
+    ),
     get(
         "/bindings/{vhost}/e/{source}/q/{destination}/{props}",
         Level::Vhost,
@@ -53,6 +78,9 @@ pub(super) static ROUTES: [Route; 7] = [
         "One binding to an exchange",
     ),
 ];
+
+/// Octets of a new binding's body.
+const BODY_MAX: usize = 5000;
 
 /// A binding list in its default order.
 pub(super) fn answer(call: &Call, wanted: impl FnMut(&BindingDefinition) -> bool) -> Answer {
@@ -149,6 +177,48 @@ fn one_queue(call: &Call) -> Result<Answer, ApiError> {
 fn one_exchange(call: &Call) -> Result<Answer, ApiError> {
     let binding = find(call, &to_exchange(call))?;
     Ok(single(call, render(&binding)))
+}
+
+fn bind_queue(call: &Call) -> Result<Answer, ApiError> {
+    bind(call, to_queue(call))
+}
+
+fn bind_exchange(call: &Call) -> Result<Answer, ApiError> {
+    bind(call, to_exchange(call))
+}
+
+/// Answers 201 also when the binding is there already, with the way to it relative to the request's path.
+fn bind(call: &Call, destination: Destination) -> Result<Answer, ApiError> {
+    if call.body.len() > BODY_MAX {
+        return Err(ApiError::too_large());
+    }
+    let object = call.object()?;
+    let key = amqp_json::text_field(&object, "routing_key")?.unwrap_or("");
+    if key.len() > 255 {
+        return Err(ApiError::bad_request("routing_key is longer than 255 bytes"));
+    }
+    let binding = BindingDefinition {
+        vhost: call.vhost().unwrap_or("/").into(),
+        source: call.exchange("source").into(),
+        destination,
+        routing_key: key.into(),
+        arguments: amqp_json::arguments(&object)?,
+    };
+    let (_, name) = self::destination(&binding);
+    let location = format!("{}/{}", quote(name), quote(&properties_key(&binding)));
+    call.handle.bind(binding)?;
+    let created = Answer::no_content().status(StatusCode::CREATED);
+    Ok(created.header(header::LOCATION, &location))
+}
+
+fn unbind_queue(call: &Call) -> Result<Answer, ApiError> {
+    call.handle.unbind(&find(call, &to_queue(call))?)?;
+    Ok(Answer::no_content())
+}
+
+fn unbind_exchange(call: &Call) -> Result<Answer, ApiError> {
+    call.handle.unbind(&find(call, &to_exchange(call))?)?;
+    Ok(Answer::no_content())
 }
 
 /// The binding that the path's last segment names.

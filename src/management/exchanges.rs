@@ -9,12 +9,12 @@ use crate::management::{
     call::Call,
     json as amqp_json,
     list::{list, single},
-    route::{Level, Route, get},
+    route::{Level, Route, delete, get, put},
     samples::{self, Field, Range},
 };
 use crate::server::Subject;
 
-pub(super) static ROUTES: [Route; 5] = [
+pub(super) static ROUTES: [Route; 7] = [
     get("/exchanges", Level::Vhost, list_all, "All exchanges"),
     get(
         "/exchanges/{vhost}",
@@ -23,6 +23,18 @@ pub(super) static ROUTES: [Route; 5] = [
         "The exchanges of a vhost",
     ),
     get("/exchanges/{vhost}/{name}", Level::Vhost, show, "One exchange"),
+    put(
+        "/exchanges/{vhost}/{name}",
+        Level::Vhost,
+        declare,
+        "Declares an exchange",
+    ),
+    delete(
+        "/exchanges/{vhost}/{name}",
+        Level::Vhost,
+        remove,
+        "Deletes an exchange",
+    ),
     get(
         "/exchanges/{vhost}/{name}/bindings/source",
         Level::Vhost,
@@ -101,6 +113,35 @@ fn render(call: &Call, exchange: &ExchangeDefinition, range: Option<Range>) -> V
         object.insert("message_stats".to_owned(), Value::Object(stats));
     }
     object
+}
+
+fn declare(call: &Call) -> Result<Answer, ApiError> {
+    let object = call.object()?;
+    let name = call.exchange("name");
+    let created = call.handle.declare_exchange(ExchangeDefinition {
+        vhost: call.vhost().unwrap_or("/").into(),
+        // The default exchange is refused in the broker's words.
+        name: if name.is_empty() {
+            ""
+        } else {
+            amqp_json::new_name(name)?
+        }
+        .into(),
+        kind: amqp_json::text_field(&object, "type")?.unwrap_or("direct").into(),
+        durable: amqp_json::flag(&object, "durable", false)?,
+        auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
+        internal: amqp_json::flag(&object, "internal", false)?,
+        arguments: amqp_json::arguments(&object)?,
+    })?;
+    Ok(Answer::put(created))
+}
+
+fn remove(call: &Call) -> Result<Answer, ApiError> {
+    let exchange = find(call)?;
+    let if_unused = call.query.is_true("if-unused");
+    call.handle
+        .delete_exchange(&exchange.vhost, &exchange.name, if_unused)?;
+    Ok(Answer::no_content())
 }
 
 fn as_source(call: &Call) -> Result<Answer, ApiError> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Number, Value};
 
+use crate::management::answer::ApiError;
 use crate::protocol::field::{FieldTable, FieldValue, ShortString};
 
 /// A table as a JSON object. Of a key that comes twice, the first counts.
@@ -38,6 +39,58 @@ pub(super) fn field(value: &FieldValue) -> Value {
 
 /// Deeper than this no arguments are taken: the wire's parser would refuse them too.
 const DEPTH_MAX: usize = 32;
+
+/// A flag of a body: a boolean or its word; `default` when absent.
+///
+/// # Errors
+/// 400.
+pub(super) fn flag(object: &Map<String, Value>, key: &str, default: bool) -> Result<bool, ApiError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(Value::String(word)) if word == "true" => Ok(true),
+        Some(Value::String(word)) if word == "false" => Ok(false),
+        Some(other) => Err(ApiError::bad_request(format!("not_boolean: {other}"))),
+    }
+}
+
+/// The text of a body's field.
+///
+/// # Errors
+/// 400 when it is something else.
+pub(super) fn text_field<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a str>, ApiError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(ApiError::bad_request(format!("{key} should be a string"))),
+    }
+}
+
+/// The `arguments` of a body.
+///
+/// # Errors
+/// 400.
+pub(super) fn arguments(object: &Map<String, Value>) -> Result<FieldTable, ApiError> {
+    object.get("arguments").map_or(Ok(FieldTable::new()), |value| {
+        to_table(value).map_err(ApiError::bad_request)
+    })
+}
+
+/// A name that a path gives to something new.
+///
+/// # Errors
+/// 400 when AMQP could not carry it.
+pub(super) fn new_name(name: &str) -> Result<&str, ApiError> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(ApiError::bad_request("a name must have 1 to 255 bytes"));
+    }
+    if name.contains(['\0', '\r', '\n']) {
+        return Err(ApiError::bad_request(
+            "a name must not contain NUL or line breaks",
+        ));
+    }
+    Ok(name)
+}
 
 /// An object as a table: integers are `long`, other numbers `double`, text `longstr`. An empty array counts as an empty
 /// object, because older clients send it.

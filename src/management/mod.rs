@@ -20,6 +20,7 @@ mod health;
 mod json;
 mod list;
 mod listener;
+mod messages;
 mod meta;
 mod nodes;
 mod overview;

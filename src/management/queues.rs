@@ -7,12 +7,12 @@ use crate::management::{
     call::Call,
     consumers, json as amqp_json,
     list::{list, single},
-    route::{Level, Route, get},
+    route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
-use crate::server::QueueLook;
+use crate::server::{QueueLook, QueueSpec};
 
-pub(super) static ROUTES: [Route; 4] = [
+pub(super) static ROUTES: [Route; 13] = [
     get("/queues", Level::Vhost, list_all, "All queues"),
     get(
         "/queues/detailed",
@@ -22,6 +22,55 @@ pub(super) static ROUTES: [Route; 4] = [
     ),
     get("/queues/{vhost}", Level::Vhost, list_all, "The queues of a vhost"),
     get("/queues/{vhost}/{name}", Level::Vhost, show, "One queue"),
+    put(
+        "/queues/{vhost}/{name}",
+        Level::Vhost,
+        declare,
+        "Declares a queue",
+    ),
+    delete("/queues/{vhost}/{name}", Level::Vhost, remove, "Deletes a queue"),
+    delete(
+        "/queues/{vhost}/{name}/contents",
+        Level::Vhost,
+        purge,
+        "Drops a queue's ready messages",
+    ),
+    post(
+        "/queues/{vhost}/{name}/actions",
+        Level::Admin,
+        act,
+        "No actions remain",
+    ),
+    get(
+        "/queues/quorum/{vhost}/{name}/status",
+        Level::Vhost,
+        quorum_status,
+        "The members of a quorum queue",
+    ),
+    post(
+        "/queues/quorum/{vhost}/{name}/replicas/add",
+        Level::Admin,
+        replicas,
+        "Members of quorum queues cannot be changed on one node",
+    ),
+    delete(
+        "/queues/quorum/{vhost}/{name}/replicas/delete",
+        Level::Admin,
+        replicas,
+        "Members of quorum queues cannot be changed on one node",
+    ),
+    post(
+        "/queues/quorum/replicas/on/{node}/grow",
+        Level::Admin,
+        grow,
+        "Nothing to grow on one node",
+    ),
+    delete(
+        "/queues/quorum/replicas/on/{node}/shrink",
+        Level::Admin,
+        replicas,
+        "Members of quorum queues cannot be changed on one node",
+    ),
 ];
 
 /// How much of a queue is shown.
@@ -89,6 +138,79 @@ fn show(call: &Call) -> Result<Answer, ApiError> {
     Ok(single(call, Value::Object(object)))
 }
 
+fn declare(call: &Call) -> Result<Answer, ApiError> {
+    let object = call.object()?;
+    let node = amqp_json::text_field(&object, "node")?;
+    if node.is_some_and(|node| node != call.handle.node_name()) {
+        return Err(ApiError::bad_request("the node is not a member of this cluster"));
+    }
+    let spec = QueueSpec {
+        durable: amqp_json::flag(&object, "durable", false)?,
+        auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
+        arguments: amqp_json::arguments(&object)?,
+    };
+    let (vhost, name) = (
+        call.vhost().unwrap_or("/"),
+        amqp_json::new_name(call.name("name"))?,
+    );
+    Ok(Answer::put(call.handle.declare_queue(vhost, name, spec)?))
+}
+
+fn remove(call: &Call) -> Result<Answer, ApiError> {
+    let queue = find(call)?;
+    let definition = queue.definition();
+    call.handle.delete_queue(
+        &definition.vhost,
+        &definition.name,
+        call.query.is_true("if-unused"),
+        call.query.is_true("if-empty"),
+    )?;
+    Ok(Answer::no_content())
+}
+
+fn purge(call: &Call) -> Result<Answer, ApiError> {
+    let queue = find(call)?;
+    let definition = queue.definition();
+    call.handle.purge_queue(&definition.vhost, &definition.name)?;
+    Ok(Answer::no_content())
+}
+
+fn act(call: &Call) -> Result<Answer, ApiError> {
+    find(call)?;
+    let object = call.object()?;
+    match object.get("action") {
+        None => Err(ApiError::key_missing("action")),
+        Some(action) => Err(ApiError::bad_request(format!("unknown action {action}"))),
+    }
+}
+
+fn quorum_status(call: &Call) -> Result<Answer, ApiError> {
+    let queue = find(call)?;
+    if queue_type(&queue) != "quorum" {
+        return Err(ApiError::unavailable("not_a_quorum_queue"));
+    }
+    Ok(Answer::json(json!([{
+        "Node Name": call.handle.node_name(),
+        "Raft State": "leader",
+        "Membership": "voter",
+        "Last Log Index": 0,
+        "Last Written": 0,
+        "Last Applied": 0,
+        "Commit Index": 0,
+        "Snapshot Index": 0,
+        "Term": 1,
+        "Machine Version": 1,
+    }])))
+}
+
+fn replicas(_: &Call) -> Result<Answer, ApiError> {
+    Err(ApiError::bad_request("there is only one node"))
+}
+
+fn grow(_: &Call) -> Result<Answer, ApiError> {
+    Ok(Answer::no_content())
+}
+
 /// The queue's type: what it was declared as.
 pub(super) fn queue_type(queue: &QueueLook) -> String {
     queue
@@ -122,9 +244,23 @@ fn render(call: &Call, queue: &QueueLook, shape: Shape) -> Map<String, Value> {
     set("arguments", arguments);
     set("node", node.as_str().into());
     set("state", "running".into());
-    set("policy", Value::Null);
-    set("operator_policy", Value::Null);
-    set("effective_policy_definition", json!({}));
+    let policy = queue.policy();
+    set(
+        "policy",
+        json!(policy.as_ref().and_then(|policy| policy.policy.as_deref())),
+    );
+    set(
+        "operator_policy",
+        json!(
+            policy
+                .as_ref()
+                .and_then(|policy| policy.operator_policy.as_deref())
+        ),
+    );
+    set(
+        "effective_policy_definition",
+        policy.map_or(json!({}), |policy| json!(policy.definition)),
+    );
     set("internal", false.into());
     set("storage_version", 2.into());
     if queue.is_exclusive() {

@@ -148,14 +148,14 @@ pub struct ConsumerView {
 }
 
 impl Handle {
-    pub(super) fn vhost(&self, name: &str) -> Option<std::sync::Arc<Vhost>> {
+    pub(super) fn running_vhost(&self, name: &str) -> Option<std::sync::Arc<Vhost>> {
         self.broker.vhost(name)
     }
 
     /// The vhosts of this name, or all.
     fn vhosts_named(&self, name: Option<&str>) -> Vec<std::sync::Arc<Vhost>> {
         match name {
-            Some(name) => self.vhost(name).into_iter().collect(),
+            Some(name) => self.running_vhost(name).into_iter().collect(),
             None => self.broker.vhosts(),
         }
     }
@@ -170,12 +170,12 @@ impl Handle {
     }
 
     pub fn vhost_exists(&self, name: &str) -> bool {
-        self.vhost(name).is_some()
+        self.running_vhost(name).is_some()
     }
 
     /// What a vhost's queues, exchanges and channels counted, those that are gone included.
     pub fn vhost_counts(&self, name: &str) -> Tally {
-        self.vhost(name)
+        self.running_vhost(name)
             .map(|vhost| vhost.counters.read())
             .unwrap_or_default()
     }
@@ -192,23 +192,23 @@ impl Handle {
     }
 
     pub fn queue(&self, vhost: &str, name: &str) -> Option<QueueLook> {
-        let vhost = self.vhost(vhost)?;
+        let vhost = self.running_vhost(vhost)?;
         vhost.read(|topology| topology.queue(name.as_bytes()).cloned().map(QueueLook))
     }
 
     pub fn queue_count(&self, vhost: &str) -> usize {
-        self.vhost(vhost)
+        self.running_vhost(vhost)
             .map_or(0, |vhost| vhost.read(|topology| topology.queues().count()))
     }
 
     /// The default exchange included.
     pub fn exchange_count(&self, vhost: &str) -> usize {
-        self.vhost(vhost)
+        self.running_vhost(vhost)
             .map_or(0, |vhost| vhost.read(|topology| topology.exchanges().count() + 1))
     }
 
     pub fn consumer_count(&self, vhost: &str) -> usize {
-        let queues = self.vhost(vhost).map(|vhost| vhost.all_queues());
+        let queues = self.running_vhost(vhost).map(|vhost| vhost.all_queues());
         let queues = queues.unwrap_or_default();
         queues
             .iter()
@@ -232,7 +232,7 @@ impl Handle {
 
     /// An exchange; the empty name is the default one.
     pub fn exchange(&self, vhost: &str, name: &str) -> Option<ExchangeDefinition> {
-        let vhost = self.vhost(vhost)?;
+        let vhost = self.running_vhost(vhost)?;
         if name.is_empty() {
             return Some(default_exchange(&vhost.name));
         }
@@ -245,7 +245,7 @@ impl Handle {
 
     /// Messages that went into an exchange, and out of it to queues.
     pub fn exchange_counts(&self, vhost: &str, name: &str) -> Option<(u64, u64)> {
-        self.vhost(vhost)?.exchange_traffic.read(name)
+        self.running_vhost(vhost)?.exchange_traffic.read(name)
     }
 
     /// Bindings that a test accepts, those of the default exchange to each queue included. Unsorted within a vhost.

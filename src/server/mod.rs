@@ -11,17 +11,21 @@ mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod farewell;
 mod handle;
 mod handshake;
 mod inspect;
 mod listener;
 mod login;
+mod login_budget;
 mod memory;
+mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
 mod registry;
 mod relay;
+mod replies;
 mod rights;
 mod sampler;
 mod stats;
@@ -46,6 +50,7 @@ pub use self::{
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
     login::LoginRefusal,
+    operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     stats::{Churn, Count, Protocol, Tally},
@@ -56,6 +61,7 @@ use self::{
     admission::Admissions,
     clients::Connections,
     events::Events,
+    login_budget::LoginBudget,
     registry::{Queues, Vhost},
     relay::Relay,
     sampler::Sampler,
@@ -93,6 +99,13 @@ pub struct Limits {
     /// Queues and exchanges of all vhosts.
     pub queue_max: Limit,
     pub exchange_max: Limit,
+    /// How long a failed login, or a client that broke the framing, keeps its socket: a damper on guessing, and time
+    /// to read our last words.
+    pub failure_delay: Duration,
+    /// Failed logins of one address; beyond them it is cut off unheard. 0 is no limit.
+    pub login_failures_per_minute: u32,
+    /// How long a peer may leave our bytes unacknowledged, or its window shut; 0 leaves it to the system.
+    pub dead_peer_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -103,6 +116,9 @@ impl Default for Limits {
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            failure_delay: Duration::from_secs(3),
+            login_failures_per_minute: 10,
+            dead_peer_timeout: Duration::from_secs(120),
             connection_max: None,
             channel_max_per_node: None,
             consumer_max_per_channel: None,
@@ -157,6 +173,8 @@ pub struct Options {
     pub default_queue_type: String,
     pub access: AccessOptions,
     pub permits: Permits,
+    /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
+    pub anonymous: Option<(String, Vec<u8>)>,
 }
 
 impl Options {
@@ -171,6 +189,7 @@ impl Options {
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
             permits: Permits::default(),
+            anonymous: None,
         }
     }
 }
@@ -220,6 +239,8 @@ pub(crate) struct Broker {
     password_hashing: HashingAlgorithm,
     default_queue_type: String,
     permits: Permits,
+    anonymous: Option<(String, Vec<u8>)>,
+    login_budget: LoginBudget,
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
@@ -276,6 +297,14 @@ impl Broker {
 
     pub(in crate::server) fn parameters(&self) -> &RwLock<Parameters> {
         &self.parameters
+    }
+
+    pub(in crate::server) fn anonymous(&self) -> Option<&(String, Vec<u8>)> {
+        self.anonymous.as_ref()
+    }
+
+    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
+        &self.login_budget
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -396,6 +425,8 @@ impl Server {
             password_hashing,
             default_queue_type: options.default_queue_type,
             permits: options.permits,
+            anonymous: options.anonymous,
+            login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
             limits: options.limits,
             alarms,
             timers: Arc::clone(&timers),

@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
-    error::{BrokerError, Resource},
+    definition::Name,
+    error::BrokerError,
     exchange::Routable,
     message::Message,
-    permission::Verb,
     queue::{ConsumerId, Entry, Removed},
     topology::Route,
     unacked::UnackedDelivery,
@@ -19,10 +19,10 @@ use crate::broker::{
 use crate::protocol::properties::RawProperties;
 use crate::server::{
     channel::{Settled, Settlement},
+    clock,
     confirms::ChannelConfirms,
     queue_cell::{QueueGuard, QueueHandle},
     registry::{Durable, Vhost, durable_done},
-    rights::Rights,
 };
 use crate::storage::{Op, Store, Target};
 
@@ -36,35 +36,32 @@ pub(super) type SharedRoute = Arc<[QueueHandle]>;
 #[derive(Default)]
 pub(super) struct Routes {
     generation: u64,
-    /// The permissions that the remembered routes passed.
-    rights_generation: u64,
     by_key: AHashMap<Box<[u8]>, SharedRoute>,
     /// Key of the route used last: most publishers repeat themselves.
     last_key: Vec<u8>,
     last: Option<SharedRoute>,
     scratch: Vec<u8>,
+    /// Exchanges on the way of the last message that want it for their history; whoever builds it takes them.
+    pub(super) keepers: SmallVec<[Name; 1]>,
 }
 
 impl Routes {
-    /// Where a message goes. A remembered route was permitted, and is forgotten when permissions change.
+    /// Where a message with a single key goes.
     ///
     /// # Errors
-    /// 403 without the permission to write to the exchange, else as [`crate::broker::topology::Topology::route`].
+    /// As [`crate::broker::topology::Topology::route`].
     pub(super) fn route(
         &mut self,
         vhost: &Vhost,
-        rights: &mut Rights,
         exchange: &[u8],
         routing_key: &[u8],
         properties: RawProperties<'_>,
     ) -> Result<SharedRoute, BrokerError> {
         let generation = vhost.generation();
-        let rights_generation = rights.refresh();
-        if generation != self.generation || rights_generation != self.rights_generation {
+        if generation != self.generation {
             self.by_key.clear();
             self.last = None;
             self.generation = generation;
-            self.rights_generation = rights_generation;
         }
         self.scratch.clear();
         self.scratch.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
@@ -80,16 +77,8 @@ impl Routes {
             self.remember_last(&known);
             return Ok(known);
         }
-        let name = Resource::exchange(&String::from_utf8_lossy(exchange), &vhost.name);
-        rights.check(Verb::Write, &name)?;
-        let mut found = Route::new();
-        let message = Routable {
-            routing_key,
-            properties,
-        };
-        let cacheable = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
-        let route: SharedRoute = Arc::from(found.as_slice());
-        if cacheable {
+        let (route, by_key) = self.find(vhost, exchange, &[routing_key], properties)?;
+        if by_key {
             if self.by_key.len() >= ROUTES_MAX {
                 self.by_key.clear();
             }
@@ -98,6 +87,38 @@ impl Routes {
             self.remember_last(&route);
         }
         Ok(route)
+    }
+
+    /// Where a message with the keys of CC and BCC goes; nothing is remembered.
+    ///
+    /// # Errors
+    /// As [`crate::broker::topology::Topology::route`].
+    pub(super) fn route_all(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &[u8],
+        keys: &[&[u8]],
+        properties: RawProperties<'_>,
+    ) -> Result<SharedRoute, BrokerError> {
+        Ok(self.find(vhost, exchange, keys, properties)?.0)
+    }
+
+    fn find(
+        &mut self,
+        vhost: &Vhost,
+        exchange: &[u8],
+        keys: &[&[u8]],
+        properties: RawProperties<'_>,
+    ) -> Result<(SharedRoute, bool), BrokerError> {
+        let mut found = Route::new();
+        let message = Routable {
+            keys,
+            properties,
+            now: clock::now(),
+        };
+        let routing = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
+        self.keepers = routing.keepers;
+        Ok((Arc::from(found.as_slice()), routing.by_key))
     }
 
     fn remember_last(&mut self, route: &SharedRoute) {

@@ -24,8 +24,10 @@ use crate::broker::{
 };
 use crate::server::{
     clock,
+    publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
+    replies::Replies,
     stats::{Churn, Counters, ExchangeTraffic, add_one},
     timers::Timers,
 };
@@ -47,6 +49,8 @@ pub(super) struct Vhost {
     generation: AtomicU64,
     store: Store,
     queues: Arc<Queues>,
+    /// Consumers of direct replies.
+    pub(super) replies: Replies,
     /// Of all its queues, channels and exchanges, those that are gone included.
     pub(super) counters: Arc<Counters>,
     pub(super) exchange_traffic: ExchangeTraffic,
@@ -145,6 +149,7 @@ impl Vhost {
             generation: AtomicU64::new(0),
             store,
             queues,
+            replies: Replies::default(),
             counters: Arc::default(),
             exchange_traffic: ExchangeTraffic::default(),
             relay,
@@ -475,6 +480,7 @@ impl Vhost {
         Ok(Some((messages, durable)))
     }
 
+    /// Binds. A source that keeps a history has it published to the new destination before anything else can come.
     pub(super) fn bind(
         &self,
         binding: BindingDefinition,
@@ -489,7 +495,23 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
-        Ok(is_durable(&topology, &stored).then(|| self.define(Definition::Binding(stored))))
+        let durable = is_durable(&topology, &stored);
+        let mut batch = None;
+        for (route, message) in topology.replay(&stored) {
+            if !route.is_empty() {
+                let publish = Publish {
+                    message,
+                    confirm: None,
+                };
+                batch
+                    .get_or_insert_with(|| Batch::new(self.store.clone()))
+                    .publish(route.as_slice().into(), publish);
+            }
+        }
+        if let Some(mut batch) = batch {
+            batch.flush();
+        }
+        Ok(durable.then(|| self.define(Definition::Binding(stored))))
     }
 
     pub(super) fn unbind(

@@ -264,5 +264,13 @@ fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Mo
 }
 
 fn route(vhost: &Vhost, exchange: &[u8], rewritten: &Rewritten, targets: &mut SmallVec<[QueueHandle; 4]>) {
-    vhost.read(|topology| topology.route_from_within(exchange, &rewritten.keys, &rewritten.message, targets));
+    vhost.read(|topology| {
+        topology.route_from_within(
+            exchange,
+            &rewritten.keys,
+            &rewritten.message,
+            clock::now(),
+            targets,
+        )
+    });
 }

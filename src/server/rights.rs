@@ -1,5 +1,5 @@
 //! What a connection's user may do, kept with the connection: as long as nobody changes permissions, a check is one atomic
-//! load and a pattern, and a publish whose route is remembered not even the pattern (amqp-behaviour 7.1, 7.3).
+//! load and a pattern, and a publish to the exchange of the one before not even the pattern (amqp-behaviour 7.1, 7.3).
 
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub(in crate::server) struct Rights {
     generation: u64,
     grants: Option<Arc<Grants>>,
     impersonator: bool,
+    /// The exchange that was last written to and may be: most publishers repeat themselves.
+    writable: Option<Vec<u8>>,
 }
 
 impl Rights {
@@ -35,6 +37,7 @@ impl Rights {
             generation: 0,
             grants: None,
             impersonator: false,
+            writable: None,
         };
         rights.read();
         rights
@@ -44,18 +47,18 @@ impl Rights {
         // The generation first: what changes meanwhile is read again.
         self.generation = self.access.generation();
         self.grants = self.access.grants(&self.user, &self.vhost);
+        self.writable = None;
         self.impersonator = self
             .access
             .user(&self.user)
             .is_some_and(|user| user.has_tag("impersonator"));
     }
 
-    /// Takes over changes. What was derived from rights of another generation than this is stale.
-    pub(in crate::server) fn refresh(&mut self) -> u64 {
+    /// Takes over changes.
+    fn refresh(&mut self) {
         if self.access.generation() != self.generation {
             self.read();
         }
-        self.generation
     }
 
     /// The user may set any `user_id`.
@@ -81,6 +84,21 @@ impl Rights {
         } else {
             Err(self.refused(verb, resource))
         }
+    }
+
+    /// Whether a message may be published to an exchange; asked for each one.
+    ///
+    /// # Errors
+    /// 403 naming the exchange.
+    pub(in crate::server) fn check_publish(&mut self, exchange: &[u8]) -> Result<(), BrokerError> {
+        self.refresh();
+        if self.writable.as_deref() == Some(exchange) {
+            return Ok(());
+        }
+        let name = Resource::exchange(&String::from_utf8_lossy(exchange), &self.vhost);
+        self.check(Verb::Write, &name)?;
+        self.writable = Some(exchange.to_vec());
+        Ok(())
     }
 
     /// A passive declaration needs any of the three.

@@ -1,18 +1,28 @@
 //! Exchanges: which bindings a message matches. One file per type; this one holds what they share.
 
+mod consistent_hash;
+mod deduplication;
 mod direct;
 mod fanout;
+mod hash;
 mod headers;
+mod matcher;
+mod modulus_hash;
+mod random;
+mod recent_history;
 mod topic;
 
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use self::{direct::Direct, fanout::Fanout, headers::Headers, topic::Topic};
+use self::matcher::Matcher;
+pub use self::matcher::{TYPES, check_type};
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
     error::BrokerError,
+    ids::Timestamp,
+    message::Message,
 };
 use crate::protocol::{
     field::{FieldTable, FieldValue},
@@ -35,12 +45,12 @@ pub type Hops<Q> = SmallVec<[Hop<Q>; 4]>;
 
 /// The parts of a message that routing may read.
 pub struct Routable<'a> {
-    pub routing_key: &'a [u8],
+    /// The key of the publish, then those of CC and BCC.
+    pub keys: &'a [&'a [u8]],
     pub properties: RawProperties<'a>,
+    /// For types that forget.
+    pub now: Timestamp,
 }
-
-/// The exchange types every vhost offers.
-pub const TYPES: [&str; 4] = ["direct", "fanout", "topic", "headers"];
 
 /// A binding's identity besides its source. Arguments by content in canonical order (amqp-behaviour 3.8).
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -62,13 +72,6 @@ impl BindingKey {
     }
 }
 
-enum Matcher<Q> {
-    Direct(Direct<Q>),
-    Fanout(Fanout<Q>),
-    Topic(Topic<Q>),
-    Headers(Headers<Q>),
-}
-
 /// One exchange: its definition, its bindings, and the index its type routes by.
 pub struct Exchange<Q> {
     definition: ExchangeDefinition,
@@ -83,15 +86,9 @@ impl<Q: QueueRef> Exchange<Q> {
     /// An exchange without bindings.
     ///
     /// # Errors
-    /// [`BrokerError::UnknownExchangeType`].
+    /// [`BrokerError::UnknownExchangeType`], or 406 when the type refuses the arguments.
     pub fn new(definition: ExchangeDefinition) -> Result<Self, BrokerError> {
-        let matcher = match &*definition.kind {
-            "direct" => Matcher::Direct(Direct::default()),
-            "fanout" => Matcher::Fanout(Fanout::default()),
-            "topic" => Matcher::Topic(Topic::default()),
-            "headers" => Matcher::Headers(Headers::default()),
-            other => return Err(BrokerError::UnknownExchangeType(other.to_owned())),
-        };
+        let matcher = Matcher::new(&definition)?;
         let alternate = match definition.arguments.get("alternate-exchange") {
             Some(FieldValue::LongString(name)) => Some(Name::from(&*String::from_utf8_lossy(name))),
             _ => None,
@@ -133,12 +130,8 @@ impl<Q: QueueRef> Exchange<Q> {
     ///
     /// # Errors
     /// [`BrokerError::InvalidBinding`].
-    pub fn check_binding(&self, routing_key: &str, arguments: &FieldTable) -> Result<(), BrokerError> {
-        match &self.matcher {
-            Matcher::Direct(_) | Matcher::Fanout(_) => Ok(()),
-            Matcher::Topic(_) => topic::check(routing_key),
-            Matcher::Headers(_) => headers::check(arguments),
-        }
+    pub fn check_binding(&self, binding: &BindingDefinition) -> Result<(), BrokerError> {
+        self.matcher.check(binding)
     }
 
     /// Adds a binding; false when the identical one exists. `hop` is the binding's destination as routing needs it.
@@ -147,12 +140,7 @@ impl<Q: QueueRef> Exchange<Q> {
         if self.bindings.contains_key(&key) {
             return false;
         }
-        match &mut self.matcher {
-            Matcher::Direct(direct) => direct.insert(binding.routing_key.as_bytes(), hop),
-            Matcher::Fanout(fanout) => fanout.insert(hop),
-            Matcher::Topic(topic) => topic.insert(binding.routing_key.as_bytes(), hop),
-            Matcher::Headers(headers) => headers.insert(&binding.arguments, hop),
-        }
+        self.matcher.insert(&binding, hop);
         self.bindings.insert(key, binding);
         true
     }
@@ -168,7 +156,7 @@ impl<Q: QueueRef> Exchange<Q> {
         let binding = self
             .bindings
             .remove(&BindingKey::new(destination, routing_key, arguments))?;
-        self.unindex(&binding, hop);
+        self.matcher.remove(&binding, hop);
         Some(binding)
     }
 
@@ -180,34 +168,34 @@ impl<Q: QueueRef> Exchange<Q> {
             .collect();
         gone.into_iter()
             .map(|(_, binding)| {
-                self.unindex(&binding, hop);
+                self.matcher.remove(&binding, hop);
                 binding
             })
             .collect()
     }
 
-    fn unindex(&mut self, binding: &BindingDefinition, hop: &Hop<Q>) {
-        match &mut self.matcher {
-            Matcher::Direct(direct) => direct.remove(binding.routing_key.as_bytes(), hop),
-            Matcher::Fanout(fanout) => fanout.remove(hop),
-            Matcher::Topic(topic) => topic.remove(binding.routing_key.as_bytes(), hop),
-            Matcher::Headers(headers) => headers.remove(&binding.arguments, hop),
-        }
+    /// True when the routing keys alone decide, and always alike, so that a route can be remembered.
+    pub fn is_by_key(&self) -> bool {
+        self.matcher.is_by_key()
     }
 
-    /// True when routing reads the message's headers, so that a route cannot be remembered by its key.
-    pub fn reads_headers(&self) -> bool {
-        matches!(self.matcher, Matcher::Headers(_))
-    }
-
-    /// Appends the destinations of all matching bindings; the same one may come more than once.
+    /// Appends the destinations the message goes to; the same one may come more than once.
     pub fn matches(&self, message: &Routable<'_>, hops: &mut Hops<Q>) {
-        match &self.matcher {
-            Matcher::Direct(direct) => direct.matches(message.routing_key, hops),
-            Matcher::Fanout(fanout) => fanout.matches(hops),
-            Matcher::Topic(topic) => topic.matches(message.routing_key, hops),
-            Matcher::Headers(headers) => headers.matches(message, hops),
-        }
+        self.matcher.matches(message, hops);
+    }
+
+    /// True when the exchange wants the message for its history: give it to [`Self::keep`] once it is built.
+    pub fn keeps(&self, message: &Routable<'_>) -> bool {
+        self.matcher.keeps(message)
+    }
+
+    pub fn keep(&self, message: &Message) {
+        self.matcher.keep(message);
+    }
+
+    /// The messages that a new binding is given, oldest first.
+    pub fn kept(&self) -> Vec<Message> {
+        self.matcher.kept()
     }
 }
 

@@ -92,7 +92,8 @@ pub fn rewrite(
     let mut properties = Properties::decode(message.properties())?;
     let mut headers = properties.headers.take().unwrap_or_default();
     let expiration = properties.expiration.take();
-    let own_keys = keys(message, &headers, &["CC", "BCC"]);
+    let own_keys = message.routing_keys().into_iter().map(Bytes::copy_from_slice);
+    let own_keys = own_keys.collect();
     // Only what the broker wrote is a history; a client that publishes what it consumed begins a new one.
     let died_before = message.has_died();
     let mut deaths = match headers.get("x-death") {
@@ -165,7 +166,7 @@ fn note_death(
     death.insert("queue", text(queue.as_bytes()));
     death.insert("time", FieldValue::Timestamp(now.seconds()));
     death.insert("exchange", text(message.exchange()));
-    let keys = keys(message, headers, &["CC"]);
+    let keys = shown_keys(message, headers);
     death.insert(
         "routing-keys",
         FieldValue::Array(keys.into_iter().map(FieldValue::LongString).collect()),
@@ -173,16 +174,14 @@ fn note_death(
     deaths.insert(0, FieldValue::Table(death));
 }
 
-/// The key of the publish and those in these headers.
-fn keys(message: &Message, headers: &FieldTable, names: &[&str]) -> Vec<Bytes> {
+/// The key of the publish and those in CC, which everybody may see.
+fn shown_keys(message: &Message, headers: &FieldTable) -> Vec<Bytes> {
     let mut keys = vec![Bytes::copy_from_slice(message.routing_key())];
-    for name in names {
-        if let Some(FieldValue::Array(more)) = headers.get(name) {
-            keys.extend(more.iter().filter_map(|key| match key {
-                FieldValue::LongString(key) => Some(key.clone()),
-                _ => None,
-            }));
-        }
+    if let Some(FieldValue::Array(more)) = headers.get("CC") {
+        keys.extend(more.iter().filter_map(|key| match key {
+            FieldValue::LongString(key) => Some(key.clone()),
+            _ => None,
+        }));
     }
     keys
 }
@@ -203,6 +202,8 @@ fn short(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::sender_selected::BCC;
+    use crate::protocol::properties::RawProperties;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_500);
 
@@ -363,8 +364,25 @@ mod tests {
             ..Properties::default()
         };
         let original = message("ex", "first", &properties);
+        let raw = RawProperties::new(original.properties());
+        let mut shown = Vec::new();
+        raw.write_without_header(BCC, &mut shown).unwrap();
+        let parts = MessageParts {
+            exchange: b"ex",
+            routing_key: b"first",
+            properties: &shown,
+            persistent: false,
+            priority: 0,
+        };
+        let original = Message::new_hiding(&parts, raw.header(BCC).unwrap(), b"", &mut Vec::new());
         let dead = die(&original, "q", Reason::Rejected);
         assert_eq!(dead.keys, ["first", "second", "third"]);
+        let again = die(&dead.message, "other", Reason::Rejected);
+        assert_eq!(
+            again.keys,
+            ["first", "second", "third"],
+            "hidden keys stay with it"
+        );
         let told = deaths(&dead.message)[0].get("routing-keys").cloned();
         assert_eq!(
             told,

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
     error::{BrokerError, Resource},
-    exchange::{Exchange, Hop, Hops, QueueRef, Routable},
+    exchange::{Exchange, Hop, Hops, QueueRef, Routable, check_type},
+    ids::Timestamp,
     message::Message,
     queue::arguments::{inequivalent, inequivalent_flag},
 };
@@ -21,6 +22,15 @@ use crate::protocol::{
 
 /// The queues a message goes to, ascending and each once.
 pub type Route<Q> = SmallVec<[Q; 4]>;
+
+/// What routing found besides queues.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// The keys alone decided, and will decide alike until the topology changes: the route can be remembered.
+    pub by_key: bool,
+    /// Exchanges on the way that want the message for their history; see [`Topology::keep`].
+    pub keepers: SmallVec<[Name; 1]>,
+}
 
 /// The predeclared exchanges of every vhost beside the default one (amqp-behaviour 3.1).
 const PREDECLARED: [(&str, &str); 6] = [
@@ -136,16 +146,15 @@ impl<Q: QueueRef> Topology<Q> {
     /// Declares an exchange; true when it is new (amqp-behaviour 2.2).
     ///
     /// # Errors
-    /// Unknown type, reserved name, wrong `alternate-exchange`, or an inequivalent redeclaration.
+    /// Unknown type, reserved name, wrong `alternate-exchange` or other arguments, or an inequivalent redeclaration.
     pub fn declare_exchange(&mut self, definition: ExchangeDefinition) -> Result<bool, BrokerError> {
         let resource = Resource::exchange(&definition.name, &self.vhost);
-        let candidate = Exchange::new(definition)?;
-        let definition = candidate.definition();
+        check_type(&definition.kind)?;
         if definition.name.is_empty() {
             return Err(BrokerError::DefaultExchange);
         }
         if let Some(existing) = self.exchange(&definition.name) {
-            check_equivalent(existing.definition(), definition, &resource)?;
+            check_equivalent(existing.definition(), &definition, &resource)?;
             return Ok(false);
         }
         if definition.name.starts_with("amq.") {
@@ -164,8 +173,8 @@ impl<Q: QueueRef> Topology<Q> {
                 found,
             });
         }
-        self.exchanges
-            .insert(definition.name.as_bytes().into(), candidate);
+        let name: Box<[u8]> = definition.name.as_bytes().into();
+        self.exchanges.insert(name, Exchange::new(definition)?);
         Ok(true)
     }
 
@@ -278,7 +287,7 @@ impl<Q: QueueRef> Topology<Q> {
             return Err(self.no_exchange(&binding.source));
         };
         let hop = self.hop(&binding.destination)?;
-        source.check_binding(&binding.routing_key, &binding.arguments)?;
+        source.check_binding(&binding)?;
         self.sources
             .entry(binding.destination.clone())
             .or_default()
@@ -341,8 +350,7 @@ impl<Q: QueueRef> Topology<Q> {
         BrokerError::NotFound(Resource::exchange(name, &self.vhost))
     }
 
-    /// Where a publish to `exchange` goes (amqp-behaviour 3.2). The flag is false when the route depends on more
-    /// than the key, so that it cannot be remembered.
+    /// Where a client's publish to `exchange` goes (amqp-behaviour 3.2).
     ///
     /// # Errors
     /// 404 for a missing exchange, 403 for an internal one.
@@ -351,25 +359,57 @@ impl<Q: QueueRef> Topology<Q> {
         exchange: &[u8],
         message: &Routable<'_>,
         route: &mut Route<Q>,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<Routing, BrokerError> {
+        self.check_publish(exchange)?;
+        Ok(self.route_inside(exchange, message, route).unwrap_or_default())
+    }
+
+    /// Whether a client may publish to this exchange.
+    ///
+    /// # Errors
+    /// As [`Self::route`].
+    pub fn check_publish(&self, exchange: &[u8]) -> Result<(), BrokerError> {
         if exchange.is_empty() {
-            route.extend(self.queues.get(message.routing_key).cloned());
-            return Ok(true);
+            return Ok(());
         }
-        let Some(first) = self.exchanges.get(exchange) else {
-            return Err(self.no_exchange(&String::from_utf8_lossy(exchange)));
+        let resource = || Resource::exchange(&String::from_utf8_lossy(exchange), &self.vhost);
+        match self.exchanges.get(exchange) {
+            None => Err(BrokerError::NotFound(resource())),
+            Some(found) if found.definition().internal => Err(BrokerError::InternalExchange(resource())),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Where a message of the broker's own goes, a dead letter or an event: internal exchanges take it too. `None` when
+    /// there is no such exchange.
+    pub fn route_inside(
+        &self,
+        exchange: &[u8],
+        message: &Routable<'_>,
+        route: &mut Route<Q>,
+    ) -> Option<Routing> {
+        let routing = if exchange.is_empty() {
+            self.route_by_name(message, route);
+            Routing {
+                by_key: true,
+                ..Routing::default()
+            }
+        } else {
+            self.walk(self.exchanges.get(exchange)?, message, route)
         };
-        if first.definition().internal {
-            let name = String::from_utf8_lossy(exchange);
-            return Err(BrokerError::InternalExchange(Resource::exchange(
-                &name,
-                &self.vhost,
-            )));
-        }
-        let cacheable = self.walk(first, message, route);
         route.sort_unstable();
         route.dedup();
-        Ok(cacheable)
+        Some(routing)
+    }
+
+    /// The default exchange: every queue is bound by its name.
+    fn route_by_name(&self, message: &Routable<'_>, route: &mut Route<Q>) {
+        route.extend(
+            message
+                .keys
+                .iter()
+                .filter_map(|key| self.queues.get(*key).cloned()),
+        );
     }
 
     /// Where the broker's own publish goes, by each of its keys: internal exchanges take it, a missing one drops it.
@@ -378,33 +418,35 @@ impl<Q: QueueRef> Topology<Q> {
         exchange: &[u8],
         keys: &[Bytes],
         message: &Message,
+        now: Timestamp,
         route: &mut Route<Q>,
     ) {
-        for key in keys {
-            if exchange.is_empty() {
-                route.extend(self.queues.get(&**key).cloned());
-            } else if let Some(first) = self.exchanges.get(exchange) {
-                let routable = Routable {
-                    routing_key: key,
-                    properties: RawProperties::new(message.properties()),
-                };
-                self.walk(first, &routable, route);
-            }
-        }
-        route.sort_unstable();
-        route.dedup();
+        let keys: SmallVec<[&[u8]; 4]> = keys.iter().map(|key| &**key).collect();
+        let routable = Routable {
+            keys: &keys,
+            properties: RawProperties::new(message.properties()),
+            now,
+        };
+        let routing = self.route_inside(exchange, &routable, route);
+        self.keep(&routing.unwrap_or_default().keepers, message);
     }
 
     /// Follows bindings from exchange to exchange, each visited once, so that cycles end.
-    fn walk(&self, first: &Exchange<Q>, message: &Routable<'_>, route: &mut Route<Q>) -> bool {
-        let mut cacheable = true;
+    fn walk(&self, first: &Exchange<Q>, message: &Routable<'_>, route: &mut Route<Q>) -> Routing {
+        let mut routing = Routing {
+            by_key: true,
+            ..Routing::default()
+        };
         let mut hops = Hops::new();
         let mut seen: SmallVec<[&str; 4]> = SmallVec::new();
         seen.push(&first.definition().name);
         let mut at = 0;
         while let Some(exchange) = seen.get(at).and_then(|name| self.exchange(name)) {
             at += 1;
-            cacheable &= !exchange.reads_headers();
+            routing.by_key &= exchange.is_by_key();
+            if exchange.keeps(message) {
+                routing.keepers.push(Name::clone(&exchange.definition().name));
+            }
             exchange.matches(message, &mut hops);
             if hops.is_empty()
                 && let Some(alternate) = exchange.alternate()
@@ -421,13 +463,46 @@ impl<Q: QueueRef> Topology<Q> {
                         {
                             seen.push(next);
                         } else if name.is_empty() {
-                            route.extend(self.queues.get(message.routing_key).cloned());
+                            self.route_by_name(message, route);
                         }
                     }
                 }
             }
         }
-        cacheable
+        routing
+    }
+
+    /// Gives a message to the exchanges that asked for it.
+    pub fn keep(&self, keepers: &[Name], message: &Message) {
+        for exchange in keepers.iter().filter_map(|name| self.exchange(name)) {
+            exchange.keep(message);
+        }
+    }
+
+    /// What a new binding's destination is given from its source's history: each message with the queues it goes to.
+    pub fn replay(&self, binding: &BindingDefinition) -> Vec<(Route<Q>, Message)> {
+        let kept = self
+            .exchange(&binding.source)
+            .map(Exchange::kept)
+            .unwrap_or_default();
+        kept.into_iter()
+            .map(|message| {
+                let mut route = Route::new();
+                match &binding.destination {
+                    Destination::Queue(name) => route.extend(self.queue(name.as_bytes()).cloned()),
+                    Destination::Exchange(name) => {
+                        let keys = message.routing_keys();
+                        let routable = Routable {
+                            keys: &keys,
+                            properties: RawProperties::new(message.properties()),
+                            now: Timestamp(0),
+                        };
+                        self.route_inside(name.as_bytes(), &routable, &mut route);
+                    }
+                }
+                (route, message)
+            })
+            .collect()
     }
 }
 

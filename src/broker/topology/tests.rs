@@ -72,8 +72,9 @@ fn bind(topology: &mut Plain, source: &str, destination: &str, key: &str) {
 fn routed(topology: &Plain, exchange: &str, key: &str) -> Result<Vec<&'static str>, String> {
     let mut route = Route::new();
     let message = Routable {
-        routing_key: key.as_bytes(),
+        keys: &[key.as_bytes()],
         properties: RawProperties::new(&[0, 0]),
+        now: Timestamp(0),
     };
     topology
         .route(exchange.as_bytes(), &message, &mut route)

@@ -2,6 +2,7 @@
 //! RabbitMQ knows, which are not quite the specification's (amqp-behaviour 9.3).
 
 mod parse;
+mod raw;
 mod short_string;
 mod value;
 
@@ -14,6 +15,7 @@ use bytes::BytesMut;
 
 pub use self::{
     parse::{FieldError, MAX_DEPTH, MAX_ELEMENTS},
+    raw::{RawElements, RawEntries, RawField},
     short_string::{ShortString, ShortStringTooLong},
     value::{FieldValue, equivalent},
 };

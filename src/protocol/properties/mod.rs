@@ -1,6 +1,7 @@
 //! Content headers: the size of a body, and the fourteen properties of a basic message. `raw.rs` looks at
-//! properties where they lie, `owned.rs` takes them apart and puts them together again.
+//! properties where they lie, `edit.rs` changes one of them, `owned.rs` takes them apart and puts them together again.
 
+mod edit;
 mod owned;
 mod raw;
 

@@ -2,7 +2,7 @@
 
 use super::PropertyError;
 use crate::protocol::{
-    field::FieldTable,
+    field::{FieldTable, RawEntries, RawField},
     wire::{Reader, Truncated},
 };
 
@@ -112,6 +112,20 @@ impl<'a> RawProperties<'a> {
         Ok(Some(table))
     }
 
+    /// The entries of the headers table where they lie; none when there is no table.
+    #[inline]
+    pub fn header_entries(&self) -> RawEntries<'a> {
+        let table = self.reader_at(HEADERS).ok().flatten();
+        RawEntries::new(table.map_or(&[], |reader| reader.remaining()))
+    }
+
+    /// The first header of this name, where it lies.
+    pub fn header(&self, name: &[u8]) -> Option<RawField<'a>> {
+        self.header_entries()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
     /// What relates a reply to its request.
     ///
     /// # Errors
@@ -194,7 +208,7 @@ impl<'a> RawProperties<'a> {
     }
 
     #[inline]
-    fn short_string(&self, flag: u16) -> Result<Option<&'a [u8]>, PropertyError> {
+    pub(super) fn short_string(&self, flag: u16) -> Result<Option<&'a [u8]>, PropertyError> {
         match self.reader_at(flag)? {
             Some(mut reader) => Ok(Some(reader.short_string()?)),
             None => Ok(None),
@@ -203,7 +217,7 @@ impl<'a> RawProperties<'a> {
 
     /// Stands before the value of this flag, if it is announced.
     #[inline]
-    fn reader_at(&self, flag: u16) -> Result<Option<Reader<'a>>, Truncated> {
+    pub(super) fn reader_at(&self, flag: u16) -> Result<Option<Reader<'a>>, Truncated> {
         let mut reader = Reader::new(self.bytes);
         let flags = reader.u16()?;
         if flags & flag == 0 {

@@ -10,11 +10,12 @@ use crate::broker::{
     message::{INLINE_BODY_MAX, Message, MessageParts},
     permission::Verb,
     queue::{ConsumerId, Entry, Removed, Return},
+    sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
 use crate::protocol::{
     assembler::Content,
-    field::{FieldValue, ShortString},
+    field::{RawField, ShortString},
     method::{Method, MethodId, PublishFields},
     properties::RawProperties,
     reply_code::ReplyCode,
@@ -23,8 +24,9 @@ use crate::server::{
     close::Fault,
     connection::Connection,
     consumer_port::told,
-    publisher::Publish,
+    publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
+    replies::{PSEUDO_QUEUE, is_address},
     stats::Count,
 };
 
@@ -47,6 +49,14 @@ impl Body<'_> {
             Self::Pieces(_, len) => *len,
         }
     }
+}
+
+/// A message and where it goes.
+struct Routed {
+    route: SharedRoute,
+    message: Message,
+    /// Consumers of direct replies are among its keys.
+    replies: bool,
 }
 
 impl Connection {
@@ -89,21 +99,13 @@ impl Connection {
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
-        let raw = RawProperties::new(properties);
+        self.rights.check_publish(fields.exchange).map_err(refuse)?;
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
-        raw.validate().map_err(damaged)?;
-        let route = self
-            .routes
-            .route(
-                &self.vhost,
-                &mut self.rights,
-                fields.exchange,
-                fields.routing_key,
-                raw,
-            )
-            .map_err(refuse)?;
-        check_properties(raw).map_err(refuse)?;
-        self.check_sender(&fields, raw).map_err(refuse)?;
+        RawProperties::new(properties).validate().map_err(damaged)?;
+        let addressed = self.address_replies(number, properties);
+        let addressed = addressed.map_err(|error| refuse(self.exchange_first(fields.exchange, error)))?;
+        let properties = addressed.as_deref().unwrap_or(properties);
+        let raw = RawProperties::new(properties);
         let parts = MessageParts {
             exchange: fields.exchange,
             routing_key: fields.routing_key,
@@ -111,47 +113,121 @@ impl Connection {
             persistent: raw.delivery_mode().map_err(damaged)? == Some(2),
             priority: raw.priority().map_err(damaged)?.unwrap_or(0),
         };
-        let message = build(&parts, body, &mut self.scratch);
+        let routed = self.route(&parts, body).map_err(refuse)?;
+        self.enqueue(number, routed, fields.mandatory);
+        Ok(())
+    }
+
+    /// Puts a routed message with the others of this read, or with its transaction.
+    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) {
+        let Routed {
+            route,
+            message,
+            replies,
+        } = routed;
+        // A reply counts as routed, whether or not its requester is still there.
+        let mandatory = mandatory && !replies;
         let Some(channel) = self.channels.get_mut(&number) else {
-            return Ok(());
+            return;
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
-        self.tally.count(&self.vhost, fields.exchange, route.len());
+        self.tally.count(&self.vhost, message.exchange(), route.len());
         if let Some(transaction) = &mut channel.transaction {
-            transaction.publish(route, message, fields.mandatory);
-            return Ok(());
+            transaction.publish(route, message, mandatory);
+            return;
         }
         let confirm = channel
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if replies {
+            self.vhost.replies.deliver(&message);
+        }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
-            return Ok(());
+            return;
         }
-        let unroutable = if fields.mandatory {
-            Count::ReturnUnroutable
-        } else {
-            Count::DropUnroutable
-        };
-        channel.out.counters.bump(unroutable, 1);
-        self.vhost.counters.add(unroutable, 1);
-        if fields.mandatory {
+        if !replies {
+            let unroutable = if mandatory {
+                Count::ReturnUnroutable
+            } else {
+                Count::DropUnroutable
+            };
+            channel.out.counters.bump(unroutable, 1);
+            self.vhost.counters.add(unroutable, 1);
+        }
+        if mandatory {
             self.return_unroutable(number, &message);
         }
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
-        Ok(())
+    }
+
+    /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
+    /// are.
+    fn address_replies(&self, number: u16, properties: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+        let raw = RawProperties::new(properties);
+        if !raw.has_reply_to() || raw.reply_to().ok().flatten() != Some(PSEUDO_QUEUE.as_bytes()) {
+            return Ok(None);
+        }
+        let channel = self.channels.get(&number);
+        let consumer = channel.and_then(|channel| channel.replies.as_ref());
+        let consumer = consumer.ok_or(BrokerError::ReplyConsumerMissing)?;
+        let mut addressed = Vec::with_capacity(properties.len() + consumer.address.len());
+        let written = raw.write_with_reply_to(&consumer.address, &mut addressed);
+        Ok(written.map(|()| addressed))
+    }
+
+    /// A missing exchange is told before what is wrong with the message, as RabbitMQ does.
+    fn exchange_first(&self, exchange: &[u8], error: BrokerError) -> BrokerError {
+        let missing = self.vhost.read(|topology| topology.check_publish(exchange));
+        missing.err().unwrap_or(error)
+    }
+
+    /// Finds the queues and builds the message.
+    fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
+        let raw = RawProperties::new(parts.properties);
+        check_properties(raw).map_err(|error| self.exchange_first(parts.exchange, error))?;
+        let selected = if raw.has_headers() {
+            select(parts.routing_key, raw).map_err(|error| self.exchange_first(parts.exchange, error))?
+        } else {
+            None
+        };
+        self.check_sender(parts, raw)
+            .map_err(|error| self.exchange_first(parts.exchange, error))?;
+        let to_default = parts.exchange.is_empty();
+        let routed = match selected {
+            None => Routed {
+                route: self
+                    .routes
+                    .route(&self.vhost, parts.exchange, parts.routing_key, raw)?,
+                message: build(parts, body, &mut self.scratch),
+                replies: to_default && is_address(parts.routing_key),
+            },
+            Some(selected) => Routed {
+                route: self
+                    .routes
+                    .route_all(&self.vhost, parts.exchange, &selected.keys, raw)?,
+                message: build_selected(parts, selected.hidden, body, &mut self.scratch),
+                replies: to_default && selected.keys.iter().any(|key| is_address(key)),
+            },
+        };
+        if !self.routes.keepers.is_empty() {
+            let keepers = std::mem::take(&mut self.routes.keepers);
+            self.vhost
+                .read(|topology| topology.keep(&keepers, &routed.message));
+        }
+        Ok(routed)
     }
 
     /// Topic permissions, then the claimed user (amqp-behaviour 2.4). Most users have neither rules nor claims.
-    fn check_sender(&self, fields: &PublishFields<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
+    fn check_sender(&self, parts: &MessageParts<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
         if self.rights.has_topics() {
-            let exchange = String::from_utf8_lossy(fields.exchange);
+            let exchange = String::from_utf8_lossy(parts.exchange);
             if self.is_topic(&exchange) {
-                self.rights.check_topics_of(&exchange, fields.routing_key, raw)?;
+                self.rights.check_topics_of(&exchange, parts.routing_key, raw)?;
             }
         }
         if self.rights.is_impersonator() {
@@ -328,6 +404,8 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
+        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
+        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
@@ -420,27 +498,41 @@ fn build(parts: &MessageParts<'_>, body: Body<'_>, scratch: &mut Vec<u8>) -> Mes
     }
 }
 
+/// Takes the BCC header out of the properties and puts it where only the broker sees it.
+fn build_selected(
+    parts: &MessageParts<'_>,
+    hidden: Option<RawField<'_>>,
+    body: Body<'_>,
+    scratch: &mut Vec<u8>,
+) -> Message {
+    let Some(hidden) = hidden else {
+        return build(parts, body, scratch);
+    };
+    let mut properties = Vec::with_capacity(parts.properties.len());
+    let raw = RawProperties::new(parts.properties);
+    // They have been validated, so this does not fail; if it did, nothing secret may get out.
+    if raw.write_without_header(BCC, &mut properties).is_none() {
+        properties = vec![0, 0];
+    }
+    let parts = MessageParts {
+        properties: &properties,
+        ..*parts
+    };
+    match body {
+        Body::Slice(slice) => Message::new_hiding(&parts, hidden, slice, scratch),
+        Body::Pieces(pieces, len) if len <= INLINE_BODY_MAX as u64 => {
+            Message::new_hiding(&parts, hidden, &pieces.concat(), scratch)
+        }
+        Body::Pieces(pieces, _) => Message::with_large_body_hiding(&parts, hidden, pieces, scratch),
+    }
+}
+
 /// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
 fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError> {
     if raw.has_expiration()
         && let Ok(Some(value)) = raw.expiration()
     {
         check_expiration(value)?;
-    }
-    if raw.has_headers()
-        && let Ok(Some(headers)) = raw.headers()
-    {
-        for header in ["CC", "BCC"] {
-            match headers.get(header) {
-                None | Some(FieldValue::Array(_)) => {}
-                Some(other) => {
-                    return Err(BrokerError::UnacceptableHeader {
-                        header,
-                        found: other.type_name(),
-                    });
-                }
-            }
-        }
     }
     Ok(())
 }

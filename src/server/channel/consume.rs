@@ -11,10 +11,12 @@ use crate::broker::{
     error::{BrokerError, Resource},
     limits::is_reached,
     permission::Verb,
-    queue::{ConsumerId, ConsumerOptions},
+    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
-use crate::server::{connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle};
+use crate::server::{
+    connection::Connection, consumer_port::ConsumerPort, queue_cell::QueueHandle, replies::PSEUDO_QUEUE,
+};
 
 /// A consumer as its channel remembers it.
 pub(super) struct Consumer {
@@ -37,6 +39,12 @@ pub(super) fn generated_name(prefix: &str) -> String {
     format!("{prefix}-{}", URL_SAFE_NO_PAD.encode(random))
 }
 
+impl super::Channel {
+    fn uses_tag(&self, tag: &Bytes) -> bool {
+        self.consumers.contains_key(tag) || self.replies.as_ref().is_some_and(|replies| replies.tag == *tag)
+    }
+}
+
 impl Connection {
     pub(super) fn consume(
         &mut self,
@@ -56,8 +64,11 @@ impl Connection {
             tag.to_owned()
         };
         let key = Bytes::copy_from_slice(tag.as_bytes());
-        if channel.consumers.contains_key(&key) {
+        if channel.uses_tag(&key) {
             return Err(BrokerError::ConsumerTagReused(tag));
+        }
+        if name == PSEUDO_QUEUE {
+            return self.consume_replies(number, tag, wanted);
         }
         let limit = self.broker.limits().consumer_max_per_channel;
         if let Some(limit) = is_reached(limit, channel.consumers.len()) {
@@ -66,6 +77,8 @@ impl Connection {
         let resource = Resource::queue(&name, &self.vhost.name);
         self.rights.check(Verb::Read, &resource)?;
         let queue = self.vhost.queue(&name, self.id)?;
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, &resource)?;
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
@@ -102,6 +115,28 @@ impl Connection {
             }
             guard.dispatch();
         }
+        Ok(Reply::None)
+    }
+
+    /// A consumer of direct replies has no queue, needs no permission and acknowledges nothing (amqp-behaviour 4.13).
+    fn consume_replies(&mut self, number: u16, tag: String, wanted: &Wanted) -> Result<Reply, BrokerError> {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return Ok(Reply::None);
+        };
+        if channel.replies.is_some() {
+            return Err(BrokerError::ReplyConsumerSet);
+        }
+        if !wanted.no_ack {
+            return Err(BrokerError::ReplyConsumerAcks);
+        }
+        // The answer precedes the first delivery: nobody knows the address before it exists.
+        if !wanted.nowait {
+            let consumer_tag = tag.clone();
+            self.outbox
+                .method(number, &Method::BasicConsumeOk { consumer_tag });
+        }
+        let consumer = self.vhost.replies.add(Arc::clone(&channel.out), Bytes::from(tag));
+        channel.replies = Some(consumer);
         Ok(Reply::None)
     }
 
@@ -152,6 +187,9 @@ impl Connection {
             return Ok(Reply::None);
         };
         channel.forget_cancelled();
+        if let Some(replies) = channel.replies.take_if(|replies| replies.tag == tag.as_bytes()) {
+            self.vhost.replies.remove(&replies);
+        }
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
             let empty = consumer.queue.cancel(consumer.id);
@@ -165,6 +203,23 @@ impl Connection {
             self.delete_unused(&queue);
         }
         Ok(Reply::None)
+    }
+}
+
+/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+const QUORUM_ONLY: &str = "x-consumer-timeout";
+
+fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
+    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
+    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
+    match foreign.find(|name| arguments.get(name).is_some()) {
+        Some(argument) => Err(BrokerError::ForeignArgument {
+            argument,
+            resource: queue.clone(),
+            module: kind.module(),
+        }),
+        None => Ok(()),
     }
 }
 

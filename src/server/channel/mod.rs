@@ -33,6 +33,7 @@ use crate::server::{
     outbox::Outbox,
     queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
+    replies::ReplyConsumer,
     stats::add_one,
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Channel {
     /// For consumers created later; 0 is unlimited.
     prefetch: u16,
     consumers: AHashMap<Bytes, Consumer>,
+    /// Takes direct replies.
+    replies: Option<Arc<ReplyConsumer>>,
     /// The queue that an empty name stands for.
     last_queue: Option<String>,
     /// We sent channel.close and wait for close-ok.
@@ -87,6 +90,7 @@ impl Channel {
             transaction: None,
             prefetch: 0,
             consumers: AHashMap::new(),
+            replies: None,
             last_queue: None,
             closing: false,
             _slot: slot,
@@ -226,9 +230,12 @@ impl Connection {
         }
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
+        }
+        if let Some(replies) = channel.replies.take() {
+            self.vhost.replies.remove(&replies);
         }
         let consumers: Vec<Consumer> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let out = Arc::clone(&channel.out);
@@ -239,7 +246,14 @@ impl Connection {
                 unused.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);

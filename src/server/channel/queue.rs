@@ -15,6 +15,7 @@ use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
     registry::{DeleteIf, Durable},
+    replies::{PSEUDO_QUEUE, is_pseudo_queue},
     stats::add_one,
 };
 
@@ -127,6 +128,9 @@ impl Connection {
             nowait,
             arguments,
         } = declare;
+        if name.starts_with(PSEUDO_QUEUE) {
+            return self.declare_replies(number, name, nowait);
+        }
         // A redeclaration is compared by what the client said, a new queue made by what that means here.
         let effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
         if name.is_empty() {
@@ -158,8 +162,7 @@ impl Connection {
             .check_argument(&effective, "x-dead-letter-exchange", &resource)?;
         arguments::check_flags(&effective, durable, exclusive, auto_delete, &resource)?;
         arguments::check(&self.with_permitted_version(&effective), &resource)?;
-        self.check_permitted(&effective, durable, exclusive)?;
-        self.vhost.check_room(&name, self.broker.limits().queue_max)?;
+        self.check_room(&name, &effective, durable || exclusive)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
             name: name.as_str().into(),
@@ -224,21 +227,17 @@ impl Connection {
         checked
     }
 
-    /// What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice (amqp-behaviour 11).
-    fn check_permitted(
-        &self,
-        arguments: &FieldTable,
-        durable: bool,
-        exclusive: bool,
-    ) -> Result<(), BrokerError> {
+    /// Room for one more queue. What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice
+    /// (amqp-behaviour 11).
+    fn check_room(&self, name: &str, arguments: &FieldTable, modern: bool) -> Result<(), BrokerError> {
         let permits = self.broker.permits();
         if !permits.queue_master_locator && arguments.get("x-queue-master-locator").is_some() {
             return Err(BrokerError::DeprecatedFeature("queue_master_locator"));
         }
-        if !durable && !exclusive && !permits.transient_nonexcl_queues {
+        if !modern && !permits.transient_nonexcl_queues {
             return Err(BrokerError::DeprecatedFeature("transient_nonexcl_queues"));
         }
-        Ok(())
+        self.vhost.check_room(name, self.broker.limits().queue_max)
     }
 
     #[expect(
@@ -287,10 +286,22 @@ impl Connection {
     }
 
     fn declare_passive(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        if name.starts_with(PSEUDO_QUEUE) {
+            return self.declare_replies(number, name, nowait);
+        }
         self.rights.check_any(&Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         self.remember_queue(number, &name);
         Ok(counted(&queue, nowait))
+    }
+
+    /// Declaring a reply address asks whether its requester still waits (amqp-behaviour 4.13).
+    fn declare_replies(&mut self, number: u16, name: String, nowait: bool) -> Result<Reply, BrokerError> {
+        if !self.vhost.replies.exists(&name) {
+            return Err(BrokerError::NotFound(Resource::queue(&name, &self.vhost.name)));
+        }
+        self.remember_queue(number, &name);
+        Ok(declared(name, 0, 1, None, nowait))
     }
 
     /// An empty queue name stands for the last declared one, and with an empty key for the key too.
@@ -303,6 +314,9 @@ impl Connection {
         arguments: FieldTable,
     ) -> Result<crate::broker::definition::BindingDefinition, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &queue)?);
+        if is_pseudo_queue(&name) {
+            return Err(BrokerError::ReplyBinding);
+        }
         let key = if queue.is_empty() && routing_key.is_empty() {
             name.clone()
         } else {
