@@ -27,8 +27,18 @@ pub(super) static ROUTES: [Route; 6] = [
     post("/definitions", Level::Admin, import, "Takes definitions in"),
     get("/all-configuration", Level::Admin, export, "All definitions"),
     post("/all-configuration", Level::Admin, import, "Takes definitions in"),
-    get("/definitions/{name}", Level::Admin, export_vhost, "The definitions of a vhost"),
-    post("/definitions/{vhost}", Level::Admin, import_vhost, "Takes definitions into a vhost"),
+    get(
+        "/definitions/{name}",
+        Level::Admin,
+        export_vhost,
+        "The definitions of a vhost",
+    ),
+    post(
+        "/definitions/{vhost}",
+        Level::Admin,
+        import_vhost,
+        "Takes definitions into a vhost",
+    ),
 ];
 
 /// A document that is offered as a file when asked for.
@@ -36,8 +46,14 @@ fn document(call: &Call, value: Value) -> Answer {
     let answer = Answer::json(value);
     match call.query.get("download") {
         Some(name) => {
-            let name: String = name.chars().filter(|part| part.is_alphanumeric() || "._-".contains(*part)).collect();
-            answer.header(header::CONTENT_DISPOSITION, &format!("attachment; filename={name}"))
+            let name: String = name
+                .chars()
+                .filter(|part| part.is_alphanumeric() || "._-".contains(*part))
+                .collect();
+            answer.header(
+                header::CONTENT_DISPOSITION,
+                &format!("attachment; filename={name}"),
+            )
         }
         None => answer,
     }
@@ -60,7 +76,10 @@ fn export(call: &Call) -> Result<Answer, ApiError> {
     let mut set = |key: &str, value: Value| all.insert(key.to_owned(), value);
     set("original_cluster_name", handle.cluster_name().into());
     set("explanation", "Definitions of the whole broker".into());
-    set("users", handle.users().iter().map(|user| users::render(user)).collect());
+    set(
+        "users",
+        handle.users().iter().map(|user| users::render(user)).collect(),
+    );
     let described = handle.vhosts();
     let described = described.iter().map(|vhost| {
         json!({
@@ -73,10 +92,26 @@ fn export(call: &Call) -> Result<Answer, ApiError> {
         })
     });
     set("vhosts", described.collect());
-    set("permissions", handle.permissions().iter().map(users::render_permission).collect());
-    set("topic_permissions", handle.topic_permissions().iter().map(users::render_topic).collect());
+    set(
+        "permissions",
+        handle
+            .permissions()
+            .iter()
+            .map(users::render_permission)
+            .collect(),
+    );
+    set(
+        "topic_permissions",
+        handle
+            .topic_permissions()
+            .iter()
+            .map(users::render_topic)
+            .collect(),
+    );
     let global = handle.global_parameters();
-    let global = global.iter().map(|parameter| json!({"name": &*parameter.name, "value": parameter.value}));
+    let global = global
+        .iter()
+        .map(|parameter| json!({"name": &*parameter.name, "value": parameter.value}));
     set("global_parameters", global.collect());
     for (key, value) in of_vhost(handle, None) {
         all.insert(key, value);
@@ -121,9 +156,14 @@ fn of_vhost(handle: &Handle, vhost: Option<&str>) -> Map<String, Value> {
             value.retain(|key, _| key != "vhost" && key != "name");
         }
         let (vhost, name) = (&*policy.vhost, &*policy.name);
-        parameters.push(json!({"vhost": vhost, "component": "operator_policy", "name": name, "value": value}));
+        parameters
+            .push(json!({"vhost": vhost, "component": "operator_policy", "name": name, "value": value}));
     }
-    let rules: Vec<Value> = handle.policies(PolicyKind::User, vhost).iter().map(policies::render).collect();
+    let rules: Vec<Value> = handle
+        .policies(PolicyKind::User, vhost)
+        .iter()
+        .map(policies::render)
+        .collect();
     let lasting = |look: &&crate::server::QueueLook| look.definition().durable && !look.is_exclusive();
     let looks = handle.queues(vhost);
     let queues = looks.iter().filter(lasting).map(|look| {
@@ -136,27 +176,36 @@ fn of_vhost(handle: &Handle, vhost: Option<&str>) -> Map<String, Value> {
             "arguments": super::queues::arguments(look),
         })
     });
-    let named = |exchange: &&ExchangeDefinition| !exchange.name.is_empty() && !exchange.name.starts_with("amq.");
+    let named =
+        |exchange: &&ExchangeDefinition| !exchange.name.is_empty() && !exchange.name.starts_with("amq.");
     let exchanges = handle.exchanges(vhost);
-    let exchanges = exchanges.iter().filter(named).filter(|exchange| exchange.durable).map(|exchange| {
-        json!({
-            "vhost": &*exchange.vhost,
-            "name": &*exchange.name,
-            "type": &*exchange.kind,
-            "durable": exchange.durable,
-            "auto_delete": exchange.auto_delete,
-            "internal": exchange.internal,
-            "arguments": amqp_json::table(&exchange.arguments),
-        })
-    });
+    let exchanges = exchanges
+        .iter()
+        .filter(named)
+        .filter(|exchange| exchange.durable)
+        .map(|exchange| {
+            json!({
+                "vhost": &*exchange.vhost,
+                "name": &*exchange.name,
+                "type": &*exchange.kind,
+                "durable": exchange.durable,
+                "auto_delete": exchange.auto_delete,
+                "internal": exchange.internal,
+                "arguments": amqp_json::table(&exchange.arguments),
+            })
+        });
     let ends = |binding: &BindingDefinition| {
-        let lasting = |name: &str| handle.exchange(&binding.vhost, name).is_some_and(|exchange| exchange.durable);
+        let lasting = |name: &str| {
+            handle
+                .exchange(&binding.vhost, name)
+                .is_some_and(|exchange| exchange.durable)
+        };
         lasting(&binding.source)
             && match &binding.destination {
                 Destination::Exchange(name) => lasting(name),
-                Destination::Queue(name) => {
-                    handle.queue(&binding.vhost, name).is_some_and(|look| lasting_queue(&look))
-                }
+                Destination::Queue(name) => handle
+                    .queue(&binding.vhost, name)
+                    .is_some_and(|look| lasting_queue(&look)),
             }
     };
     let mut bindings = handle.bindings(vhost, |binding| !binding.source.is_empty());
@@ -224,7 +273,10 @@ fn take_in(call: &Call, vhost: Option<&str>) -> Result<Answer, ApiError> {
 
 /// The body, or the part named `file` of a form.
 fn upload(call: &Call) -> Vec<u8> {
-    let kind = call.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = call
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
     let boundary = kind.filter(|kind| kind.starts_with("multipart/form-data"));
     let Some((_, boundary)) = boundary.and_then(|kind| kind.split_once("boundary=")) else {
         return call.body.clone();
@@ -243,7 +295,10 @@ fn items<'a>(all: &'a Map<String, Value>, key: &str) -> Result<Vec<&'a Map<Strin
     let bad = || ApiError::bad_request(format!("{key} should be a list of objects"));
     match all.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(values)) => values.iter().map(|value| value.as_object().ok_or_else(bad)).collect(),
+        Some(Value::Array(values)) => values
+            .iter()
+            .map(|value| value.as_object().ok_or_else(bad))
+            .collect(),
         Some(_) => Err(bad()),
     }
 }
@@ -299,7 +354,8 @@ impl Plan {
                 auto_delete: amqp_json::flag(item, "auto_delete", false)?,
                 arguments: amqp_json::arguments(item)?,
             };
-            plan.queues.push((of(item)?.to_string(), amqp_json::new_name(name)?.to_owned(), spec));
+            plan.queues
+                .push((of(item)?.to_string(), amqp_json::new_name(name)?.to_owned(), spec));
         }
         for item in items(all, "bindings")? {
             let destination = text(item, "destination")?;
@@ -309,7 +365,11 @@ impl Plan {
                 destination: match text(item, "destination_type")? {
                     "queue" => Destination::Queue(destination.into()),
                     "exchange" => Destination::Exchange(destination.into()),
-                    other => return Err(ApiError::bad_request(format!("unknown destination_type '{other}'"))),
+                    other => {
+                        return Err(ApiError::bad_request(format!(
+                            "unknown destination_type '{other}'"
+                        )));
+                    }
                 },
                 routing_key: amqp_json::text_field(item, "routing_key")?.unwrap_or("").into(),
                 arguments: amqp_json::arguments(item)?,
@@ -320,7 +380,10 @@ impl Plan {
     }
 
     fn read_broker(&mut self, all: &Map<String, Value>) -> Result<(), ApiError> {
-        let version = amqp_json::text_field(all, "rabbit_version").ok().flatten().unwrap_or("");
+        let version = amqp_json::text_field(all, "rabbit_version")
+            .ok()
+            .flatten()
+            .unwrap_or("");
         let old = ["1.", "2.", "3.0", "3.1.", "3.2", "3.3", "3.4", "3.5"];
         let algorithm = if old.iter().any(|start| version.starts_with(start)) {
             HashingAlgorithm::Md5
@@ -328,24 +391,38 @@ impl Plan {
             HashingAlgorithm::Sha256
         };
         for item in items(all, "users")? {
-            self.users.push(users::spec(text(item, "name")?, item, algorithm)?);
+            self.users
+                .push(users::spec(text(item, "name")?, item, algorithm)?);
         }
         for item in items(all, "vhosts")? {
             let name = amqp_json::new_name(text(item, "name")?)?.to_owned();
-            let limits = item.get("limits").filter(|limits| limits.as_object().is_some_and(|limits| !limits.is_empty()));
+            let limits = item
+                .get("limits")
+                .filter(|limits| limits.as_object().is_some_and(|limits| !limits.is_empty()));
             self.vhosts.push((name, vhosts::spec(item)?, limits.cloned()));
         }
         for item in items(all, "permissions")? {
-            self.permissions.push(users::read_permission(item, text(item, "vhost")?, text(item, "user")?)?);
+            self.permissions.push(users::read_permission(
+                item,
+                text(item, "vhost")?,
+                text(item, "user")?,
+            )?);
         }
         for item in items(all, "topic_permissions")? {
-            self.topics.push(users::read_topic(item, text(item, "vhost")?, text(item, "user")?)?);
+            self.topics.push(users::read_topic(
+                item,
+                text(item, "vhost")?,
+                text(item, "user")?,
+            )?);
         }
         for item in items(all, "global_parameters")? {
             let name = text(item, "name")?;
             if !name.starts_with("internal") {
                 let value = item.get("value").cloned().unwrap_or(Value::Null);
-                self.global.push(GlobalParameter { name: name.into(), value });
+                self.global.push(GlobalParameter {
+                    name: name.into(),
+                    value,
+                });
             }
         }
         Ok(())
@@ -353,9 +430,13 @@ impl Plan {
 
     fn read_parameter(&mut self, item: &Map<String, Value>, vhost: Name) -> Result<(), ApiError> {
         let (component, name) = (text(item, "component")?, text(item, "name")?);
-        let value = item.get("value").cloned().ok_or_else(|| ApiError::key_missing("value"))?;
+        let value = item
+            .get("value")
+            .cloned()
+            .ok_or_else(|| ApiError::key_missing("value"))?;
         if let ("operator_policy", Value::Object(value)) = (component, &value) {
-            self.policies.push(policies::read(PolicyKind::Operator, value, &vhost, name)?);
+            self.policies
+                .push(policies::read(PolicyKind::Operator, value, &vhost, name)?);
             return Ok(());
         }
         self.parameters.push(Parameter {
@@ -369,8 +450,10 @@ impl Plan {
 
     /// Every vhost, user, exchange and queue that is named is there or comes with the document.
     fn check(&self, handle: &Handle) -> Result<(), ApiError> {
-        let vhost = |name: &str| handle.vhost_exists(name) || self.vhosts.iter().any(|(known, ..)| known == name);
-        let user = |name: &str| handle.user(name).is_some() || self.users.iter().any(|known| known.name == name);
+        let vhost =
+            |name: &str| handle.vhost_exists(name) || self.vhosts.iter().any(|(known, ..)| known == name);
+        let user =
+            |name: &str| handle.user(name).is_some() || self.users.iter().any(|known| known.name == name);
         let vhosts = (self.permissions.iter().map(|item| &item.vhost))
             .chain(self.topics.iter().map(|item| &item.vhost))
             .chain(self.policies.iter().map(|item| &item.vhost))
@@ -380,15 +463,27 @@ impl Plan {
             .map(|name| &**name)
             .chain(self.queues.iter().map(|(vhost, ..)| vhost.as_str()));
         if let Some(missing) = vhosts.into_iter().find(|name| !vhost(name)) {
-            return Err(ApiError::bad_request(format!("Virtual host '{missing}' does not exist")));
+            return Err(ApiError::bad_request(format!(
+                "Virtual host '{missing}' does not exist"
+            )));
         }
-        let users = self.permissions.iter().map(|item| &item.user).chain(self.topics.iter().map(|item| &item.user));
+        let users = self
+            .permissions
+            .iter()
+            .map(|item| &item.user)
+            .chain(self.topics.iter().map(|item| &item.user));
         if let Some(missing) = users.into_iter().find(|name| !user(name)) {
-            return Err(ApiError::bad_request(format!("User \"{missing}\" does not exist")));
+            return Err(ApiError::bad_request(format!(
+                "User \"{missing}\" does not exist"
+            )));
         }
         let invalid = |problem: String| ApiError::bad_request(problem);
-        self.permissions.iter().try_for_each(|item| item.validate().map_err(invalid))?;
-        self.topics.iter().try_for_each(|item| item.validate().map_err(invalid))?;
+        self.permissions
+            .iter()
+            .try_for_each(|item| item.validate().map_err(invalid))?;
+        self.topics
+            .iter()
+            .try_for_each(|item| item.validate().map_err(invalid))?;
         for exchange in &self.exchanges {
             crate::broker::exchange::Exchange::<u8>::new(exchange.clone())?;
         }
@@ -402,8 +497,14 @@ impl Plan {
     /// What would be new, by category.
     fn difference(&self, handle: &Handle) -> Value {
         let names = |names: Vec<&str>| names.iter().map(|name| Value::from(*name)).collect::<Value>();
-        let queues = self.queues.iter().filter(|(vhost, name, _)| handle.queue(vhost, name).is_none());
-        let exchanges = self.exchanges.iter().filter(|item| handle.exchange(&item.vhost, &item.name).is_none());
+        let queues = self
+            .queues
+            .iter()
+            .filter(|(vhost, name, _)| handle.queue(vhost, name).is_none());
+        let exchanges = self
+            .exchanges
+            .iter()
+            .filter(|item| handle.exchange(&item.vhost, &item.name).is_none());
         json!({
             "dry_run": true,
             "new": {
@@ -423,7 +524,8 @@ impl Plan {
         for (name, spec, limits) in self.vhosts {
             block_on(handle.put_vhost(&name, spec))?;
             if let Some(limits) = limits {
-                let limits = crate::broker::limits::VhostLimits::parse(&limits).map_err(ApiError::bad_request)?;
+                let limits =
+                    crate::broker::limits::VhostLimits::parse(&limits).map_err(ApiError::bad_request)?;
                 block_on(handle.replace_vhost_limits(&name, limits))?;
             }
         }

@@ -17,40 +17,155 @@ use crate::server::Change;
 
 pub(super) static ROUTES: [Route; 30] = [
     get("/policies", Level::Vhost, list_policies, "All policies"),
-    get("/policies/{vhost}", Level::Vhost, list_policies, "The policies of a vhost"),
-    get("/policies/{vhost}/{name}", Level::Policy, show_policy, "One policy"),
-    put("/policies/{vhost}/{name}", Level::Policy, set_policy, "Sets a policy"),
-    delete("/policies/{vhost}/{name}", Level::Policy, clear_policy, "Removes a policy"),
-    get("/operator-policies", Level::Vhost, list_operator, "All operator policies"),
-    get("/operator-policies/{vhost}", Level::Vhost, list_operator, "The operator policies of a vhost"),
-    get("/operator-policies/{vhost}/{name}", Level::Admin, show_operator, "One operator policy"),
-    put("/operator-policies/{vhost}/{name}", Level::Admin, set_operator, "Sets an operator policy"),
-    delete("/operator-policies/{vhost}/{name}", Level::Admin, clear_operator, "Removes an operator policy"),
+    get(
+        "/policies/{vhost}",
+        Level::Vhost,
+        list_policies,
+        "The policies of a vhost",
+    ),
+    get(
+        "/policies/{vhost}/{name}",
+        Level::Policy,
+        show_policy,
+        "One policy",
+    ),
+    put(
+        "/policies/{vhost}/{name}",
+        Level::Policy,
+        set_policy,
+        "Sets a policy",
+    ),
+    delete(
+        "/policies/{vhost}/{name}",
+        Level::Policy,
+        clear_policy,
+        "Removes a policy",
+    ),
+    get(
+        "/operator-policies",
+        Level::Vhost,
+        list_operator,
+        "All operator policies",
+    ),
+    get(
+        "/operator-policies/{vhost}",
+        Level::Vhost,
+        list_operator,
+        "The operator policies of a vhost",
+    ),
+    get(
+        "/operator-policies/{vhost}/{name}",
+        Level::Admin,
+        show_operator,
+        "One operator policy",
+    ),
+    put(
+        "/operator-policies/{vhost}/{name}",
+        Level::Admin,
+        set_operator,
+        "Sets an operator policy",
+    ),
+    delete(
+        "/operator-policies/{vhost}/{name}",
+        Level::Admin,
+        clear_operator,
+        "Removes an operator policy",
+    ),
     get("/parameters", Level::Policy, list_parameters, "All parameters"),
-    get("/parameters/{component}", Level::Policy, list_parameters, "The parameters of a component"),
+    get(
+        "/parameters/{component}",
+        Level::Policy,
+        list_parameters,
+        "The parameters of a component",
+    ),
     get(
         "/parameters/{component}/{vhost}",
         Level::Policy,
         list_parameters,
         "The parameters of a component in a vhost",
     ),
-    get("/parameters/{component}/{vhost}/{name}", Level::Policy, show_parameter, "One parameter"),
-    put("/parameters/{component}/{vhost}/{name}", Level::Policy, set_parameter, "Sets a parameter"),
-    delete("/parameters/{component}/{vhost}/{name}", Level::Policy, clear_parameter, "Removes a parameter"),
-    get("/global-parameters", Level::GlobalParameter, list_global, "All global parameters"),
-    get("/global-parameters/{name}", Level::GlobalParameter, show_global, "One global parameter"),
-    put("/global-parameters/{name}", Level::GlobalParameter, set_global, "Sets a global parameter"),
-    delete("/global-parameters/{name}", Level::GlobalParameter, clear_global, "Removes a global parameter"),
+    get(
+        "/parameters/{component}/{vhost}/{name}",
+        Level::Policy,
+        show_parameter,
+        "One parameter",
+    ),
+    put(
+        "/parameters/{component}/{vhost}/{name}",
+        Level::Policy,
+        set_parameter,
+        "Sets a parameter",
+    ),
+    delete(
+        "/parameters/{component}/{vhost}/{name}",
+        Level::Policy,
+        clear_parameter,
+        "Removes a parameter",
+    ),
+    get(
+        "/global-parameters",
+        Level::GlobalParameter,
+        list_global,
+        "All global parameters",
+    ),
+    get(
+        "/global-parameters/{name}",
+        Level::GlobalParameter,
+        show_global,
+        "One global parameter",
+    ),
+    put(
+        "/global-parameters/{name}",
+        Level::GlobalParameter,
+        set_global,
+        "Sets a global parameter",
+    ),
+    delete(
+        "/global-parameters/{name}",
+        Level::GlobalParameter,
+        clear_global,
+        "Removes a global parameter",
+    ),
     get("/cluster-name", Level::Any, cluster_name, "The cluster's name"),
-    put("/cluster-name", Level::Admin, set_cluster_name, "Sets the cluster's name"),
+    put(
+        "/cluster-name",
+        Level::Admin,
+        set_cluster_name,
+        "Sets the cluster's name",
+    ),
     get("/vhost-limits", Level::Any, vhost_limits, "Limits of vhosts"),
-    get("/vhost-limits/{vhost}", Level::Vhost, vhost_limits, "Limits of a vhost"),
-    put("/vhost-limits/{vhost}/{name}", Level::Admin, set_vhost_limit, "Sets a limit of a vhost"),
-    delete("/vhost-limits/{vhost}/{name}", Level::Admin, clear_vhost_limit, "Removes a limit of a vhost"),
+    get(
+        "/vhost-limits/{vhost}",
+        Level::Vhost,
+        vhost_limits,
+        "Limits of a vhost",
+    ),
+    put(
+        "/vhost-limits/{vhost}/{name}",
+        Level::Admin,
+        set_vhost_limit,
+        "Sets a limit of a vhost",
+    ),
+    delete(
+        "/vhost-limits/{vhost}/{name}",
+        Level::Admin,
+        clear_vhost_limit,
+        "Removes a limit of a vhost",
+    ),
     get("/user-limits", Level::Admin, user_limits, "Limits of users"),
     get("/user-limits/{user}", Level::Any, user_limits, "Limits of a user"),
-    put("/user-limits/{user}/{name}", Level::Admin, set_user_limit, "Sets a limit of a user"),
-    delete("/user-limits/{user}/{name}", Level::Admin, clear_user_limit, "Removes a limit of a user"),
+    put(
+        "/user-limits/{user}/{name}",
+        Level::Admin,
+        set_user_limit,
+        "Sets a limit of a user",
+    ),
+    delete(
+        "/user-limits/{user}/{name}",
+        Level::Admin,
+        clear_user_limit,
+        "Removes a limit of a user",
+    ),
 ];
 
 pub(super) fn render(policy: &Policy) -> Value {
@@ -84,13 +199,19 @@ pub(super) fn read(
     let definition = match object.get("definition") {
         Some(Value::Object(definition)) => definition.clone(),
         Some(Value::Array(values)) if values.is_empty() => Map::new(),
-        Some(_) => return Err(ApiError::bad_request("Validation failed\n\ndefinition should be an object")),
+        Some(_) => {
+            return Err(ApiError::bad_request(
+                "Validation failed\n\ndefinition should be an object",
+            ));
+        }
         None => return Err(ApiError::key_missing("definition")),
     };
     let priority = match object.get("priority") {
         None | Some(Value::Null) => 0,
         Some(value) => value.as_i64().ok_or_else(|| {
-            ApiError::bad_request(format!("Validation failed\n\npriority should be number, actually was {value}"))
+            ApiError::bad_request(format!(
+                "Validation failed\n\npriority should be number, actually was {value}"
+            ))
         })?,
     };
     let apply_to = match amqp_json::text_field(object, "apply-to")? {
@@ -106,7 +227,9 @@ pub(super) fn read(
         vhost: vhost.into(),
         name: name.into(),
         kind,
-        pattern: pattern.ok_or_else(|| ApiError::key_missing("pattern"))?.to_owned(),
+        pattern: pattern
+            .ok_or_else(|| ApiError::key_missing("pattern"))?
+            .to_owned(),
         apply_to,
         priority,
         definition,
@@ -123,12 +246,19 @@ fn list_kind(call: &Call, kind: PolicyKind) -> Result<Answer, ApiError> {
 }
 
 fn show_kind(call: &Call, kind: PolicyKind) -> Result<Answer, ApiError> {
-    let found = call.handle.policy(kind, call.vhost().unwrap_or("/"), call.name("name"));
+    let found = call
+        .handle
+        .policy(kind, call.vhost().unwrap_or("/"), call.name("name"));
     Ok(single(call, render(&found.ok_or_else(ApiError::not_found)?)))
 }
 
 fn set_kind(call: &Call, kind: PolicyKind) -> Result<Answer, ApiError> {
-    let policy = read(kind, &call.object()?, call.vhost().unwrap_or("/"), call.name("name"))?;
+    let policy = read(
+        kind,
+        &call.object()?,
+        call.vhost().unwrap_or("/"),
+        call.name("name"),
+    )?;
     let change = block_on(call.handle.set_policy(policy))?;
     Ok(Answer::put(change == Change::Created))
 }
@@ -298,10 +428,7 @@ fn limit(call: &Call) -> Result<i64, ApiError> {
 fn set_vhost_limit(call: &Call) -> Result<Answer, ApiError> {
     let value = limit(call)?;
     let vhost = call.vhost().unwrap_or("/");
-    block_on(
-        call.handle
-            .set_vhost_limit(vhost, call.name("name"), Some(value)),
-    )?;
+    block_on(call.handle.set_vhost_limit(vhost, call.name("name"), Some(value)))?;
     Ok(Answer::no_content())
 }
 

@@ -25,11 +25,21 @@ pub(super) static ROUTES: [Route; 22] = [
         without_permissions,
         "Users who may enter no vhost",
     ),
-    post("/users/bulk-delete", Level::Admin, bulk_delete, "Deletes several users"),
+    post(
+        "/users/bulk-delete",
+        Level::Admin,
+        bulk_delete,
+        "Deletes several users",
+    ),
     get("/users/{user}", Level::Admin, show, "One user"),
     put("/users/{user}", Level::Admin, set, "Adds or changes a user"),
     delete("/users/{user}", Level::Admin, remove, "Deletes a user"),
-    get("/users/{user}/permissions", Level::Admin, of_user, "A user's permissions"),
+    get(
+        "/users/{user}/permissions",
+        Level::Admin,
+        of_user,
+        "A user's permissions",
+    ),
     get(
         "/users/{user}/topic-permissions",
         Level::Admin,
@@ -37,16 +47,36 @@ pub(super) static ROUTES: [Route; 22] = [
         "A user's topic permissions",
     ),
     get("/permissions", Level::Admin, permissions, "All permissions"),
-    get("/vhosts/{vhost}/permissions", Level::Admin, permissions, "A vhost's permissions"),
+    get(
+        "/vhosts/{vhost}/permissions",
+        Level::Admin,
+        permissions,
+        "A vhost's permissions",
+    ),
     get(
         "/permissions/{vhost}/{user}",
         Level::Admin,
         permission,
         "A user's permissions in a vhost",
     ),
-    put("/permissions/{vhost}/{user}", Level::Admin, permit, "Sets permissions"),
-    delete("/permissions/{vhost}/{user}", Level::Admin, forbid, "Removes permissions"),
-    get("/topic-permissions", Level::Admin, topics, "All topic permissions"),
+    put(
+        "/permissions/{vhost}/{user}",
+        Level::Admin,
+        permit,
+        "Sets permissions",
+    ),
+    delete(
+        "/permissions/{vhost}/{user}",
+        Level::Admin,
+        forbid,
+        "Removes permissions",
+    ),
+    get(
+        "/topic-permissions",
+        Level::Admin,
+        topics,
+        "All topic permissions",
+    ),
     get(
         "/vhosts/{vhost}/topic-permissions",
         Level::Admin,
@@ -169,7 +199,10 @@ fn show(call: &Call) -> Result<Answer, ApiError> {
 
 fn check_protected(user: &User) -> Result<(), ApiError> {
     if user.has_tag("protected") {
-        return Err(ApiError::bad_request(format!("User '{}' is protected", user.name)));
+        return Err(ApiError::bad_request(format!(
+            "User '{}' is protected",
+            user.name
+        )));
     }
     Ok(())
 }
@@ -291,7 +324,9 @@ fn permissions(call: &Call) -> Result<Answer, ApiError> {
 }
 
 fn permission(call: &Call) -> Result<Answer, ApiError> {
-    let found = call.handle.permission(call.name("user"), call.vhost().unwrap_or("/"));
+    let found = call
+        .handle
+        .permission(call.name("user"), call.vhost().unwrap_or("/"));
     let found = found.ok_or_else(ApiError::not_found)?;
     Ok(single(call, render_permission(&found)))
 }

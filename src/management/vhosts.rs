@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::broker::{
-    definition::VhostDefinition,
-    permission::Permission,
-};
+use crate::broker::{definition::VhostDefinition, permission::Permission};
 use crate::management::{
     answer::{Answer, ApiError},
     call::{Call, block_on},
@@ -23,7 +20,12 @@ pub(super) static ROUTES: [Route; 7] = [
     get("/vhosts", Level::Any, list_all, "All vhosts"),
     get("/vhosts/{vhost}", Level::Vhost, show, "One vhost"),
     put("/vhosts/{name}", Level::Admin, set, "Adds or changes a vhost"),
-    delete("/vhosts/{name}", Level::Admin, remove, "Deletes a vhost with everything in it"),
+    delete(
+        "/vhosts/{name}",
+        Level::Admin,
+        remove,
+        "Deletes a vhost with everything in it",
+    ),
     post(
         "/vhosts/{vhost}/deletion/protection",
         Level::Admin,
@@ -36,7 +38,12 @@ pub(super) static ROUTES: [Route; 7] = [
         unprotect,
         "Lifts the protection from deletion",
     ),
-    post("/vhosts/{vhost}/start/{node}", Level::Admin, start, "Vhosts run as long as the node"),
+    post(
+        "/vhosts/{vhost}/start/{node}",
+        Level::Admin,
+        start,
+        "Vhosts run as long as the node",
+    ),
 ];
 
 fn list_all(call: &Call) -> Result<Answer, ApiError> {
@@ -44,7 +51,12 @@ fn list_all(call: &Call) -> Result<Answer, ApiError> {
     let visible = call.visible_vhosts();
     let mut rows = call.handle.vhosts();
     rows.retain(|vhost| visible.iter().any(|name| **name == *vhost.name));
-    list(call, rows, |vhost| &vhost.name, |vhost| render(call, vhost, ranges))
+    list(
+        call,
+        rows,
+        |vhost| &vhost.name,
+        |vhost| render(call, vhost, ranges),
+    )
 }
 
 fn find(call: &Call) -> Result<VhostDefinition, ApiError> {
@@ -102,14 +114,22 @@ fn render(call: &Call, vhost: &VhostDefinition, ranges: Ranges) -> Value {
 /// What a body or a definition says of a vhost; metadata may stand by itself or among the rest.
 pub(super) fn spec(object: &Map<String, Value>) -> Result<VhostSpec, ApiError> {
     let empty = Map::new();
-    let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let metadata = object
+        .get("metadata")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
     let text = |key: &str| -> Result<Option<String>, ApiError> {
         let outer = amqp_json::text_field(object, key)?;
         let inner = amqp_json::text_field(metadata, key)?;
         Ok(outer.or(inner).map(ToOwned::to_owned))
     };
-    let tags = object.get("tags").or(metadata.get("tags")).filter(|tags| !tags.is_null());
-    let protected = object.get("protected_from_deletion").or(metadata.get("protected_from_deletion"));
+    let tags = object
+        .get("tags")
+        .or(metadata.get("tags"))
+        .filter(|tags| !tags.is_null());
+    let protected = object
+        .get("protected_from_deletion")
+        .or(metadata.get("protected_from_deletion"));
     Ok(VhostSpec {
         description: text("description")?,
         tags: tags.map(users::tags).transpose()?,
@@ -138,7 +158,10 @@ fn set(call: &Call) -> Result<Answer, ApiError> {
 fn remove(call: &Call) -> Result<Answer, ApiError> {
     let vhost = find(call)?;
     if vhost.protected {
-        let text = format!("Cannot delete vhost '{}': it is protected from deletion", vhost.name);
+        let text = format!(
+            "Cannot delete vhost '{}': it is protected from deletion",
+            vhost.name
+        );
         return Err(ApiError::precondition(text));
     }
     block_on(call.handle.delete_vhost(&vhost.name))?;

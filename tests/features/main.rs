@@ -10,6 +10,7 @@
 #[path = "../client/mod.rs"]
 mod client;
 
+mod access;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
@@ -18,6 +19,7 @@ mod confirm;
 mod durability;
 mod exchange;
 mod lapin;
+mod policy;
 mod properties;
 mod queue;
 mod queue_arguments;

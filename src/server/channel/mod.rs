@@ -25,6 +25,7 @@ use crate::protocol::{
     reply_code::ReplyCode,
 };
 use crate::server::{
+    admission::ChannelSlot,
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
@@ -53,10 +54,13 @@ pub(super) struct Channel {
     last_queue: Option<String>,
     /// We sent channel.close and wait for close-ok.
     closing: bool,
+    /// Held, not read: the channel counts while it lasts.
+    _slot: ChannelSlot,
 }
 
 impl Channel {
     pub(super) fn new(
+        slot: ChannelSlot,
         id: u16,
         connection: ConnectionId,
         outbox: Arc<Outbox>,
@@ -90,6 +94,7 @@ impl Channel {
             replies: None,
             last_queue: None,
             closing: false,
+            _slot: slot,
         }
     }
 
