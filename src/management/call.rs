@@ -5,6 +5,7 @@ use std::{future::Future, net::IpAddr};
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
+use crate::broker::permission::Verb;
 use crate::management::{
     answer::ApiError,
     auth::Caller,
@@ -105,6 +106,21 @@ impl Call {
             }
         }
         Ok(())
+    }
+
+    /// The caller may do this to an object of the call's vhost, as over AMQP: administrators too need permissions.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn permit(&self, verb: Verb, name: &str) -> Result<(), ApiError> {
+        if self
+            .handle
+            .may(&self.caller.name, self.vhost().unwrap_or("/"), verb, name)
+        {
+            Ok(())
+        } else {
+            Err(ApiError::not_authorised("Access refused."))
+        }
     }
 
     /// Vhosts whose objects a list may show: the one asked for, or all that the caller may see.

@@ -123,7 +123,7 @@ fn export_vhost(call: &Call) -> Result<Answer, ApiError> {
     let name = super::call::vhost_name(call.name("name"));
     let vhost = call
         .handle
-        .vhost(name)
+        .vhost_definition(name)
         .ok_or_else(|| ApiError::bad_request("vhost_not_found"))?;
     let mut all = about("single_virtual_host");
     all.insert("original_vhost_name".to_owned(), name.into());
@@ -194,6 +194,20 @@ fn of_vhost(handle: &Handle, vhost: Option<&str>) -> Map<String, Value> {
                 "arguments": amqp_json::table(&exchange.arguments),
             })
         });
+    [
+        ("parameters", Value::Array(parameters)),
+        ("policies", rules.into()),
+        ("queues", queues.collect()),
+        ("exchanges", exchanges.collect()),
+        ("bindings", bindings_of(handle, vhost)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// Bindings that live as long as both their ends, without the implicit ones.
+fn bindings_of(handle: &Handle, vhost: Option<&str>) -> Value {
     let ends = |binding: &BindingDefinition| {
         let lasting = |name: &str| {
             handle
@@ -210,23 +224,16 @@ fn of_vhost(handle: &Handle, vhost: Option<&str>) -> Map<String, Value> {
     };
     let mut bindings = handle.bindings(vhost, |binding| !binding.source.is_empty());
     bindings.retain(ends);
-    let bindings = bindings.iter().map(|binding| {
-        let mut value = super::bindings::render(binding);
-        if let Value::Object(value) = &mut value {
-            value.remove("properties_key");
-        }
-        value
-    });
-    [
-        ("parameters", Value::Array(parameters)),
-        ("policies", rules.into()),
-        ("queues", queues.collect()),
-        ("exchanges", exchanges.collect()),
-        ("bindings", bindings.collect()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    bindings
+        .iter()
+        .map(|binding| {
+            let mut value = super::bindings::render(binding);
+            if let Value::Object(value) = &mut value {
+                value.remove("properties_key");
+            }
+            value
+        })
+        .collect()
 }
 
 fn lasting_queue(look: &crate::server::QueueLook) -> bool {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::permission::Verb;
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
@@ -144,6 +145,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
     if node.is_some_and(|node| node != call.handle.node_name()) {
         return Err(ApiError::bad_request("the node is not a member of this cluster"));
     }
+    call.permit(Verb::Configure, call.name("name"))?;
     let spec = QueueSpec {
         durable: amqp_json::flag(&object, "durable", false)?,
         auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
@@ -159,6 +161,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
 fn remove(call: &Call) -> Result<Answer, ApiError> {
     let queue = find(call)?;
     let definition = queue.definition();
+    call.permit(Verb::Configure, &definition.name)?;
     call.handle.delete_queue(
         &definition.vhost,
         &definition.name,
@@ -171,6 +174,7 @@ fn remove(call: &Call) -> Result<Answer, ApiError> {
 fn purge(call: &Call) -> Result<Answer, ApiError> {
     let queue = find(call)?;
     let definition = queue.definition();
+    call.permit(Verb::Read, &definition.name)?;
     call.handle.purge_queue(&definition.vhost, &definition.name)?;
     Ok(Answer::no_content())
 }

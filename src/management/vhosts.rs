@@ -61,7 +61,7 @@ fn list_all(call: &Call) -> Result<Answer, ApiError> {
 
 fn find(call: &Call) -> Result<VhostDefinition, ApiError> {
     let name = call.vhost().unwrap_or_else(|| call.name("name"));
-    call.handle.vhost(name).ok_or_else(ApiError::not_found)
+    call.handle.vhost_definition(name).ok_or_else(ApiError::not_found)
 }
 
 fn show(call: &Call) -> Result<Answer, ApiError> {

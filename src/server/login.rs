@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::broker::permission::Verb;
 use crate::server::Handle;
 
 /// Why somebody may not log in.
@@ -33,5 +34,12 @@ impl Handle {
     /// Whether a user has any access to a vhost.
     pub fn may_enter(&self, user: &str, vhost: &str) -> bool {
         self.vhost_exists(vhost) && self.broker.access().grants(user, vhost).is_some()
+    }
+
+    /// Whether a user may do this to an exchange or queue of a vhost; the empty name is the default exchange.
+    pub fn may(&self, user: &str, vhost: &str, verb: Verb, name: &str) -> bool {
+        let name = if name.is_empty() { "amq.default" } else { name };
+        let grants = self.broker.access().grants(user, vhost);
+        grants.is_some_and(|grants| grants.may(verb, name))
     }
 }
