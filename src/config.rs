@@ -47,7 +47,7 @@ pub struct Flags {
     /// Where the HTTP API is served; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
-    /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
+    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
     /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]
@@ -84,6 +84,7 @@ struct RawAmqp {
     handshake_timeout_ms: u64,
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
+    global_qos: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -166,7 +167,6 @@ struct RawDeprecated {
 #[expect(clippy::struct_excessive_bools, reason = "the switches of the file")]
 struct RawPermits {
     transient_nonexcl_queues: bool,
-    global_qos: bool,
     queue_master_locator: bool,
     classic_queue_mirroring: bool,
     classic_queue_version_1: bool,
@@ -339,7 +339,6 @@ fn limit(number: i64) -> Limit {
 fn permits(raw: &RawPermits) -> Permits {
     Permits {
         transient_nonexcl_queues: raw.transient_nonexcl_queues,
-        global_qos: raw.global_qos,
         queue_master_locator: raw.queue_master_locator,
         classic_queue_mirroring: raw.classic_queue_mirroring,
         classic_queue_version_1: raw.classic_queue_version_1,
@@ -381,6 +380,7 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
         failure_delay: Duration::from_millis(auth.failure_delay_ms),
         login_failures_per_minute: auth.login_failures_per_minute,
         dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
+        global_qos: amqp.global_qos,
     })
 }
 

@@ -129,6 +129,9 @@ fn announce(server: &Server, management: &Management, data_dir: &str, file: Opti
     if let Some(address) = management.http_address() {
         tracing::info!("HTTP API listens on {address}");
     }
+    if let Some(address) = management.metrics_address() {
+        tracing::info!("Metrics are served on {address}");
+    }
     tracing::info!("Server startup complete");
 }
 

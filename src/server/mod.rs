@@ -53,7 +53,7 @@ pub use self::{
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
-    stats::{Churn, Count, Protocol, Tally},
+    stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
 use self::{
@@ -106,6 +106,9 @@ pub struct Limits {
     pub login_failures_per_minute: u32,
     /// How long a peer may leave our bytes unacknowledged, or its window shut; 0 leaves it to the system.
     pub dead_peer_timeout: Duration,
+    /// basic.qos with global on limits all consumers of the channel together, as until RabbitMQ 4.2; otherwise it is
+    /// treated as without global, as since 4.3.
+    pub global_qos: bool,
 }
 
 impl Default for Limits {
@@ -119,6 +122,7 @@ impl Default for Limits {
             failure_delay: Duration::from_secs(3),
             login_failures_per_minute: 10,
             dead_peer_timeout: Duration::from_secs(120),
+            global_qos: true,
             connection_max: None,
             channel_max_per_node: None,
             consumer_max_per_channel: None,
@@ -138,8 +142,6 @@ impl Default for Limits {
 pub struct Permits {
     /// Queues that are neither durable nor exclusive.
     pub transient_nonexcl_queues: bool,
-    /// basic.qos with global set limits a whole channel, instead of each of its consumers.
-    pub global_qos: bool,
     /// The argument `x-queue-master-locator`, which does nothing.
     pub queue_master_locator: bool,
     /// Policies with `ha-mode` and its kin, which do nothing.
@@ -153,7 +155,6 @@ impl Default for Permits {
     fn default() -> Self {
         Self {
             transient_nonexcl_queues: true,
-            global_qos: true,
             queue_master_locator: true,
             classic_queue_mirroring: false,
             classic_queue_version_1: false,

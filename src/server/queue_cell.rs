@@ -70,6 +70,8 @@ pub(super) struct QueueCell {
     paged: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
+    /// A read failed.
+    damaged: AtomicBool,
     /// What passed through it; written under its lock.
     pub(super) counters: Counters,
     /// What the counters amounted to when they were last sampled.
@@ -151,6 +153,9 @@ impl QueueCell {
         around: Surroundings,
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
+        if arguments::single_active(&definition.arguments) {
+            state.set_single_active();
+        }
         state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
@@ -162,6 +167,7 @@ impl QueueCell {
             policy: Mutex::default(),
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
+            damaged: AtomicBool::new(false),
             counters: Counters::default(),
             sampled: AtomicU64::new(0),
             this: Weak::clone(this),
@@ -223,10 +229,12 @@ impl QueueCell {
         self.policy.lock().clone()
     }
 
-    /// A consumer's connection has room again.
-    pub(super) fn resume(&self) {
+    /// These consumers' connection has room again, or their channel gives leave.
+    pub(super) fn resume(&self, consumers: &[ConsumerId]) {
         let mut queue = self.lock();
-        queue.state.resume();
+        for consumer in consumers {
+            queue.state.resume(*consumer);
+        }
         queue.dispatch();
     }
 
@@ -247,11 +255,15 @@ impl QueueCell {
         queue.state.is_unused(now)
     }
 
-    /// Takes a consumer away. True when an auto-delete queue should go.
+    /// Takes a consumer away. True when an auto-delete queue should go. Once what the consumer holds went back, if it does,
+    /// the queue wants a [`QueueGuard::dispatch`]: the next consumer must not get later messages before.
     pub(super) fn cancel(&self, consumer: ConsumerId) -> bool {
         let mut queue = self.lock();
         let unused = queue.state.cancel(consumer);
-        queue.touch();
+        if queue.state.is_timed() {
+            let now = queue.now();
+            queue.state.touch(now);
+        }
         unused
     }
 
@@ -272,8 +284,19 @@ impl QueueCell {
     }
 
     /// A read failed: only this queue suffers.
+    /// Its consumers are cancelled and its users told, until it is purged or deleted, or the broker starts anew.
     pub(super) fn read_failed(&self) {
-        self.lock().state.read_failed();
+        self.damaged.store(true, Ordering::Release);
+        let mut queue = self.lock();
+        queue.state.read_failed();
+        queue.state.cancel_consumers();
+        drop(queue);
+        self.loaded.notify_waiters();
+    }
+
+    /// Messages of it could not be read: nobody can consume from it.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Asks the store for messages.
@@ -292,6 +315,7 @@ impl QueueCell {
 
     /// Logs what a purge removed.
     pub(super) fn log_purged(&self, purged: &mut Purged) {
+        self.damaged.store(false, Ordering::Release);
         let queue = self.id();
         let mut ops = self.acks(std::mem::take(&mut purged.removed));
         if !purged.ranges.is_empty() {

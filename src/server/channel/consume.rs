@@ -79,10 +79,16 @@ impl Connection {
         let queue = self.vhost.queue(&name, self.id)?;
         let kind = QueueKind::of(&queue.definition.arguments);
         check_foreign(&wanted.arguments, kind, &resource)?;
+        let quorum = kind == QueueKind::Quorum;
+        if quorum && channel.out.unacked.lock().is_limited() {
+            let text = format!("{resource} does not support global qos");
+            return Err(BrokerError::NotImplemented(text));
+        }
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
-            exclusive: wanted.exclusive,
+            // Quorum queues ignore it.
+            exclusive: wanted.exclusive && !quorum,
             priority: priority(&wanted.arguments, &resource)?,
         };
         let port = ConsumerPort {
@@ -94,6 +100,9 @@ impl Connection {
         };
         {
             let mut guard = queue.lock();
+            if queue.is_damaged() {
+                return Err(BrokerError::Damaged(resource));
+            }
             if guard.state.is_deleted() {
                 return Err(BrokerError::NotFound(resource));
             }
@@ -193,6 +202,7 @@ impl Connection {
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
             let empty = consumer.queue.cancel(consumer.id);
+            consumer.queue.lock().dispatch();
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {
