@@ -167,7 +167,6 @@ struct RawDeprecated {
 #[expect(clippy::struct_excessive_bools, reason = "the switches of the file")]
 struct RawPermits {
     transient_nonexcl_queues: bool,
-    global_qos: bool,
     queue_master_locator: bool,
     classic_queue_mirroring: bool,
     classic_queue_version_1: bool,
@@ -340,7 +339,6 @@ fn limit(number: i64) -> Limit {
 fn permits(raw: &RawPermits) -> Permits {
     Permits {
         transient_nonexcl_queues: raw.transient_nonexcl_queues,
-        global_qos: raw.global_qos,
         queue_master_locator: raw.queue_master_locator,
         classic_queue_mirroring: raw.classic_queue_mirroring,
         classic_queue_version_1: raw.classic_queue_version_1,

@@ -142,8 +142,6 @@ impl Default for Limits {
 pub struct Permits {
     /// Queues that are neither durable nor exclusive.
     pub transient_nonexcl_queues: bool,
-    /// basic.qos with global set limits a whole channel, instead of each of its consumers.
-    pub global_qos: bool,
     /// The argument `x-queue-master-locator`, which does nothing.
     pub queue_master_locator: bool,
     /// Policies with `ha-mode` and its kin, which do nothing.
@@ -157,7 +155,6 @@ impl Default for Permits {
     fn default() -> Self {
         Self {
             transient_nonexcl_queues: true,
-            global_qos: true,
             queue_master_locator: true,
             classic_queue_mirroring: false,
             classic_queue_version_1: false,

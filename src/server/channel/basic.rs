@@ -410,18 +410,21 @@ impl Connection {
         });
     }
 
-    /// basic.get; waits when the message must be read from disk.
-    pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
+    /// The queue that is meant, if the user may read it.
+    fn readable_queue(&mut self, number: u16, name: &str) -> Result<QueueHandle, BrokerError> {
         let name = self.queue_name(number, name)?;
         self.rights
             .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
-        let queue = self.vhost.queue(&name, self.id)?;
+        self.vhost.queue(&name, self.id)
+    }
+
+    /// basic.get; waits when the message must be read from disk.
+    pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
+        let queue = self.readable_queue(number, name)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
-        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
-        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
@@ -438,7 +441,7 @@ impl Connection {
                 }
             };
             if queue.is_damaged() {
-                let resource = Resource::queue(&name, &self.vhost.name);
+                let resource = Resource::queue(queue.name(), &self.vhost.name);
                 return Err(BrokerError::Damaged(resource));
             }
             queue.read(read);

@@ -137,6 +137,9 @@ impl Connection {
         let id = method.id();
         let reply = match method {
             Method::BasicGet { queue, no_ack } => {
+                // One read may bring thousands of gets: their answers must not pile up for a client that does not
+                // read them.
+                self.outbox.wait_for_room().await;
                 let got = self.get(number, &queue, no_ack).await;
                 return got.map_err(|error| Fault::refuse(number, &error, id));
             }
