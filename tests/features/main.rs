@@ -14,6 +14,7 @@ mod access;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
+mod basic_qos;
 mod binding;
 mod confirm;
 mod dead_letter;
