@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
 use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
+use crate::tools::Command;
 
 /// Where an installed broker keeps its data.
 const DATA_DIR: &str = "/var/lib/leveret";
@@ -35,11 +36,13 @@ const BUILD_CACHE: &str = "LEVERET_CACHE";
                   use, 74 disk failure, 77 no permission, 78 bad configuration."
 )]
 pub struct Flags {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Configuration file (TOML) [default: /etc/leveret/leveret.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Directory for everything that must survive a restart [default: /var/lib/leveret]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
     /// Where AMQP clients connect; port 0 picks one, `none` opens no listener [default: [::]:5672]
     #[arg(long, value_name = "ADDR:PORT")]

@@ -14,6 +14,7 @@ mod events;
 mod farewell;
 mod handle;
 mod handshake;
+mod holding;
 mod inspect;
 mod listener;
 mod login;

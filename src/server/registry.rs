@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -24,6 +24,7 @@ use crate::broker::{
 };
 use crate::server::{
     clock,
+    holding::HeldFor,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
@@ -59,6 +60,8 @@ pub(super) struct Vhost {
     pub(super) sizes: Sizes,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    /// Queues of messages that are not due yet.
+    pub(super) holdings: Mutex<AHashMap<HeldFor, QueueHandle>>,
     /// Itself, for its queues.
     this: Weak<Self>,
 }
@@ -79,6 +82,14 @@ impl Queues {
 
     pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
         self.by_id.read().get(&id).cloned()
+    }
+
+    pub(super) fn insert(&self, queue: &QueueHandle) {
+        self.by_id.write().insert(queue.id(), queue.clone());
+    }
+
+    pub(super) fn remove(&self, id: QueueId) {
+        self.by_id.write().remove(&id);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -159,12 +170,21 @@ impl Vhost {
             sizes: Sizes::default(),
             relay,
             timers,
+            holdings: Mutex::default(),
             this: Weak::clone(this),
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
     /// What a queue of this vhost reaches beyond itself.
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         Surroundings {
             store: self.store.clone(),
             relay: Arc::clone(&self.relay),
@@ -205,6 +225,9 @@ impl Vhost {
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
                         });
+                    if self.restore_holding(queue, &row) {
+                        continue;
+                    }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     cell.apply_policy(self.policy_of(&cell).as_ref());
                     self.queues.by_id.write().insert(queue.id, cell.clone());
@@ -468,7 +491,8 @@ impl Vhost {
             guard.state.delete()
         };
         add_one(&self.queues.churn.queues_deleted);
-        self.queues.by_id.write().remove(&queue.id());
+        self.queues.remove(queue.id());
+        self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
             .remove_queue(queue.name())
             .map(|(_, removals)| removals)
@@ -542,6 +566,9 @@ impl Vhost {
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        for exchange in &removals.exchanges {
+            self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
+        }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
             vhost: exchange.vhost,
