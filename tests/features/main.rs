@@ -10,6 +10,7 @@
 #[path = "../client/mod.rs"]
 mod client;
 
+mod access;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
@@ -24,6 +25,7 @@ mod expiry;
 mod lapin;
 mod legacy;
 mod length_limit;
+mod policy;
 mod properties;
 mod queue;
 mod queue_arguments;
