@@ -98,15 +98,14 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
         Err(_) => return tracing::warn!("the handshake took too long"),
     };
-    let Some(vhost) = broker.vhost(&established.vhost).cloned() else {
-        return;
-    };
     let span = tracing::Span::current();
-    span.record("user", established.user.as_str());
-    span.record("vhost", established.vhost.as_str());
+    span.record("user", &*established.user);
+    span.record("vhost", &*established.vhost.name);
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
+    // Held until the last byte is written.
+    let ticket = Arc::clone(&established.ticket);
     let introduction = introduce(&established, peer, socket.local_addr().unwrap_or(peer));
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
@@ -114,7 +113,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let id = client.id;
     add_one(&broker.queues.churn.connections_created);
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
-    let connection = Connection::new(Arc::clone(&broker), vhost, client, established);
+    let connection = Connection::new(Arc::clone(&broker), client, established);
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
     if tokio::time::timeout(Duration::from_secs(5), writer)
@@ -123,6 +122,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     {
         outbox.abandon();
     }
+    drop(ticket);
     broker.connections.remove(id);
     add_one(&broker.queues.churn.connections_closed);
     match end {
@@ -144,8 +144,8 @@ fn introduce(established: &Established, peer: SocketAddr, here: SocketAddr) -> I
     Introduction {
         peer,
         here,
-        user: established.user.clone(),
-        vhost: established.vhost.clone(),
+        user: established.user.to_string(),
+        vhost: established.vhost.name.to_string(),
         mechanism: established.mechanism.clone(),
         properties: established.properties.clone(),
         channel_max: established.channel_max,

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use ahash::AHashMap;
@@ -11,10 +11,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
-    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
+    definition::{
+        BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition,
+        VhostDefinition,
+    },
     error::{BrokerError, Resource},
     ids::QueueId,
-    policy::{Policies, QueueType, Subject},
+    limits::{Limit, is_reached},
+    policy::{EffectivePolicy, Policies, PolicyKind, QueueType, Subject},
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
@@ -36,7 +40,10 @@ pub(super) type Durable = oneshot::Receiver<Result<(), StoreFailure>>;
 /// One vhost in the running broker.
 pub(super) struct Vhost {
     pub(super) name: Name,
+    definition: RwLock<VhostDefinition>,
     topology: RwLock<Topology<QueueHandle>>,
+    /// Set under the topology's lock: what is declared afterwards would belong to nothing.
+    deleted: AtomicBool,
     /// Locked within the topology's lock, or alone.
     policies: RwLock<Policies>,
     /// Counts changes, so that remembered routes know when they are stale.
@@ -139,16 +146,19 @@ pub(super) fn durable_done() -> (Done, Durable) {
 
 impl Vhost {
     pub(super) fn new(
-        name: Name,
+        definition: VhostDefinition,
         store: Store,
         queues: Arc<Queues>,
         relay: Arc<Relay>,
         timers: Arc<Timers>,
     ) -> Arc<Self> {
+        let name = Name::clone(&definition.name);
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
         Arc::new_cyclic(|this| Self {
             name,
+            definition: RwLock::new(definition),
             topology,
+            deleted: AtomicBool::new(false),
             policies: RwLock::default(),
             generation: AtomicU64::new(0),
             store,
@@ -187,12 +197,22 @@ impl Vhost {
     /// Puts back what the store kept.
     pub(super) fn restore(&self, recovered: &Recovered) -> Result<(), BrokerError> {
         let mut topology = self.topology.write();
+        for definition in &recovered.definitions {
+            if let Definition::Policy(policy) = definition
+                && policy.vhost == self.name
+                && let Err(problem) = self.policies.write().set(policy.clone())
+            {
+                tracing::warn!(policy = %policy.name, problem, "a stored policy was dropped");
+            }
+        }
         let rows: AHashMap<QueueId, _> = recovered.queues.iter().map(|row| (row.id, row)).collect();
         let mine = recovered.definitions.iter();
         for definition in mine.clone() {
             match definition {
                 Definition::Exchange(exchange) if exchange.vhost == self.name => {
                     topology.restore_exchange(exchange.clone())?;
+                    let alternate = self.policy_alternate(&exchange.name);
+                    topology.set_policy_alternate(&exchange.name, alternate);
                 }
                 Definition::Queue(queue) if queue.vhost == self.name => {
                     let row = rows
@@ -209,6 +229,7 @@ impl Vhost {
                         continue;
                     }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
+                    cell.apply_policy(self.policy_of(&cell).as_ref());
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
                 }
@@ -249,6 +270,130 @@ impl Vhost {
         read(&self.topology.read())
     }
 
+    /// What is said about the vhost.
+    pub(super) fn definition(&self) -> VhostDefinition {
+        self.definition.read().clone()
+    }
+
+    pub(super) fn redefine(&self, definition: VhostDefinition) {
+        *self.definition.write() = definition;
+    }
+
+    fn check_alive(&self) -> Result<(), BrokerError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(BrokerError::VhostGone(Name::clone(&self.name)));
+        }
+        Ok(())
+    }
+
+    /// Whether one more queue may be declared here.
+    ///
+    /// # Errors
+    /// 406 when the limit of the vhost or of the broker is reached; 530 when the vhost was deleted.
+    pub(super) fn check_room(&self, queue: &str, in_broker: Limit) -> Result<(), BrokerError> {
+        self.check_alive()?;
+        let (count, limit) = (
+            self.read(Topology::queue_count),
+            self.definition.read().limits.max_queues,
+        );
+        if let Some(limit) = is_reached(limit, count) {
+            return Err(BrokerError::VhostQueueLimit {
+                queue: queue.to_owned(),
+                vhost: Name::clone(&self.name),
+                limit,
+            });
+        }
+        if let Some(limit) = is_reached(in_broker, self.queues.len()) {
+            let queue = queue.to_owned();
+            return Err(BrokerError::ClusterQueueLimit { queue, limit });
+        }
+        Ok(())
+    }
+
+    /// Reads the policies under their lock.
+    pub(super) fn policies<T>(&self, read: impl FnOnce(&Policies) -> T) -> T {
+        read(&self.policies.read())
+    }
+
+    fn policy_of(&self, queue: &QueueCell) -> Option<Arc<EffectivePolicy>> {
+        let kind = QueueType::of(&queue.definition.arguments);
+        self.policies.read().effective(Subject::Queue(kind), queue.name())
+    }
+
+    fn policy_alternate(&self, exchange: &str) -> Option<Name> {
+        let policy = self.policies.read().effective(Subject::Exchange, exchange)?;
+        policy.alternate_exchange.clone()
+    }
+
+    /// Changes the policies and lays the result over everything there is. Changes do not overlap: administration has a
+    /// lock of its own. A queue declared meanwhile takes what it finds, or is found here.
+    pub(super) fn change_policies<T>(&self, change: impl FnOnce(&mut Policies) -> T) -> T {
+        let result = change(&mut self.policies.write());
+        let queues: Vec<QueueHandle> = {
+            let mut topology = self.topology.write();
+            topology.set_policy_alternates(|exchange| self.policy_alternate(exchange));
+            topology.queues().cloned().collect()
+        };
+        self.changed();
+        for queue in queues {
+            queue.apply_policy(self.policy_of(&queue).as_ref());
+        }
+        result
+    }
+
+    /// Takes everything away, in memory and with `ops` in the store, all or nothing.
+    pub(super) fn destroy(&self, mut ops: Vec<Op>) -> Durable {
+        let mut topology = self.topology.write();
+        self.deleted.store(true, Ordering::Release);
+        let gone = std::mem::replace(&mut *topology, Topology::new(Name::clone(&self.name)));
+        self.changed();
+        let queues: Vec<QueueHandle> = gone.queues().cloned().collect();
+        for queue in &queues {
+            queue.lock().state.delete();
+            self.queues.by_id.write().remove(&queue.id());
+        }
+        let undefine = |key| Op::Undefine { key, done: None };
+        for exchange in gone.exchanges() {
+            ops.extend(
+                exchange
+                    .bindings()
+                    .cloned()
+                    .map(DefinitionKey::Binding)
+                    .map(undefine),
+            );
+            let (vhost, name) = (Name::clone(&self.name), Name::clone(&exchange.definition().name));
+            ops.push(undefine(DefinitionKey::Exchange { vhost, name }));
+        }
+        let durable = queues.iter().filter(|queue| queue.definition.durable);
+        ops.extend(durable.map(|queue| {
+            undefine(DefinitionKey::Queue {
+                vhost: Name::clone(&self.name),
+                name: Name::clone(queue.name()),
+                id: queue.id(),
+            })
+        }));
+        for kind in [PolicyKind::User, PolicyKind::Operator] {
+            let policies = self.policies.read().list(kind);
+            ops.extend(policies.into_iter().map(|policy| {
+                undefine(DefinitionKey::Policy {
+                    vhost: policy.vhost,
+                    kind,
+                    name: policy.name,
+                })
+            }));
+        }
+        let (done, durable) = durable_done();
+        self.store.log(&mut vec![Op::Tx {
+            ops,
+            done: Some(done),
+        }]);
+        drop(topology);
+        for queue in queues {
+            queue.loaded.notify_waiters();
+        }
+        durable
+    }
+
     fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -272,10 +417,12 @@ impl Vhost {
         definition: ExchangeDefinition,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
+        self.check_alive()?;
         let stored = definition.clone();
         if !topology.declare_exchange(definition)? {
             return Ok(None);
         }
+        topology.set_policy_alternate(&stored.name, self.policy_alternate(&stored.name));
         self.changed();
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
     }
@@ -303,9 +450,8 @@ impl Vhost {
         }
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.surroundings());
-        cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
+        cell.apply_policy(self.policy_of(&cell).as_ref());
         add_one(&self.queues.churn.queues_created);
         self.queues.by_id.write().insert(cell.id(), cell.clone());
         topology.add_queue(&name, cell.clone());

@@ -10,9 +10,11 @@
 #[path = "../client/mod.rs"]
 mod client;
 
+mod access;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
+mod basic_qos;
 mod binding;
 mod confirm;
 mod dead_letter;
@@ -23,6 +25,7 @@ mod expiry;
 mod lapin;
 mod legacy;
 mod length_limit;
+mod policy;
 mod properties;
 mod queue;
 mod queue_arguments;

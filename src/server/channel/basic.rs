@@ -9,6 +9,7 @@ use crate::broker::{
     delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
+    permission::Verb,
     queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
@@ -99,6 +100,7 @@ impl Connection {
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
+        self.rights.check_publish(fields.exchange).map_err(refuse)?;
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
         RawProperties::new(properties).validate().map_err(damaged)?;
         let addressed = self.address_replies(number, properties);
@@ -195,12 +197,14 @@ impl Connection {
     /// Finds the queues and builds the message.
     fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
         let raw = RawProperties::new(parts.properties);
-        check_properties(raw, &self.user).map_err(|error| self.exchange_first(parts.exchange, error))?;
+        check_properties(raw).map_err(|error| self.exchange_first(parts.exchange, error))?;
         let selected = if raw.has_headers() {
             select(parts.routing_key, raw).map_err(|error| self.exchange_first(parts.exchange, error))?
         } else {
             None
         };
+        self.check_sender(parts, raw)
+            .map_err(|error| self.exchange_first(parts.exchange, error))?;
         let to_default = parts.exchange.is_empty();
         let routed = match selected {
             None => Routed {
@@ -224,6 +228,20 @@ impl Connection {
                 .read(|topology| topology.keep(&keepers, &routed.message));
         }
         Ok(routed)
+    }
+
+    /// Topic permissions, then the claimed user (amqp-behaviour 2.4). Most users have neither rules nor claims.
+    fn check_sender(&self, parts: &MessageParts<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
+        if self.rights.has_topics() {
+            let exchange = String::from_utf8_lossy(parts.exchange);
+            if self.is_topic(&exchange) {
+                self.rights.check_topics_of(&exchange, parts.routing_key, raw)?;
+            }
+        }
+        if self.rights.is_impersonator() {
+            return Ok(());
+        }
+        check_user_id(raw, &self.user)
     }
 
     /// basic.return; it precedes the confirm, which is only sent with the batch.
@@ -399,10 +417,17 @@ impl Connection {
         });
     }
 
+    /// The queue that is meant, if the user may read it.
+    fn readable_queue(&mut self, number: u16, name: &str) -> Result<QueueHandle, BrokerError> {
+        let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
+        self.vhost.queue(&name, self.id)
+    }
+
     /// basic.get; waits when the message must be read from disk.
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
-        let name = self.queue_name(number, name)?;
-        let queue = self.vhost.queue(&name, self.id)?;
+        let queue = self.readable_queue(number, name)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
         };
@@ -417,7 +442,7 @@ impl Connection {
                 Err(read) => read,
             };
             if queue.is_damaged() {
-                let resource = Resource::queue(&name, &self.vhost.name);
+                let resource = Resource::queue(queue.name(), &self.vhost.name);
                 return Err(BrokerError::Damaged(resource));
             }
             queue.read(read);
@@ -528,12 +553,17 @@ fn build_selected(
 }
 
 /// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
-fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
+fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError> {
     if raw.has_expiration()
         && let Ok(Some(value)) = raw.expiration()
     {
         check_expiration(value)?;
     }
+    Ok(())
+}
+
+/// Nobody may speak for another (amqp-behaviour 7.5).
+fn check_user_id(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
     if raw.has_user_id()
         && let Ok(Some(claimed)) = raw.user_id()
         && claimed != user.as_bytes()
