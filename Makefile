@@ -34,7 +34,7 @@ fmt: ## Check the format (cargo fmt mends it)
 lint: setup ## Clippy, warnings are errors
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
 
-unit: setup ## Rust tests: unit, wire, features, restart, crash, tidy
+unit: setup ## Rust tests: unit, wire, features, management, model, restart, crash, conformance, tidy
 	$(CARGO) test --release --locked
 
 interop: build ## Other people's clients against the broker
