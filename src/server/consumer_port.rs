@@ -21,6 +21,7 @@ use crate::protocol::{
 };
 use crate::server::{
     confirms::ChannelConfirms,
+    firehose::Tap,
     outbox::{Frames, Outbox},
     queue_cell::{ConnectionId, QueueCell, QueueHandle},
     stats::{Count, Counters},
@@ -43,6 +44,7 @@ pub(super) struct ChannelOut {
     pub(super) cancelled: Mutex<Vec<Bytes>>,
     pub(super) counters: Arc<Counters>,
     pub(super) facts: ChannelFacts,
+    pub(super) tap: Arc<Tap>,
 }
 
 /// What management shows of a channel beside its counts.
@@ -77,6 +79,7 @@ impl Port for ConsumerPort {
             return;
         };
         let (mut given, mut redeliveries) = (0, 0);
+        let traced = self.channel.traced();
         let mut ledger = self.channel.unacked.lock();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
@@ -93,6 +96,11 @@ impl Port for ConsumerPort {
                         entry,
                     })
                 };
+                if traced {
+                    self.channel
+                        .tap
+                        .delivered(self.channel.id, &message, queue.name(), redelivered);
+                }
                 self.channel.write_content(frames, &message, |out| {
                     encode_deliver(
                         out,
@@ -147,6 +155,11 @@ pub(super) fn told(entry: &Entry, queue: &QueueCell) -> Message {
 }
 
 impl ChannelOut {
+    /// Whether deliveries go to the firehose; asked once for all that are handed out together.
+    pub(super) fn traced(&self) -> bool {
+        self.tap.is_on()
+    }
+
     /// Writes a method with the message as its content.
     pub(super) fn write_content(
         &self,

@@ -1,6 +1,7 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
 mod alarms;
+mod announcer;
 mod channel;
 mod clients;
 mod clock;
@@ -9,6 +10,7 @@ mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod firehose;
 mod handle;
 mod handshake;
 mod inspect;
@@ -232,8 +234,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
-    /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 4],
+    /// Samples, dead letters, timers, alarms, announcements.
+    tasks: [JoinHandle<()>; 5],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -297,6 +299,9 @@ impl Server {
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),
+            tokio::spawn(
+                Arc::clone(&broker.queues.announcer).run(Arc::clone(&broker), options.default_vhost),
+            ),
         ];
         Ok(Self {
             broker,

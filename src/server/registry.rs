@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use ahash::AHashMap;
@@ -18,7 +18,9 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
+use crate::protocol::field::FieldTable;
 use crate::server::{
+    announcer::Announcer,
     clock,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
@@ -44,6 +46,8 @@ pub(super) struct Vhost {
     queues: Arc<Queues>,
     /// Consumers of direct replies.
     pub(super) replies: Replies,
+    /// A copy of every publish and delivery goes to the firehose.
+    pub(super) tracing: Arc<AtomicBool>,
     /// Of all its queues, channels and exchanges, those that are gone included.
     pub(super) counters: Arc<Counters>,
     pub(super) exchange_traffic: ExchangeTraffic,
@@ -57,6 +61,8 @@ pub(super) struct Vhost {
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
     pub(super) churn: Churn,
+    /// Told what comes and goes.
+    pub(super) announcer: Arc<Announcer>,
 }
 
 impl Queues {
@@ -64,6 +70,7 @@ impl Queues {
         Arc::new(Self {
             by_id: RwLock::default(),
             churn: Churn::default(),
+            announcer: Arc::default(),
         })
     }
 
@@ -140,6 +147,7 @@ impl Vhost {
             store,
             queues,
             replies: Replies::default(),
+            tracing: Arc::default(),
             counters: Arc::default(),
             exchange_traffic: ExchangeTraffic::default(),
             relay,
@@ -249,7 +257,32 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
+        self.queues
+            .announcer
+            .event("exchange.created", |headers| headers.exchange(&stored));
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
+    }
+
+    /// Creates one of the broker's own internal topic exchanges unless it exists.
+    pub(super) fn ensure_system_exchange(&self, name: &str) {
+        let mut topology = self.topology.write();
+        if topology.exchange(name).is_some() {
+            return;
+        }
+        let definition = ExchangeDefinition {
+            vhost: Name::clone(&self.name),
+            name: name.into(),
+            kind: "topic".into(),
+            durable: true,
+            auto_delete: false,
+            internal: true,
+            arguments: FieldTable::default(),
+        };
+        if topology.restore_exchange(definition.clone()).is_ok() {
+            self.changed();
+            // Nobody waits for it: it is created again at the next start if it is lost.
+            drop(self.define(Definition::Exchange(definition)));
+        }
     }
 
     pub(super) fn delete_exchange(
@@ -273,6 +306,9 @@ impl Vhost {
         if let Some(existing) = topology.queue(definition.name.as_bytes()) {
             return Err(existing.clone());
         }
+        self.queues.announcer.event("queue.created", |headers| {
+            headers.queue(&definition, owner.is_some())
+        });
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
         let kind = Subject::Queue(QueueType::of(&definition.arguments));
@@ -317,6 +353,9 @@ impl Vhost {
             guard.state.delete()
         };
         add_one(&self.queues.churn.queues_deleted);
+        self.queues.announcer.event("queue.deleted", |headers| {
+            headers.text("name", queue.name()).text("vhost", &self.name);
+        });
         self.queues.by_id.write().remove(&queue.id());
         let removals = topology
             .remove_queue(queue.name())
@@ -349,6 +388,9 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
+        self.queues
+            .announcer
+            .event("binding.created", |headers| headers.binding(&stored));
         let durable = is_durable(&topology, &stored);
         let mut batch = None;
         for (route, message) in topology.replay(&stored) {
@@ -391,6 +433,15 @@ impl Vhost {
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        let announcer = &self.queues.announcer;
+        for binding in &removals.bindings {
+            announcer.event("binding.deleted", |headers| headers.binding(binding));
+        }
+        for exchange in &removals.exchanges {
+            announcer.event("exchange.deleted", |headers| {
+                headers.text("name", &exchange.name).text("vhost", &self.name);
+            });
+        }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
             vhost: exchange.vhost,

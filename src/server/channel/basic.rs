@@ -139,6 +139,9 @@ impl Connection {
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if self.traced {
+            self.tap.published(number, &message, &route);
+        }
         if replies {
             self.vhost.replies.deliver(&message);
         }
@@ -422,6 +425,7 @@ impl Connection {
             return Ok(());
         };
         let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
+        let got_from = Arc::clone(queue.name());
         let mut ledger = out.unacked.lock();
         let delivery_tag = if no_ack {
             ledger.skip()
@@ -432,6 +436,9 @@ impl Connection {
                 entry: delivery.entry,
             })
         };
+        if out.traced() {
+            out.tap.delivered(number, &message, &got_from, redelivered);
+        }
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicGetOk {
             delivery_tag,

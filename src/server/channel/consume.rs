@@ -99,6 +99,18 @@ impl Connection {
                     id,
                 },
             );
+            self.broker.queues.announcer.event("consumer.created", |headers| {
+                headers
+                    .text("consumer_tag", &tag)
+                    .text("queue", &name)
+                    .text("vhost", &self.vhost.name)
+                    .text("channel", &format!("{} ({number})", self.client.name))
+                    .flag("exclusive", wanted.exclusive)
+                    .flag("ack_required", !wanted.no_ack)
+                    .number("prefetch_count", options.prefetch.into())
+                    .table("arguments", &wanted.arguments)
+                    .text("user_who_performed_action", &self.user);
+            });
             // The answer precedes the first delivery, which the dispatch may make.
             if !wanted.nowait {
                 self.outbox
@@ -142,6 +154,14 @@ impl Connection {
         }
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
+            self.broker.queues.announcer.event("consumer.deleted", |headers| {
+                headers
+                    .text("consumer_tag", &tag)
+                    .text("queue", consumer.queue.name())
+                    .text("vhost", &self.vhost.name)
+                    .text("channel", &format!("{} ({number})", self.client.name))
+                    .text("user_who_performed_action", &self.user);
+            });
             let empty = consumer.queue.cancel(consumer.id);
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }

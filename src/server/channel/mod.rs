@@ -29,6 +29,7 @@ use crate::server::{
     confirms::ChannelConfirms,
     connection::Connection,
     consumer_port::{ChannelFacts, ChannelOut},
+    firehose::Tap,
     outbox::Outbox,
     queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
@@ -62,6 +63,7 @@ impl Channel {
         outbox: Arc<Outbox>,
         frame_max: u32,
         cancel_notify: bool,
+        tap: Arc<Tap>,
     ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
@@ -78,6 +80,7 @@ impl Channel {
             cancelled: Mutex::default(),
             counters: Arc::default(),
             facts: ChannelFacts::default(),
+            tap,
         });
         Self {
             out,
@@ -217,12 +220,13 @@ impl Connection {
     /// Takes away what a channel holds: its consumers, its unacked messages, its promises. It stays as one that waits
     /// for close-ok.
     pub(super) fn release_channel(&mut self, number: u16) {
+        if self.client.remove_channel(number) {
+            self.announce_channel("channel.closed", number);
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
-        if self.client.remove_channel(number) {
-            add_one(&self.broker.queues.churn.channels_closed);
-        }
         channel.closing = true;
         channel.assembler = Assembler::default();
         channel.transaction = None;
