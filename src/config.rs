@@ -80,6 +80,7 @@ struct RawAmqp {
     frame_max: u32,
     heartbeat: u16,
     handshake_timeout_ms: u64,
+    dead_peer_timeout_ms: u64,
     max_message_size: u64,
 }
 
@@ -132,6 +133,10 @@ struct RawAuth {
     default_user: String,
     default_password: String,
     loopback_users: Vec<String>,
+    failure_delay_ms: u64,
+    login_failures_per_minute: u32,
+    anonymous_user: String,
+    anonymous_password: String,
 }
 
 /// Values that were checked, for the programs.
@@ -219,24 +224,7 @@ impl Config {
     }
 
     fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
-        const FRAME_MAX_LOWEST: u32 = 4096;
-        const MESSAGE_MAX: u64 = 536_870_912;
-        if raw.amqp.frame_max != 0 && raw.amqp.frame_max < FRAME_MAX_LOWEST {
-            return Err(bad(
-                "amqp.frame_max",
-                format!("{} is below {FRAME_MAX_LOWEST}", raw.amqp.frame_max),
-            ));
-        }
-        if raw.amqp.max_message_size == 0 || raw.amqp.max_message_size > MESSAGE_MAX {
-            let given = raw.amqp.max_message_size;
-            return Err(bad(
-                "amqp.max_message_size",
-                format!("{given} is not between 1 and {MESSAGE_MAX}"),
-            ));
-        }
-        if raw.amqp.handshake_timeout_ms == 0 {
-            return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
-        }
+        let limits = limits(&raw.amqp, &raw.auth)?;
         for (key, text) in [
             ("auth.default_vhost", &raw.auth.default_vhost),
             ("auth.default_user", &raw.auth.default_user),
@@ -253,13 +241,6 @@ impl Config {
         if let Err(error) = raw.log.level.parse::<tracing_subscriber::EnvFilter>() {
             return Err(bad("log.level", error));
         }
-        let limits = Limits {
-            channel_max: raw.amqp.channel_max,
-            frame_max: raw.amqp.frame_max,
-            heartbeat_s: raw.amqp.heartbeat,
-            max_message_bytes: raw.amqp.max_message_size,
-            handshake_timeout: Duration::from_millis(raw.amqp.handshake_timeout_ms),
-        };
         let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
@@ -274,6 +255,8 @@ impl Config {
                 &raw.auth.default_password,
                 raw.auth.loopback_users,
             ),
+            anonymous: (!raw.auth.anonymous_user.is_empty())
+                .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
         };
         Ok(Self {
             server,
@@ -286,6 +269,38 @@ impl Config {
             file,
         })
     }
+}
+
+/// What clients may negotiate and how long they may take.
+fn limits(amqp: &RawAmqp, auth: &RawAuth) -> Result<Limits, ConfigError> {
+    const FRAME_MAX_LOWEST: u32 = 4096;
+    const MESSAGE_MAX: u64 = 536_870_912;
+    if amqp.frame_max != 0 && amqp.frame_max < FRAME_MAX_LOWEST {
+        return Err(bad(
+            "amqp.frame_max",
+            format!("{} is below {FRAME_MAX_LOWEST}", amqp.frame_max),
+        ));
+    }
+    if amqp.max_message_size == 0 || amqp.max_message_size > MESSAGE_MAX {
+        let given = amqp.max_message_size;
+        return Err(bad(
+            "amqp.max_message_size",
+            format!("{given} is not between 1 and {MESSAGE_MAX}"),
+        ));
+    }
+    if amqp.handshake_timeout_ms == 0 {
+        return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
+    }
+    Ok(Limits {
+        channel_max: amqp.channel_max,
+        frame_max: amqp.frame_max,
+        heartbeat_s: amqp.heartbeat,
+        max_message_bytes: amqp.max_message_size,
+        handshake_timeout: Duration::from_millis(amqp.handshake_timeout_ms),
+        failure_delay: Duration::from_millis(auth.failure_delay_ms),
+        login_failures_per_minute: auth.login_failures_per_minute,
+        dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
+    })
 }
 
 /// The environment without what is no setting, and without what is no text.

@@ -76,6 +76,10 @@ pub enum BrokerError {
          or the exclusive property value does not match that of the original declaration."
     )]
     Locked(Resource),
+    #[error(
+        "{0} is damaged on disk and cannot be read; the broker's log names the place, a purge gives it up"
+    )]
+    Damaged(Resource),
     #[error("{0} in exclusive use")]
     ExclusiveUse(Resource),
     #[error("{0} in use")]
@@ -184,6 +188,7 @@ impl BrokerError {
             | Self::UnacceptableHeader { .. }
             | Self::ModeSwitch { .. }
             | Self::NotTransactional
+            | Self::Damaged(_)
             | Self::PartialCommit => ReplyCode::PreconditionFailed,
             Self::ConsumerTagReused(_) => ReplyCode::NotAllowed,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,

@@ -104,15 +104,25 @@ pub fn announced_len(input: &[u8]) -> Option<usize> {
         .checked_add(OVERHEAD)
 }
 
-/// A payload as Erlang renders it in RabbitMQ's texts: whole up to 16 octets, else the first 16.
+/// A payload as RabbitMQ shows it in its texts: whole up to 16 octets, else the first 16.
 pub fn octets(payload: &[u8]) -> String {
     let word = if payload.len() <= 16 {
         "all octets"
     } else {
         "first 16 octets"
     };
-    let listed: Vec<String> = payload.iter().take(16).map(u8::to_string).collect();
-    format!("{word} = <<{}>>", listed.join(","))
+    format!("{word} = {}", snippet(payload))
+}
+
+/// The first 16 octets as Erlang writes them: as text if they are printable, else as numbers.
+pub fn snippet(payload: &[u8]) -> String {
+    let shown = payload.get(..16).unwrap_or(payload);
+    if !shown.is_empty() && shown.iter().all(|octet| matches!(octet, b' '..=b'~')) {
+        let text = String::from_utf8_lossy(shown);
+        return format!("<<{text:?}>>");
+    }
+    let listed: Vec<String> = shown.iter().map(u8::to_string).collect();
+    format!("<<{}>>", listed.join(","))
 }
 
 /// Appends a frame around what `payload` writes.
@@ -190,7 +200,7 @@ mod tests {
         *bytes.last_mut().unwrap() = 0;
         assert_eq!(
             parse(&bytes, 0).unwrap_err().to_string(),
-            "type 3, all octets = <<97,98>>: {invalid_frame_end_marker,0}"
+            "type 3, all octets = <<\"ab\">>: {invalid_frame_end_marker,0}"
         );
         for (kind, payload) in [
             (9, &b""[..]),

@@ -102,6 +102,21 @@ impl Fault {
         }
     }
 
+    /// A content whose header announces more octets than we take. Refused before they arrive: they would only fill
+    /// memory, and what follows on a closed channel is read over anyway.
+    pub(super) fn oversized(channel: u16, method: &Method, size: u64, max: u64) -> Self {
+        let id = method.id();
+        match method {
+            Method::BasicPublish { immediate: true, .. } => {
+                Self::connection(ReplyCode::NotImplemented, "immediate=true", id)
+            }
+            Method::BasicPublish { .. } => {
+                Self::refuse(channel, &BrokerError::MessageTooLarge { size, max }, id)
+            }
+            _ => Self::connection(ReplyCode::CommandInvalid, "unimplemented method", id),
+        }
+    }
+
     /// A method frame whose payload is no method.
     pub(super) fn method(error: &MethodError, payload: &[u8]) -> Self {
         let id = error.method_id().unwrap_or(MethodId::NONE);
@@ -113,8 +128,7 @@ impl Fault {
             }
             MethodError::Table(_, table) => Self::connection(ReplyCode::FrameError, table, id),
             MethodError::Short | MethodError::Truncated(_) | MethodError::TrailingBytes(_) => {
-                let octets = frame::octets(payload);
-                let octets = octets.split_once(" = ").map_or("", |(_, octets)| octets);
+                let octets = frame::snippet(payload);
                 Self::connection(ReplyCode::FrameError, format!("cannot decode {octets}"), id)
             }
         }

@@ -23,8 +23,9 @@ use crate::server::{
     channel::Channel,
     clients::Client,
     close::{Close, Fault},
+    farewell::{Farewell, LastWord, drain},
     firehose::Tap,
-    handshake::{Established, drain},
+    handshake::Established,
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
@@ -36,9 +37,8 @@ use crate::server::{
 const READ_BYTES: usize = 128 * 1024;
 /// How long we wait for close-ok when there is no heartbeat to go by.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// How long a client that broke the framing may go on talking; it is not understood any more.
-const UNFRAMED_WAIT: Duration = Duration::from_secs(3);
+/// How long a client that got its close-ok may take to hang up.
+const HANG_UP_WAIT: Duration = Duration::from_secs(1);
 
 /// How a connection came to its end; the caller logs it.
 #[derive(Debug)]
@@ -130,6 +130,7 @@ impl Connection {
                 self.release();
                 if matches!(end, End::ByClient) {
                     self.outbox.method(0, &Method::ConnectionCloseOk);
+                    self.await_hanging_up(&mut socket, &mut input).await;
                 }
                 end
             }
@@ -336,14 +337,18 @@ impl Connection {
         if channel.is_closing() {
             return self.frame_while_closing(frame);
         }
+        let body_max = self.broker.limits().max_message_bytes;
         let pending = channel.assembler.pending().map_or(MethodId::NONE, Method::id);
         let step = channel
             .assembler
-            .frame(&frame, shared)
+            .frame(&frame, shared, body_max)
             .map_err(|error| Fault::assembly(&error, frame.payload, pending))?;
         match step {
             Step::More => {}
             Step::Content(content) => self.content(number, *content)?,
+            Step::Oversized(method, size) => {
+                return Err(Fault::oversized(number, &method, size, body_max));
+            }
             Step::Method(method) => {
                 self.batch.flush();
                 self.method(number, method).await?;
@@ -446,7 +451,6 @@ impl Connection {
         let method = Method::decode(frame.payload).map_err(|error| Fault::method(&error, frame.payload))?;
         match method {
             Method::ConnectionClose { .. } => Ok(Next::Closed(End::ByClient)),
-            Method::ConnectionCloseOk => Ok(Next::Read),
             Method::ConnectionUpdateSecret { .. } => {
                 self.outbox.method(0, &Method::ConnectionUpdateSecretOk);
                 Ok(Next::Read)
@@ -473,6 +477,33 @@ impl Connection {
         }
     }
 
+    /// How long the last words may take, and who is to hear them.
+    fn farewell<'a>(
+        &self,
+        socket: &'a mut OwnedReadHalf,
+        input: &'a mut BytesMut,
+    ) -> Farewell<'a, OwnedReadHalf> {
+        Farewell {
+            socket,
+            input,
+            frame_max: self.frame_max,
+            unframed: self.broker.limits().failure_delay,
+        }
+    }
+
+    /// After our close-ok: the client hangs up. Should it say close once more, it is answered once more.
+    async fn await_hanging_up(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
+        let mut farewell = self.farewell(socket, input);
+        let wait = async {
+            while let Some(word) = farewell.next().await {
+                if word == LastWord::Close {
+                    self.outbox.method(0, &Method::ConnectionCloseOk);
+                }
+            }
+        };
+        drop(tokio::time::timeout(HANG_UP_WAIT, wait).await);
+    }
+
     /// After our connection.close: input is read over until close-ok, a close, or the end of patience.
     async fn await_close_ok(&mut self, socket: &mut OwnedReadHalf, input: &mut BytesMut) {
         let patience = if self.heartbeat.is_zero() {
@@ -480,37 +511,11 @@ impl Connection {
         } else {
             self.heartbeat.min(CLOSE_WAIT_MAX)
         };
-        let wait = async {
-            loop {
-                match frame::parse(input, self.frame_max) {
-                    Ok(Some(frame)) => {
-                        let len = frame.wire_len();
-                        let method = (frame.kind == frame::METHOD && frame.channel == 0)
-                            .then(|| Method::decode(frame.payload).ok())
-                            .flatten();
-                        input.advance(len);
-                        match method {
-                            Some(Method::ConnectionCloseOk) => return,
-                            Some(Method::ConnectionClose { .. }) => {
-                                self.outbox.method(0, &Method::ConnectionCloseOk);
-                                return;
-                            }
-                            _ => continue,
-                        }
-                    }
-                    Ok(None) => {}
-                    // What broke the framing is still in front: only the end of the socket can follow.
-                    Err(_) => return drain(socket, UNFRAMED_WAIT).await,
-                }
-                input.reserve(4096);
-                match socket.read_buf(input).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                }
-            }
-        };
-        // Elapsed or answered: the socket is closed next.
-        drop(tokio::time::timeout(patience, wait).await);
+        let mut farewell = self.farewell(socket, input);
+        // Both sides may have closed at once: the client's close is answered, and our own is then done with.
+        if let Ok(Some(LastWord::Close)) = tokio::time::timeout(patience, farewell.next()).await {
+            self.outbox.method(0, &Method::ConnectionCloseOk);
+        }
     }
 }
 

@@ -13,6 +13,15 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Copies the store of the running broker into a directory that does not exist yet; a broker can be started on the copy.
+    /// Takes as long as the disk needs: not for a task's thread.
+    ///
+    /// # Errors
+    /// When the directory exists or the disk fails.
+    pub fn backup(&self, target: &std::path::Path) -> Result<(), crate::storage::StoreError> {
+        self.broker.store().backup(target)
+    }
+
     /// What policies say about a queue; `None` when it does not exist or no policy applies.
     pub fn queue_policy(&self, vhost: &str, queue: &str) -> Option<Arc<EffectivePolicy>> {
         let vhost = self.broker.vhost(vhost)?;

@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 use crate::auth;
@@ -15,14 +16,19 @@ use crate::protocol::{
     method::{Method, MethodId},
     reply_code::ReplyCode,
 };
-use crate::server::{Broker, close::Close, stats::Protocol};
+use crate::server::{
+    Broker,
+    close::Close,
+    farewell::{Farewell, drain},
+    stats::Protocol,
+};
 
 /// Frames before tune may have this payload; SASL responses are the longest.
 const INITIAL_FRAME_MAX: u32 = 8192;
 /// RabbitMQ accepts 4096 up to 4.0 and 8192 since; the smaller bound harms nobody.
 const FRAME_MAX_LOWEST: u32 = 4096;
-/// How long a failed login keeps its socket, as a damper on guessing.
-const FAILURE_DELAY: Duration = Duration::from_secs(3);
+/// How long we wait for a peer to go whom we have told that it is in the wrong place.
+const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// What a handshake agreed on.
 pub(super) struct Established {
@@ -53,6 +59,8 @@ pub(super) enum Refusal {
     Protocol(String),
     #[error("login of user '{user}' with {mechanism} refused")]
     Login { user: String, mechanism: String },
+    #[error("too many failed logins from this address: it is not listened to for a while")]
+    TooManyFailures,
     #[error("{0}")]
     Denied(String),
 }
@@ -69,8 +77,8 @@ impl Handshake<'_> {
     /// Runs the handshake; the caller bounds its time.
     pub(super) async fn run(&mut self) -> Result<Established, Refusal> {
         self.protocol_header().await?;
-        let limits = self.broker.limits();
-        self.send(&start(&self.broker.cluster_name())).await?;
+        let offered = mechanisms(self.broker);
+        self.send(&start(&self.broker.cluster_name(), &offered)).await?;
         let Method::ConnectionStartOk {
             client_properties,
             mechanism,
@@ -80,40 +88,15 @@ impl Handshake<'_> {
         else {
             return self.give_up("expected connection.start-ok").await;
         };
-        let capabilities = match client_properties.get("capabilities") {
-            Some(FieldValue::Table(table)) => table.clone(),
-            _ => FieldTable::default(),
+        // Anything but a table means that the client can do nothing special (amqp-behaviour 1.3).
+        let capable = |name| match client_properties.get("capabilities") {
+            Some(FieldValue::Table(table)) => table.get(name) == Some(&FieldValue::Bool(true)),
+            _ => false,
         };
-        let capable = |name| capabilities.get(name) == Some(&FieldValue::Bool(true));
-        let user = self
-            .login(&mechanism, &response, capable("authentication_failure_close"))
-            .await?;
-        let (channel_max, frame_max) = (limits.channel_max, limits.frame_max);
-        self.send(&Method::ConnectionTune {
-            channel_max,
-            frame_max,
-            heartbeat: limits.heartbeat_s,
-        })
-        .await?;
-        let Method::ConnectionTuneOk {
-            channel_max,
-            frame_max,
-            heartbeat,
-        } = self.receive().await?
-        else {
-            return self.give_up("expected connection.tune-ok").await;
-        };
-        let checks = [
-            check_tune("frame_max", frame_max, FRAME_MAX_LOWEST, limits.frame_max),
-            check_tune("channel_max", channel_max.into(), 1, limits.channel_max.into()),
-        ];
-        if let Some(problem) = checks.into_iter().flatten().next() {
-            return self.give_up(&problem).await;
-        }
-        let Method::ConnectionOpen { virtual_host: vhost } = self.receive().await? else {
-            return self.give_up("expected connection.open").await;
-        };
-        self.open(&vhost).await?;
+        let tell = capable("authentication_failure_close");
+        let user = self.login(&mechanism, &response, tell).await?;
+        let (channel_max, frame_max, heartbeat) = self.tune().await?;
+        let vhost = self.open().await?;
         let name = client_properties
             .get("connection_name")
             .and_then(|name| name.as_str_bytes())
@@ -158,14 +141,18 @@ impl Handshake<'_> {
 
     async fn wrong_protocol(&mut self) -> Refusal {
         let hint = match self.input.get(..4) {
-            Some(b"AMQP") => "another version of AMQP",
             Some([0x16, 0x03, _, _]) => "looks like TLS",
             Some(b"GET " | b"HEAD" | b"POST" | b"PUT ") => "looks like HTTP",
+            Some(b"AMQP") | None => "another version of AMQP, or none",
             _ => "unknown header",
         };
-        match self.socket.write_all(&PROTOCOL_HEADER).await {
+        let told = async {
+            self.socket.write_all(&PROTOCOL_HEADER).await?;
+            self.socket.shutdown().await
+        };
+        match told.await {
             Ok(()) => {
-                drain(self.socket, Duration::from_secs(1)).await;
+                drain(self.socket, REFUSED_WAIT).await;
                 Refusal::WrongProtocol(hint)
             }
             Err(error) => error.into(),
@@ -187,7 +174,7 @@ impl Handshake<'_> {
                     let (len, kind, channel) = (frame.wire_len(), frame.kind, frame.channel);
                     let method =
                         (kind == frame::METHOD && channel == 0).then(|| Method::decode(frame.payload));
-                    bytes::Buf::advance(self.input, len);
+                    self.input.advance(len);
                     match method {
                         Some(Ok(method)) => return Ok(method),
                         Some(Err(error)) => return self.give_up(&error.to_string()).await,
@@ -212,14 +199,34 @@ impl Handshake<'_> {
 
     /// A handshake that cannot go on ends without a word, after a while (amqp-behaviour 1.3, 1.4).
     async fn give_up<T>(&mut self, problem: &str) -> Result<T, Refusal> {
-        drain(self.socket, FAILURE_DELAY).await;
+        drain(self.socket, self.broker.limits().failure_delay).await;
         Err(Refusal::Protocol(problem.to_owned()))
     }
 
+    /// connection.close, then patience for the answer.
+    async fn close(&mut self, close: &Close) -> Result<(), Refusal> {
+        self.send(&close.connection_method()).await?;
+        let patience = self.broker.limits().failure_delay;
+        let mut farewell = Farewell {
+            socket: &mut *self.socket,
+            input: &mut *self.input,
+            frame_max: INITIAL_FRAME_MAX,
+            unframed: patience,
+        };
+        // Answered, gone or out of patience: the socket is closed next.
+        drop(tokio::time::timeout(patience, farewell.next()).await);
+        Ok(())
+    }
+
     async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<String, Refusal> {
-        let credentials = match mechanism {
-            "PLAIN" => auth::plain(response),
-            "AMQPLAIN" => auth::amqplain(response),
+        let budget = self.broker.login_budget();
+        if !budget.admits(self.peer.ip(), Instant::now()) {
+            return Err(Refusal::TooManyFailures);
+        }
+        let credentials = match (mechanism, self.broker.anonymous()) {
+            ("PLAIN", _) => auth::plain(response),
+            ("AMQPLAIN", _) => auth::amqplain(response),
+            ("ANONYMOUS", Some(anonymous)) => Some(anonymous.clone()),
             _ => {
                 return self
                     .give_up(&format!("unknown authentication mechanism '{mechanism}'"))
@@ -227,6 +234,7 @@ impl Handshake<'_> {
             }
         };
         let Some((user, password)) = credentials else {
+            budget.failed(self.peer.ip(), Instant::now());
             return self.give_up(&format!("malformed {mechanism} response")).await;
         };
         let known = self.broker.users().login(&user, &password, self.peer.ip());
@@ -234,39 +242,72 @@ impl Handshake<'_> {
         if known {
             return Ok(user);
         }
+        budget.failed(self.peer.ip(), Instant::now());
         if tell {
             let text = format!(
                 "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
             );
-            let close = Close::new(ReplyCode::AccessRefused, text, MethodId::NONE);
-            self.send(&close.connection_method()).await?;
+            self.close(&Close::new(ReplyCode::AccessRefused, text, MethodId::NONE))
+                .await?;
+        } else {
+            drain(self.socket, self.broker.limits().failure_delay).await;
         }
-        drain(self.socket, FAILURE_DELAY).await;
-        Err(Refusal::Login {
-            user,
-            mechanism: mechanism.to_owned(),
-        })
+        let mechanism = mechanism.to_owned();
+        Err(Refusal::Login { user, mechanism })
     }
 
-    async fn open(&mut self, vhost: &str) -> Result<(), Refusal> {
-        if self.broker.vhost(vhost).is_some() {
-            return self.send(&Method::ConnectionOpenOk).await;
+    /// Offers our limits and takes the client's: channel_max, frame_max, heartbeat in seconds.
+    async fn tune(&mut self) -> Result<(u16, u32, u16), Refusal> {
+        let limits = self.broker.limits();
+        self.send(&Method::ConnectionTune {
+            channel_max: limits.channel_max,
+            frame_max: limits.frame_max,
+            heartbeat: limits.heartbeat_s,
+        })
+        .await?;
+        let Method::ConnectionTuneOk {
+            channel_max,
+            frame_max,
+            heartbeat,
+        } = self.receive().await?
+        else {
+            return self.give_up("expected connection.tune-ok").await;
+        };
+        let checks = [
+            check_tune("frame_max", frame_max, FRAME_MAX_LOWEST, limits.frame_max),
+            check_tune("channel_max", channel_max.into(), 1, limits.channel_max.into()),
+        ];
+        match checks.into_iter().flatten().next() {
+            Some(problem) => self.give_up(&problem).await,
+            None => Ok((channel_max, frame_max, heartbeat)),
         }
-        let text = format!("vhost {vhost} not found");
-        let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
-        self.send(&close.connection_method()).await?;
-        drain(self.socket, FAILURE_DELAY).await;
+    }
+
+    /// The vhost that the client asks for; from here on it is told what is wrong.
+    async fn open(&mut self) -> Result<String, Refusal> {
+        let (close, text) = match self.receive().await? {
+            Method::ConnectionOpen { virtual_host } if self.broker.vhost(&virtual_host).is_some() => {
+                self.send(&Method::ConnectionOpenOk).await?;
+                return Ok(virtual_host);
+            }
+            Method::ConnectionOpen { virtual_host } => {
+                let text = format!("vhost {virtual_host} not found");
+                let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
+                (close, text)
+            }
+            Method::ConnectionClose { .. } => {
+                self.send(&Method::ConnectionCloseOk).await?;
+                drain(self.socket, REFUSED_WAIT).await;
+                return Err(Refusal::Protocol("closed before connection.open".to_owned()));
+            }
+            other => {
+                let text = "unexpected method in connection state opening".to_owned();
+                (Close::new(ReplyCode::ChannelError, &text, other.id()), text)
+            }
+        };
+        self.close(&close).await?;
         Err(Refusal::Denied(text))
     }
-}
-
-/// Reads and forgets until the peer closes or the time is over: closing a socket with unread input would reset it,
-/// and the peer might never see our last words.
-pub(super) async fn drain(socket: &mut (impl tokio::io::AsyncRead + Unpin), at_most: Duration) {
-    let mut sink = [0; 4096];
-    let read_all = async { while let Ok(1..) = socket.read(&mut sink).await {} };
-    // Elapsed or not, we are done with this peer.
-    drop(tokio::time::timeout(at_most, read_all).await);
 }
 
 fn check_tune(name: &str, value: u32, lowest: u32, offered: u32) -> Option<String> {
@@ -288,7 +329,13 @@ fn check_tune(name: &str, value: u32, lowest: u32, offered: u32) -> Option<Strin
     None
 }
 
-fn start(cluster_name: &str) -> Method {
+/// The SASL mechanisms we offer, separated by spaces.
+fn mechanisms(broker: &Broker) -> String {
+    let anonymous = broker.anonymous().map_or("", |_| " ANONYMOUS");
+    format!("PLAIN AMQPLAIN{anonymous}")
+}
+
+fn start(cluster_name: &str, mechanisms: &str) -> Method {
     let text = |value: &str| FieldValue::LongString(Bytes::copy_from_slice(value.as_bytes()));
     let mut capabilities = FieldTable::default();
     for name in [
@@ -321,7 +368,7 @@ fn start(cluster_name: &str) -> Method {
         version_major: 0,
         version_minor: 9,
         server_properties: properties,
-        mechanisms: Bytes::from_static(b"PLAIN AMQPLAIN"),
+        mechanisms: Bytes::copy_from_slice(mechanisms.as_bytes()),
         locales: Bytes::from_static(b"en_US"),
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::Instrument;
 
@@ -20,6 +20,10 @@ use crate::server::{
 const BACKLOG: i32 = 1024;
 /// After accept failed for want of file descriptors, a pause: retrying at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An idle socket is probed after this, and again at this interval.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Binds; an IPv6 wildcard takes IPv4 too.
 ///
@@ -53,10 +57,26 @@ pub(super) async fn accept_loop(broker: Arc<Broker>, listener: TcpListener) {
     }
 }
 
-async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+/// Sets a client's socket up.
+fn prepare(socket: &TcpStream, dead_peer_timeout: Duration) -> io::Result<()> {
     // Nagle's algorithm would hold small frames back for tens of milliseconds.
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    socket.set_nodelay(true)?;
+    // Peers that vanished without a word, for those who switched heartbeats off: probes when nothing is on its way,
+    // and a bound on how long what is on its way may stay unacknowledged (hostile-input F18, H49).
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_INTERVAL);
+    SockRef::from(socket).set_tcp_keepalive(&probes)?;
+    if !dead_peer_timeout.is_zero() {
+        let timeout_ms = u32::try_from(dead_peer_timeout.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(socket, timeout_ms)?;
+    }
+    Ok(())
+}
+
+async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
+    if let Err(error) = prepare(&socket, broker.limits().dead_peer_timeout) {
+        tracing::debug!(%error, "socket options");
     }
     let mut input = BytesMut::new();
     let established = {

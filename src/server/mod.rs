@@ -10,12 +10,14 @@ mod confirms;
 mod connection;
 mod consumer_port;
 mod events;
+mod farewell;
 mod firehose;
 mod handle;
 mod handshake;
 mod inspect;
 mod listener;
 mod login;
+mod login_budget;
 mod memory;
 mod operate;
 mod outbox;
@@ -54,6 +56,7 @@ pub use self::{
 use self::{
     clients::Connections,
     events::Events,
+    login_budget::LoginBudget,
     registry::{Queues, Vhost},
     relay::Relay,
     sampler::Sampler,
@@ -80,6 +83,13 @@ pub struct Limits {
     pub max_message_bytes: u64,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
+    /// How long a failed login, or a client that broke the framing, keeps its socket: a damper on guessing, and time
+    /// to read our last words.
+    pub failure_delay: Duration,
+    /// Failed logins of one address; beyond them it is cut off unheard. 0 is no limit.
+    pub login_failures_per_minute: u32,
+    /// How long a peer may leave our bytes unacknowledged, or its window shut; 0 leaves it to the system.
+    pub dead_peer_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -90,6 +100,9 @@ impl Default for Limits {
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
+            failure_delay: Duration::from_secs(3),
+            login_failures_per_minute: 10,
+            dead_peer_timeout: Duration::from_secs(120),
         }
     }
 }
@@ -103,6 +116,8 @@ pub struct Options {
     pub alarms: AlarmOptions,
     pub default_vhost: String,
     pub users: Users,
+    /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
+    pub anonymous: Option<(String, Vec<u8>)>,
 }
 
 impl Options {
@@ -115,6 +130,7 @@ impl Options {
             alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             users: Users::new("guest", "guest", vec!["guest".to_owned()]),
+            anonymous: None,
         }
     }
 }
@@ -156,6 +172,8 @@ pub(crate) struct Broker {
     queues: Arc<Queues>,
     connections: Connections,
     users: Users,
+    anonymous: Option<(String, Vec<u8>)>,
+    login_budget: LoginBudget,
     limits: Limits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
@@ -176,6 +194,14 @@ impl Broker {
 
     pub(crate) fn users(&self) -> &Users {
         &self.users
+    }
+
+    pub(in crate::server) fn anonymous(&self) -> Option<&(String, Vec<u8>)> {
+        self.anonymous.as_ref()
+    }
+
+    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
+        &self.login_budget
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -283,6 +309,8 @@ impl Server {
             queues,
             connections,
             users,
+            anonymous: options.anonymous,
+            login_budget: LoginBudget::new(limits.login_failures_per_minute),
             limits,
             alarms,
             events,

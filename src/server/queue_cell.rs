@@ -70,6 +70,8 @@ pub(super) struct QueueCell {
     paged: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
+    /// A read failed.
+    damaged: AtomicBool,
     /// What passed through it; written under its lock.
     pub(super) counters: Counters,
     /// What the counters amounted to when they were last sampled.
@@ -162,6 +164,7 @@ impl QueueCell {
             policy: Mutex::default(),
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
+            damaged: AtomicBool::new(false),
             counters: Counters::default(),
             sampled: AtomicU64::new(0),
             this: Weak::clone(this),
@@ -272,8 +275,19 @@ impl QueueCell {
     }
 
     /// A read failed: only this queue suffers.
+    /// Its consumers are cancelled and its users told, until it is purged or deleted, or the broker starts anew.
     pub(super) fn read_failed(&self) {
-        self.lock().state.read_failed();
+        self.damaged.store(true, Ordering::Release);
+        let mut queue = self.lock();
+        queue.state.read_failed();
+        queue.state.cancel_consumers();
+        drop(queue);
+        self.loaded.notify_waiters();
+    }
+
+    /// Messages of it could not be read: nobody can consume from it.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Asks the store for messages.
@@ -292,6 +306,7 @@ impl QueueCell {
 
     /// Logs what a purge removed.
     pub(super) fn log_purged(&self, purged: &mut Purged) {
+        self.damaged.store(false, Ordering::Release);
         let queue = self.id();
         let mut ops = self.acks(std::mem::take(&mut purged.removed));
         if !purged.ranges.is_empty() {

@@ -100,7 +100,14 @@ impl Bodies {
         let count = match self.counts.get_mut(&id) {
             Some(count) => count,
             None => {
-                let stored = rocks.get(Family::BodyCount, keys::body(id))?;
+                let stored = match rocks.get(Family::BodyCount, keys::body(id)) {
+                    // Damage keeps the body; it must not end the store.
+                    Err(StoreError::Corrupt { what, .. }) => {
+                        tracing::warn!(body = id, what, "a body's reference count cannot be read");
+                        None
+                    }
+                    stored => stored?,
+                };
                 let Some(count) = stored.as_deref().and_then(Count::decode) else {
                     // Its pieces stay until the next start sweeps them; nobody can read them any more.
                     tracing::warn!(body = id, "a stored body has no reference count");

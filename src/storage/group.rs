@@ -182,11 +182,7 @@ impl Group {
                 count,
                 bytes,
             } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
-            Op::Delivered { queue, through } => {
-                if let Some(queue) = ledger.queues.get_mut(&queue) {
-                    queue.delivered = queue.delivered.max(through.0);
-                }
-            }
+            Op::Delivered { queue, through } => self.delivered(queue, through, ledger),
             Op::Tx { ops, done } => {
                 for op in ops {
                     self.apply(op, ledger, rocks)?;
@@ -354,6 +350,21 @@ impl Group {
             self.batch.delete_cf(rocks.family(Family::Ack), key);
         }
         self.counts.deleted_bytes += page.disk_bytes();
+    }
+
+    /// What was handed out is flagged after a crash, even if nothing else is written; but an empty queue's row has nothing
+    /// to flag, and costs nothing.
+    fn delivered(&mut self, id: QueueId, through: Seq, ledger: &mut Ledger) {
+        let Some(at) = self.queue(id, ledger) else { return };
+        let Some(queue) = ledger.queues.get_mut(&id) else {
+            return;
+        };
+        if queue.delivered < through.0 {
+            queue.delivered = through.0;
+            if let Some(group) = self.queues.get_mut(at).filter(|_| queue.messages > 0) {
+                group.changed = true;
+            }
+        }
     }
 
     fn define(&mut self, definition: &Definition, ledger: &mut Ledger, rocks: &Rocks) {

@@ -5,6 +5,7 @@
 //! applies acks, `pack` writes what is left into a `page` and the queue's `row`, `disk` syncs, `waiting` tells the
 //! publisher. Back: `reader` fetches pages, `ledger` knows what is gone of them, `recovery` reads the rows.
 
+mod backup;
 mod bodies;
 mod codec;
 mod disk;
@@ -29,6 +30,7 @@ mod recovery;
 mod rocks;
 mod row;
 mod stats;
+mod torn;
 mod waiting;
 mod writer;
 
@@ -42,6 +44,7 @@ use parking_lot::Mutex;
 
 use crate::broker::ids::QueueId;
 
+pub use backup::restore;
 pub use error::{StoreError, StoreFailure};
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
@@ -211,6 +214,20 @@ impl Store {
             stats.memtable_bytes = rocks.memtable_bytes();
         }
         stats
+    }
+
+    /// Copies the store, as it is at one moment, into a directory that does not exist yet; the store goes on meanwhile. The
+    /// copy holds everything confirmed before the call and can be started like any data directory.
+    ///
+    /// # Errors
+    /// When the directory exists or the disk fails.
+    pub fn backup(&self, target: &std::path::Path) -> Result<(), StoreError> {
+        let rocks = self.inner.engine.lock().rocks.clone();
+        let rocks = rocks.ok_or_else(|| StoreError::Io {
+            path: target.to_path_buf(),
+            what: "the store is closed".to_owned(),
+        })?;
+        backup::take(&rocks, target)
     }
 
     /// Writes and syncs what was logged, stops the threads, closes the database and gives the directory back.

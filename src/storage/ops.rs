@@ -59,7 +59,7 @@ pub enum Op {
         count: u64,
         bytes: u64,
     },
-    /// Messages up to `through` were handed out: they are redelivered after a restart. Causes no write by itself.
+    /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.
     Delivered { queue: QueueId, through: Seq },
     /// All or nothing.
     Tx { ops: Vec<Self>, done: Option<Done> },

@@ -296,7 +296,7 @@ fn learn_straddling(
             _ => {}
         }
     }
-    pages.status().map_err(|error| rocks.error(&error))
+    tolerate(pages.status().map_err(|error| rocks.error(&error)))
 }
 
 /// Counts down the bodies of pages nobody has looked at since the start.
@@ -326,7 +326,7 @@ fn release_bodies(
         }
         pages.next();
     }
-    pages.status().map_err(|error| rocks.error(&error))
+    tolerate(pages.status().map_err(|error| rocks.error(&error)))
 }
 
 /// The meta of a page as it lies on disk. `None` for a damaged one: it is about to be removed anyway, and its bodies stay.
@@ -344,4 +344,15 @@ fn read_meta(
         tracing::warn!(queue = id.0, lane, first, "a damaged page is removed unread");
     }
     Ok(meta)
+}
+
+/// Damage is no reason not to remove it: what it referred to stays until somebody looks.
+fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    match result {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::warn!(%error, "damaged pages are removed unread");
+            Ok(())
+        }
+        other => other,
+    }
 }

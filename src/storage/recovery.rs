@@ -23,6 +23,7 @@ use crate::storage::{
     records,
     rocks::{self, Family, Rocks},
     row::{MIXED, Row},
+    torn,
 };
 
 /// The format this version writes and reads. A change of any key or value raises it.
@@ -52,7 +53,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
     if !fresh {
         refuse_unknown_families(dir, &path)?;
     }
-    let rocks = Rocks::open(&path, options)?;
+    let rocks = open_database(&path, options)?;
     check_format(dir, &rocks, fresh)?;
     check_mark(&rocks, &mark)?;
     let definitions = read_definitions(&rocks)?;
@@ -75,6 +76,21 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
         next_queue_id,
         recovered,
     })
+}
+
+/// Opens the database. What a power cut tore off the end of its log was never synced, hence never confirmed, and goes; the
+/// mark, which is compared next, tells if more is missing.
+fn open_database(path: &Path, options: &StoreOptions) -> Result<Rocks, StoreError> {
+    match Rocks::open(path, options) {
+        Err(StoreError::Corrupt { what, .. }) if torn::only_the_end_is_torn(path)? => {
+            tracing::warn!(
+                what,
+                "the log ends in the middle of a write, as after a power cut: that end is dropped"
+            );
+            Rocks::open_without_torn_end(path, options)
+        }
+        opened => opened,
+    }
 }
 
 /// Whether nothing is there yet. A database that should be there and is not must never be replaced by an empty one.

@@ -80,6 +80,16 @@ pub(super) struct Rocks {
 
 impl Rocks {
     pub(super) fn open(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
+        // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
+        Self::open_in(path, store, DBRecoveryMode::TolerateCorruptedTailRecords)
+    }
+
+    /// Opens a database whose log ends in what is no record, and drops that end. Only after `torn` has looked.
+    pub(super) fn open_without_torn_end(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_in(path, store, DBRecoveryMode::PointInTime)
+    }
+
+    fn open_in(path: &Path, store: &StoreOptions, recovery: DBRecoveryMode) -> Result<Self, StoreError> {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -88,8 +98,7 @@ impl Rocks {
         options.set_db_write_buffer_size(512 << 20);
         options.set_bytes_per_sync(1 << 20);
         options.set_max_open_files(-1);
-        // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_wal_recovery_mode(recovery);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_paranoid_checks(true);
         options.set_recycle_log_file_num(0);

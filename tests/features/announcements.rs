@@ -23,7 +23,6 @@ fn header(message: &Message, name: &str) -> String {
     }
 }
 
-/// Proves: RTE-022
 #[test]
 fn the_firehose_copies_publishes_and_deliveries_while_it_is_on() {
     let broker = Broker::start();

@@ -424,6 +424,11 @@ impl<P: Port> QueueState<P> {
         self.consumers.remove(consumer) && self.consumers.len() == 0 && self.had_consumer
     }
 
+    /// Tells all consumers that there is nothing more to come from this queue.
+    pub fn cancel_consumers(&mut self) {
+        self.consumers.cancel_all();
+    }
+
     /// A stalled consumer's connection has room again.
     pub fn resume(&mut self) {
         self.consumers.resume();

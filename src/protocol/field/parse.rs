@@ -8,7 +8,7 @@ use crate::protocol::wire::{Reader, Truncated};
 
 /// Tables and arrays inside each other, the outermost counted. RabbitMQ has no limit; a bound keeps
 /// everything that walks a value (encode, drop, compare) at a known stack depth (hostile-input H30).
-pub const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 64;
 
 /// Values in one table, those of tables and arrays inside it included. A void takes one byte on the wire and
 /// some fifty in memory; this bounds the difference (hostile-input H30).

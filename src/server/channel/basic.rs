@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Reply, Settlement};
 use crate::broker::{
-    error::BrokerError,
+    error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{ConsumerId, Entry, Removed, Return},
     sender_selected::{BCC, select},
@@ -22,7 +22,6 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
-    consumer_port::told,
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
@@ -387,6 +386,8 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
+        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
+        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
@@ -402,6 +403,10 @@ impl Connection {
                     Err(read) => read,
                 }
             };
+            if queue.is_damaged() {
+                let resource = Resource::queue(&name, &self.vhost.name);
+                return Err(BrokerError::Damaged(resource));
+            }
             queue.read(read);
             loaded.await;
         };
@@ -424,31 +429,7 @@ impl Connection {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
         };
-        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
-        let got_from = Arc::clone(queue.name());
-        let mut ledger = out.unacked.lock();
-        let delivery_tag = if no_ack {
-            ledger.skip()
-        } else {
-            ledger.add(UnackedDelivery {
-                queue,
-                consumer: None,
-                entry: delivery.entry,
-            })
-        };
-        if out.traced() {
-            out.tap.delivered(number, &message, &got_from, redelivered);
-        }
-        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
-        let method = Method::BasicGetOk {
-            delivery_tag,
-            redelivered,
-            exchange: name(message.exchange()),
-            routing_key: name(message.routing_key()),
-            message_count: u32::try_from(delivery.remaining).unwrap_or(u32::MAX),
-        };
-        out.outbox
-            .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
+        out.got(queue, delivery, no_ack);
         Ok(())
     }
 }

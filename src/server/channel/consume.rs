@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::Reply;
 use crate::broker::{
     error::{BrokerError, Resource},
-    queue::{ConsumerId, ConsumerOptions},
+    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
@@ -70,6 +70,8 @@ impl Connection {
         }
         let queue = self.vhost.queue(&name, self.id)?;
         let resource = Resource::queue(&name, &self.vhost.name);
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, &resource)?;
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
@@ -85,6 +87,9 @@ impl Connection {
         };
         {
             let mut guard = queue.lock();
+            if queue.is_damaged() {
+                return Err(BrokerError::Damaged(resource));
+            }
             if guard.state.is_deleted() {
                 return Err(BrokerError::NotFound(resource));
             }
@@ -99,18 +104,7 @@ impl Connection {
                     id,
                 },
             );
-            self.broker.queues.announcer.event("consumer.created", |headers| {
-                headers
-                    .text("consumer_tag", &tag)
-                    .text("queue", &name)
-                    .text("vhost", &self.vhost.name)
-                    .text("channel", &format!("{} ({number})", self.client.name))
-                    .flag("exclusive", wanted.exclusive)
-                    .flag("ack_required", !wanted.no_ack)
-                    .number("prefetch_count", options.prefetch.into())
-                    .table("arguments", &wanted.arguments)
-                    .text("user_who_performed_action", &self.user);
-            });
+            self.announce_consumer(number, &tag, &name, options.prefetch, wanted);
             // The answer precedes the first delivery, which the dispatch may make.
             if !wanted.nowait {
                 self.outbox
@@ -143,6 +137,22 @@ impl Connection {
         Ok(Reply::None)
     }
 
+    /// Tells the event exchange of a new consumer.
+    fn announce_consumer(&self, number: u16, tag: &str, queue: &str, prefetch: u16, wanted: &Wanted) {
+        self.broker.queues.announcer.event("consumer.created", |headers| {
+            headers
+                .text("consumer_tag", tag)
+                .text("queue", queue)
+                .text("vhost", &self.vhost.name)
+                .text("channel", &format!("{} ({number})", self.client.name))
+                .flag("exclusive", wanted.exclusive)
+                .flag("ack_required", !wanted.no_ack)
+                .number("prefetch_count", prefetch.into())
+                .table("arguments", &wanted.arguments)
+                .text("user_who_performed_action", &self.user);
+        });
+    }
+
     /// A tag that is not known is cancelled as well as one that is (amqp-behaviour 2.4).
     pub(super) fn cancel(&mut self, number: u16, tag: String, nowait: bool) -> Result<Reply, BrokerError> {
         let Some(channel) = self.channels.get_mut(&number) else {
@@ -173,6 +183,23 @@ impl Connection {
             self.delete_unused(&queue);
         }
         Ok(Reply::None)
+    }
+}
+
+/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
+const QUORUM_ONLY: &str = "x-consumer-timeout";
+
+fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
+    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
+    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
+    match foreign.find(|name| arguments.get(name).is_some()) {
+        Some(argument) => Err(BrokerError::ForeignArgument {
+            argument,
+            resource: queue.clone(),
+            module: kind.module(),
+        }),
+        None => Ok(()),
     }
 }
 

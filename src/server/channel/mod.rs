@@ -5,6 +5,7 @@ mod basic;
 mod confirm;
 mod consume;
 mod exchange;
+mod get;
 mod queue;
 mod tx;
 
@@ -229,7 +230,7 @@ impl Connection {
         };
         channel.closing = true;
         channel.assembler = Assembler::default();
-        channel.transaction = None;
+        let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
             confirms.close();
         }
@@ -245,7 +246,14 @@ impl Connection {
                 unused.push(consumer.queue);
             }
         }
-        let outstanding = out.unacked.lock().take_all();
+        let outstanding = {
+            let mut unacked = out.unacked.lock();
+            // An ack that was not committed never happened.
+            if let Some(transaction) = uncommitted {
+                transaction.restore(&mut unacked);
+            }
+            unacked.take_all()
+        };
         Self::requeue(outstanding, Return::Failed);
         for queue in unused {
             self.delete_unused(&queue);

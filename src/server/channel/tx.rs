@@ -2,7 +2,12 @@
 //! commit is atomic there, and commit-ok comes when it is durable (amqp-behaviour 2.6).
 
 use super::Reply;
-use crate::broker::{error::BrokerError, message::Message, queue::Return, unacked::UnackedDelivery};
+use crate::broker::{
+    error::BrokerError,
+    message::Message,
+    queue::Return,
+    unacked::{Unacked, UnackedDelivery},
+};
 use crate::protocol::method::{Method, MethodId};
 use crate::server::{close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle};
 
@@ -38,6 +43,13 @@ impl Transaction {
     pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, how: Settlement) {
         self.settled.push(Settled { tag, delivery, how });
     }
+
+    /// Forgets the publishes and makes what was settled outstanding again.
+    pub(super) fn restore(self, unacked: &mut Unacked<QueueHandle>) {
+        for settled in self.settled {
+            unacked.restore(settled.tag, settled.delivery);
+        }
+    }
 }
 
 impl Connection {
@@ -54,10 +66,7 @@ impl Connection {
             }
             Method::TxRollback => match channel.transaction.as_mut().map(std::mem::take) {
                 Some(transaction) => {
-                    let mut unacked = channel.out.unacked.lock();
-                    for settled in transaction.settled {
-                        unacked.restore(settled.tag, settled.delivery);
-                    }
+                    transaction.restore(&mut channel.out.unacked.lock());
                     Ok(Reply::Now(Method::TxRollbackOk))
                 }
                 None => Err(BrokerError::NotTransactional),

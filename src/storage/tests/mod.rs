@@ -1,5 +1,6 @@
 //! The store as a whole, on a real RocksDB in a temporary directory: what one asks of it, and what it answers.
 
+mod backup;
 mod behaviour;
 mod check;
 mod crash;

@@ -33,6 +33,9 @@ pub enum Step {
     More,
     Method(Method),
     Content(Box<Content>),
+    /// The header announces a body of so many octets, more than the caller takes. Nothing of the content is kept; the
+    /// channel must take no more frames.
+    Oversized(Method, u64),
 }
 
 /// A frame that cannot come here.
@@ -80,7 +83,7 @@ impl Assembler {
         matches!(self.state, State::Idle)
     }
 
-    /// The id of the method whose content is being assembled.
+    /// The method whose content is being assembled.
     pub fn pending(&self) -> Option<&Method> {
         match &self.state {
             State::Idle => None,
@@ -89,11 +92,17 @@ impl Assembler {
         }
     }
 
-    /// Takes the channel's next frame. `shared` is the frame's payload when the caller could share it with its buffer.
+    /// Takes the channel's next frame. `shared` is the frame's payload when the caller could share it with its buffer;
+    /// `body_max` are the octets a body may have.
     ///
     /// # Errors
     /// [`AssemblyError`]; the connection must be closed.
-    pub fn frame(&mut self, frame: &Frame<'_>, shared: Option<Bytes>) -> Result<Step, AssemblyError> {
+    pub fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        shared: Option<Bytes>,
+        body_max: u64,
+    ) -> Result<Step, AssemblyError> {
         match std::mem::take(&mut self.state) {
             State::Idle if frame.kind == frame::METHOD => {
                 let method = Method::decode(frame.payload)?;
@@ -104,12 +113,12 @@ impl Assembler {
                 Ok(Step::More)
             }
             State::Idle => Err(AssemblyError::ExpectedMethod),
-            State::Header(method) => self.header(method, frame),
+            State::Header(method) => self.header(method, frame, body_max),
             State::Body(partial) => self.body(partial, frame, shared),
         }
     }
 
-    fn header(&mut self, method: Method, frame: &Frame<'_>) -> Result<Step, AssemblyError> {
+    fn header(&mut self, method: Method, frame: &Frame<'_>, body_max: u64) -> Result<Step, AssemblyError> {
         if frame.kind != frame::HEADER {
             return Err(AssemblyError::ExpectedHeader);
         }
@@ -122,6 +131,9 @@ impl Assembler {
         }
         if header.body_size > BODY_SIZE_MAX {
             return Err(AssemblyError::TooLarge(header.body_size));
+        }
+        if header.body_size > body_max {
+            return Ok(Step::Oversized(method, header.body_size));
         }
         let content = Content {
             method,
@@ -235,3 +247,6 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
         wire_len: at,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! What the broker does for a client, over a real socket, in the order of the specification's checklist
+//! (amqp-behaviour 12). `Proves:` lines name the rows; `tests/conformance.rs` collects them.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../client/mod.rs"]
+mod client;
+
+mod announcements;
+mod basic_ack;
+mod basic_consume;
+mod basic_publish;
+mod binding;
+mod confirm;
+mod durability;
+mod exchange;
+mod exchanges_more;
+mod lapin;
+mod properties;
+mod queue;
+mod queue_arguments;
+mod routing;
+mod routing_headers;
+mod routing_topic;
+mod transaction;
