@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::auth::Users;
 use crate::server::{AlarmOptions, Limits, Options, Watermark};
 use crate::storage::StoreOptions;
+use crate::tools::Command;
 
 /// Where an installed broker keeps its data.
 const DATA_DIR: &str = "/var/lib/leveret";
@@ -35,11 +36,13 @@ const BUILD_CACHE: &str = "LEVERET_CACHE";
                   use, 74 disk failure, 77 no permission, 78 bad configuration."
 )]
 pub struct Flags {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Configuration file (TOML) [default: /etc/leveret/leveret.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Directory for everything that must survive a restart [default: /var/lib/leveret]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
     /// Where AMQP clients connect; port 0 picks one, `none` opens no listener [default: [::]:5672]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -47,7 +50,7 @@ pub struct Flags {
     /// Where the HTTP API is served; port 0 picks one, `none` switches it off [default: [::]:15672]
     #[arg(long, value_name = "ADDR:PORT")]
     pub http_listen: Option<String>,
-    /// For Prometheus metrics, which are not served yet; port 0 picks one, `none` switches them off [default: [::]:15692]
+    /// Where Prometheus metrics are served; port 0 picks one, `none` switches them off [default: [::]:15692]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
     /// error, warn, info, debug or trace; or a filter such as `info,leveret::server=debug` [default: info]
@@ -82,6 +85,7 @@ struct RawAmqp {
     handshake_timeout_ms: u64,
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
+    global_qos: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -300,6 +304,7 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth) -> Result<Limits, ConfigError> {
         failure_delay: Duration::from_millis(auth.failure_delay_ms),
         login_failures_per_minute: auth.login_failures_per_minute,
         dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
+        global_qos: amqp.global_qos,
     })
 }
 

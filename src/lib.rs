@@ -14,3 +14,5 @@ pub mod server;
 pub mod management;
 
 pub mod config;
+
+pub mod tools;

@@ -11,6 +11,7 @@ use leveret::{
     management::{self, Management},
     server::{Server, StartError},
     storage::StoreError,
+    tools::{self, ToolError},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -31,6 +32,12 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("{error}"), exit::CONFIG),
     };
     start_tracing(&config);
+    if let Some(command) = &flags.command {
+        return match tools::run(command, &config.data_dir) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail_tool(error),
+        };
+    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(config)),
         Err(error) => fail(&format!("cannot start threads: {error}"), 1),
@@ -129,6 +136,9 @@ fn announce(server: &Server, management: &Management, data_dir: &str, file: Opti
     if let Some(address) = management.http_address() {
         tracing::info!("HTTP API listens on {address}");
     }
+    if let Some(address) = management.metrics_address() {
+        tracing::info!("Metrics are served on {address}");
+    }
     tracing::info!("Server startup complete");
 }
 
@@ -136,6 +146,18 @@ fn fail(message: &str, code: u8) -> ExitCode {
     // Nothing is left to try when even stderr is gone.
     drop(writeln!(std::io::stderr(), "leveret: {message}"));
     ExitCode::from(code)
+}
+
+fn fail_tool(error: ToolError) -> ExitCode {
+    match error {
+        ToolError::Store(error) => {
+            let error = StartError::Store(error);
+            fail(&hint(&error), exit_code(&error))
+        }
+        ToolError::Findings(_) | ToolError::Line { .. } => fail(&error.to_string(), exit::DATA),
+        ToolError::NoQueue { .. } => fail(&error.to_string(), 1),
+        ToolError::Io(_) => fail(&error.to_string(), exit::IO),
+    }
 }
 
 /// The error, and what to do next.

@@ -21,6 +21,31 @@ pub struct Unacked<Q> {
     /// Ascending by tag; settled ones stay as `None` until they reach the front.
     slots: VecDeque<(u64, Option<UnackedDelivery<Q>>)>,
     outstanding: usize,
+    /// `basic.qos` with global on; hardly any channel has it.
+    limit: Option<Box<ChannelLimit<Q>>>,
+}
+
+/// How much all consumers of a channel may hold together (amqp-behaviour 2.4).
+struct ChannelLimit<Q> {
+    max: u64,
+    /// Deliveries to consumers that are not settled. Those of basic.get do not count.
+    held: u64,
+    /// Leave given, and the delivery not entered yet.
+    reserved: u64,
+    /// Consumers that were refused leave. Each is here once: it stays out of its queue's line until it is resumed.
+    waiting: Vec<(Q, ConsumerId)>,
+}
+
+impl<Q> ChannelLimit<Q> {
+    fn is_reached(&self) -> bool {
+        self.held + self.reserved >= self.max
+    }
+
+    fn settled(&mut self, delivery: &UnackedDelivery<Q>) {
+        if delivery.consumer.is_some() {
+            self.held = self.held.saturating_sub(1);
+        }
+    }
 }
 
 impl<Q> Default for Unacked<Q> {
@@ -29,6 +54,7 @@ impl<Q> Default for Unacked<Q> {
             next_tag: 1,
             slots: VecDeque::new(),
             outstanding: 0,
+            limit: None,
         }
     }
 }
@@ -41,9 +67,13 @@ impl<Q> Unacked<Q> {
         tag
     }
 
-    /// Enters a delivery and gives its tag.
-    pub fn add(&mut self, delivery: UnackedDelivery<Q>) -> u64 {
+    /// Enters a delivery and gives its tag. `reserved` when leave was given for it.
+    pub fn add(&mut self, delivery: UnackedDelivery<Q>, reserved: bool) -> u64 {
         let tag = self.skip();
+        if let Some(limit) = &mut self.limit {
+            limit.reserved = limit.reserved.saturating_sub(u64::from(reserved));
+            limit.held += u64::from(delivery.consumer.is_some());
+        }
         self.slots.push_back((tag, Some(delivery)));
         self.outstanding += 1;
         tag
@@ -56,6 +86,52 @@ impl<Q> Unacked<Q> {
 
     pub fn is_empty(&self) -> bool {
         self.outstanding == 0
+    }
+
+    /// Limits what all consumers of the channel hold together, what they hold already included; 0 ends the limit. Gives
+    /// the consumers to resume.
+    #[must_use]
+    pub fn set_limit(&mut self, max: u16) -> Vec<(Q, ConsumerId)> {
+        let waiting = self.limit.take().map(|limit| limit.waiting).unwrap_or_default();
+        if max > 0 {
+            let outstanding = self.slots.iter().filter_map(|(_, delivery)| delivery.as_ref());
+            let held = outstanding.filter(|delivery| delivery.consumer.is_some()).count();
+            self.limit = Some(Box::new(ChannelLimit {
+                max: max.into(),
+                held: held as u64,
+                reserved: 0,
+                waiting: Vec::new(),
+            }));
+        }
+        waiting
+    }
+
+    /// A limit for all consumers together is on.
+    pub fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// Leave for one more delivery. When the limit is reached the consumer is noted, for
+    /// [`Self::take_resumable`] to name it.
+    pub fn reserve(&mut self, waiter: impl FnOnce() -> Option<(Q, ConsumerId)>) -> bool {
+        let Some(limit) = &mut self.limit else {
+            return true;
+        };
+        if limit.is_reached() {
+            limit.waiting.extend(waiter());
+            return false;
+        }
+        limit.reserved += 1;
+        true
+    }
+
+    /// After deliveries were settled: the consumers that waited for it.
+    #[must_use]
+    pub fn take_resumable(&mut self) -> Vec<(Q, ConsumerId)> {
+        match &mut self.limit {
+            Some(limit) if !limit.is_reached() => std::mem::take(&mut limit.waiting),
+            _ => Vec::new(),
+        }
     }
 
     /// Takes out what an ack, nack or reject settles, in tag order. Tag 0 with `multiple` is everything
@@ -73,6 +149,9 @@ impl<Q> Unacked<Q> {
             self.outstanding = 0;
             for (tag, delivery) in self.slots.drain(..) {
                 if let Some(delivery) = delivery {
+                    if let Some(limit) = &mut self.limit {
+                        limit.settled(&delivery);
+                    }
                     settled(tag, delivery);
                 }
             }
@@ -92,11 +171,17 @@ impl<Q> Unacked<Q> {
             for (tag, delivery) in self.slots.drain(..=at) {
                 if let Some(delivery) = delivery {
                     self.outstanding -= 1;
+                    if let Some(limit) = &mut self.limit {
+                        limit.settled(&delivery);
+                    }
                     settled(tag, delivery);
                 }
             }
         } else if let Some(delivery) = slot.take() {
             self.outstanding -= 1;
+            if let Some(limit) = &mut self.limit {
+                limit.settled(&delivery);
+            }
             settled(tag, delivery);
         }
         self.tidy();
@@ -105,6 +190,9 @@ impl<Q> Unacked<Q> {
 
     /// A settled delivery is outstanding again under its tag: its transaction was rolled back.
     pub fn restore(&mut self, tag: u64, delivery: UnackedDelivery<Q>) {
+        if let Some(limit) = &mut self.limit {
+            limit.held += u64::from(delivery.consumer.is_some());
+        }
         match self.slots.binary_search_by_key(&tag, |(tag, _)| *tag) {
             Ok(at) => {
                 if let Some((_, slot)) = self.slots.get_mut(at) {
@@ -119,6 +207,9 @@ impl<Q> Unacked<Q> {
     /// Everything outstanding, in tag order: the channel closes or recovers.
     pub fn take_all(&mut self) -> Vec<UnackedDelivery<Q>> {
         self.outstanding = 0;
+        if let Some(limit) = &mut self.limit {
+            limit.held = 0;
+        }
         self.slots
             .drain(..)
             .filter_map(|(_, delivery)| delivery)
@@ -179,10 +270,10 @@ mod tests {
     fn tags_are_settled_once_and_only_when_outstanding() {
         let mut ledger = Unacked::default();
         for seq in 1..=5 {
-            ledger.add(delivery(seq));
+            ledger.add(delivery(seq), false);
         }
         assert_eq!(ledger.skip(), 6);
-        ledger.add(delivery(7));
+        ledger.add(delivery(7), false);
         assert_eq!(settle(&mut ledger, 2, false), Ok(vec![2]));
         assert_eq!(
             settle(&mut ledger, 2, false),
@@ -214,13 +305,42 @@ mod tests {
     #[test]
     fn one_old_delivery_does_not_keep_the_room_of_later_ones() {
         let mut ledger = Unacked::default();
-        ledger.add(delivery(0));
+        ledger.add(delivery(0), false);
         for seq in 1..10_000 {
-            let tag = ledger.add(delivery(seq));
+            let tag = ledger.add(delivery(seq), false);
             settle(&mut ledger, tag, false).unwrap();
         }
         assert!(ledger.slots.len() < 100, "{} slots", ledger.slots.len());
         assert_eq!(ledger.len(), 1);
         assert_eq!(settle(&mut ledger, 1, false), Ok(vec![0]));
+    }
+
+    #[test]
+    fn a_channels_limit_counts_what_its_consumers_hold() {
+        let held = |seq| UnackedDelivery {
+            consumer: Some(ConsumerId(1)),
+            ..delivery(seq)
+        };
+        let waiter = || Some(((), ConsumerId(1)));
+        let mut ledger = Unacked::default();
+        ledger.add(held(1), false);
+        ledger.add(delivery(2), false);
+        assert!(ledger.set_limit(2).is_empty());
+        assert!(ledger.reserve(waiter), "one is held, basic.get does not count");
+        assert!(!ledger.reserve(waiter), "the other place is given away");
+        let tag = ledger.add(held(3), true);
+        assert!(!ledger.reserve(waiter), "and taken");
+        assert!(ledger.take_resumable().is_empty());
+        assert_eq!(settle(&mut ledger, 2, false), Ok(vec![2]));
+        assert!(
+            ledger.take_resumable().is_empty(),
+            "what basic.get got makes no room"
+        );
+        assert_eq!(settle(&mut ledger, tag, false), Ok(vec![3]));
+        assert_eq!(ledger.take_resumable().len(), 2);
+        assert!(ledger.reserve(waiter));
+        assert!(!ledger.reserve(waiter));
+        assert_eq!(ledger.set_limit(0).len(), 1, "without a limit nobody waits");
+        assert!(ledger.reserve(waiter));
     }
 }

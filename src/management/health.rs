@@ -142,7 +142,20 @@ fn failed(reason: &str, mut fields: Value) -> ApiError {
     ApiError::unhealthy(fields)
 }
 
-fn alarms(_: &Call) -> Result<Answer, ApiError> {
+fn alarms(call: &Call) -> Result<Answer, ApiError> {
+    let raised = call.handle.alarms().raised;
+    let node = call.handle.node_name();
+    let alarms: Vec<Value> = [("memory", raised.memory), ("disk space", raised.disk)]
+        .into_iter()
+        .filter(|(_, raised)| *raised)
+        .map(|(resource, _)| json!({"node": node, "resource": resource}))
+        .collect();
+    if !alarms.is_empty() {
+        return Err(failed(
+            "There are alarms in effect in the cluster",
+            json!({"alarms": alarms}),
+        ));
+    }
     Ok(healthy(json!({})))
 }
 

@@ -22,6 +22,7 @@ mod list;
 mod listener;
 mod messages;
 mod meta;
+mod metrics;
 mod nodes;
 mod overview;
 mod process;
@@ -102,7 +103,10 @@ impl Management {
                 .filter_map(|(protocol, address)| Some((protocol, address?)))
                 .collect(),
         });
-        let serving = [(http, api::respond as listener::Respond)];
+        let serving = [
+            (http, api::respond as listener::Respond),
+            (metrics, metrics::respond as listener::Respond),
+        ];
         let tasks = serving.into_iter().filter_map(|(listener, respond)| {
             let serving = listener::serve(handle.clone(), Arc::clone(&settings), listener?, respond);
             Some(tokio::spawn(serving))

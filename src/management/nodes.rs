@@ -175,6 +175,7 @@ fn render(call: &Call) -> Result<Value, ApiError> {
     let range = call.ranges()?.node_stats;
     let process = Process::now(&call.settings.data_dir);
     let store = handle.store_stats();
+    let alarms = handle.alarms();
     let mut node = json!({
         "name": handle.node_name(),
         "type": "disc",
@@ -189,11 +190,11 @@ fn render(call: &Call) -> Result<Value, ApiError> {
         "proc_used": process.threads,
         "sockets_total": process.open_files_max,
         "sockets_used": handle.connection_count(),
-        "mem_limit": process.memory_total_bytes,
-        "mem_alarm": false,
+        "mem_limit": alarms.memory_limit,
+        "mem_alarm": alarms.raised.memory,
         "mem_calculation_strategy": "rss",
-        "disk_free_limit": 0,
-        "disk_free_alarm": false,
+        "disk_free_limit": alarms.disk_free_limit,
+        "disk_free_alarm": alarms.raised.disk,
         "rates_mode": "basic",
         "enabled_plugins": ["rabbitmq_management", "rabbitmq_prometheus"],
         "applications": [{

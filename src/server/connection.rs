@@ -80,6 +80,24 @@ pub(super) struct Connection {
     pub(super) tally: PublishTally,
 }
 
+/// Who may end a connection from outside.
+struct Orders {
+    /// The broker stops.
+    shutdown: watch::Receiver<Option<String>>,
+    /// Somebody closes this connection.
+    operator: watch::Receiver<Option<String>>,
+}
+
+impl Orders {
+    /// Resolves when the connection is to be closed.
+    async fn close(&mut self) -> Close {
+        tokio::select! {
+            close = forced(&mut self.shutdown) => close,
+            close = forced(&mut self.operator) => close,
+        }
+    }
+}
+
 /// What to do after a frame.
 enum Next {
     Read,
@@ -154,8 +172,10 @@ impl Connection {
         };
         let mut samples = tokio::time::interval_at(Instant::now() + beat, beat);
         samples.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut shutdown = self.broker.shutdown_signal();
-        let mut closed = self.client.close_signal();
+        let mut orders = Orders {
+            shutdown: self.broker.shutdown_signal(),
+            operator: self.client.close_signal(),
+        };
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
@@ -165,7 +185,7 @@ impl Connection {
                 Next::Read => {}
                 Next::Closed(end) => return Ok(end),
                 Next::Blocked => {
-                    if let Some(end) = self.blocked(&mut shutdown).await? {
+                    if let Some(end) = self.blocked(&mut orders).await? {
                         return Ok(end);
                     }
                     // It could not be heard meanwhile.
@@ -173,7 +193,12 @@ impl Connection {
                     continue;
                 }
             }
-            self.backpressure().await;
+            // A client that takes nothing can still be told to go.
+            tokio::select! {
+                biased;
+                () = self.backpressure() => {}
+                close = orders.close() => return Err(close),
+            }
             input.reserve(
                 READ_BYTES.max(
                     frame::announced_len(input)
@@ -197,8 +222,7 @@ impl Connection {
                         return Ok(End::MissedHeartbeats(self.heartbeat));
                     }
                 }
-                close = forced(&mut shutdown) => return Err(close),
-                close = forced(&mut closed) => return Err(close),
+                close = orders.close() => return Err(close),
             }
             if self.outbox.is_broken() {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
@@ -209,10 +233,7 @@ impl Connection {
     /// Waits for the end of an alarm without reading: the client's acks, heartbeats and even its close wait with its
     /// publishes, while deliveries, confirms and heartbeats still go out (amqp-behaviour 8.2). `Some` when the
     /// connection ended meanwhile.
-    async fn blocked(
-        &mut self,
-        shutdown: &mut watch::Receiver<Option<String>>,
-    ) -> Result<Option<End>, Close> {
+    async fn blocked(&mut self, orders: &mut Orders) -> Result<Option<End>, Close> {
         let mut raised = self.broker.alarms().subscribe();
         let reason = raised.borrow_and_update().reason();
         if self.blocked_notify {
@@ -225,7 +246,7 @@ impl Connection {
             () = self.outbox.gone() => {
                 return Ok(Some(End::Dropped("the client's socket takes no more data".to_owned())));
             }
-            close = forced(shutdown) => return Err(close),
+            close = orders.close() => return Err(close),
         }
         if self.blocked_notify {
             self.outbox.method(0, &Method::ConnectionUnblocked);

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, OnceLock, Weak,
-    atomic::{AtomicBool, AtomicU16},
+    atomic::{AtomicBool, AtomicU16, Ordering},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -40,6 +40,8 @@ pub(super) struct ChannelOut {
     /// The client understands basic.cancel from the server.
     pub(super) cancel_notify: bool,
     pub(super) unacked: Mutex<Unacked<QueueHandle>>,
+    /// What the channel's consumers hold together is limited; the ledger knows how far.
+    pub(super) metered: AtomicBool,
     /// Consumers whose queue went away; the channel forgets their tags at its next request.
     pub(super) cancelled: Mutex<Vec<Bytes>>,
     pub(super) counters: Arc<Counters>,
@@ -70,8 +72,17 @@ impl Port for ConsumerPort {
         self.channel.outbox.room()
     }
 
-    fn stall(&self) -> bool {
-        self.channel.outbox.stall(Weak::clone(&self.queue))
+    fn stall(&self, consumer: ConsumerId) -> bool {
+        self.channel.outbox.stall(Weak::clone(&self.queue), consumer)
+    }
+
+    fn metered(&self) -> bool {
+        !self.no_ack && self.channel.metered.load(Ordering::Relaxed)
+    }
+
+    fn reserve(&self, consumer: ConsumerId) -> bool {
+        let waiter = || Some((QueueHandle(self.queue.upgrade()?), consumer));
+        self.channel.unacked.lock().reserve(waiter)
     }
 
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
@@ -90,11 +101,12 @@ impl Port for ConsumerPort {
                     ledger.skip()
                 } else {
                     let (queue, entry) = (queue.clone(), delivery.entry);
-                    ledger.add(UnackedDelivery {
+                    let unacked = UnackedDelivery {
                         queue,
                         consumer: Some(consumer),
                         entry,
-                    })
+                    };
+                    ledger.add(unacked, delivery.reserved)
                 };
                 if traced {
                     self.channel
@@ -144,6 +156,12 @@ impl Port for ConsumerPort {
     }
 }
 
+fn resume(waiting: &[(QueueHandle, ConsumerId)]) {
+    for (queue, consumer) in waiting {
+        queue.resume(&[*consumer]);
+    }
+}
+
 /// The message as its consumer is told of it: where deliveries are counted, a redelivered one carries the counts.
 pub(super) fn told(entry: &Entry, queue: &QueueCell) -> Message {
     if entry.acquired == 0
@@ -158,6 +176,23 @@ impl ChannelOut {
     /// Whether deliveries go to the firehose; asked once for all that are handed out together.
     pub(super) fn traced(&self) -> bool {
         self.tap.is_on()
+    }
+
+    /// Limits what all consumers of the channel hold together; 0 ends the limit.
+    pub(super) fn limit(&self, max: u16) {
+        let mut ledger = self.unacked.lock();
+        let waiting = ledger.set_limit(max);
+        self.metered.store(max > 0, Ordering::Relaxed);
+        drop(ledger);
+        resume(&waiting);
+    }
+
+    /// After deliveries were settled: consumers that waited for their channel's leave go on.
+    pub(super) fn settled(&self) {
+        if self.metered.load(Ordering::Relaxed) {
+            let waiting = self.unacked.lock().take_resumable();
+            resume(&waiting);
+        }
     }
 
     /// Writes a method with the message as its content.

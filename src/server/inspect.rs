@@ -8,12 +8,12 @@ use crate::broker::{
 };
 use crate::protocol::field::FieldTable;
 use crate::server::{
-    Handle, History, Subject, Tally,
+    AlarmStatus, Handle, History, Subject, Tally,
     clients::Client,
     consumer_port::ChannelOut,
     queue_cell::{ConnectionId, Lengths, QueueHandle},
     registry::Vhost,
-    stats::Protocol,
+    stats::{BUCKETS, Protocol},
 };
 use crate::storage::StoreStats;
 
@@ -413,6 +413,33 @@ impl Handle {
 
     pub fn store_stats(&self) -> StoreStats {
         self.broker.store.stats()
+    }
+
+    /// Alarms and the limits that raise them.
+    pub fn alarms(&self) -> AlarmStatus {
+        self.broker.alarms().status()
+    }
+
+    /// Messages put into queues, once per queue.
+    pub fn routed(&self) -> u64 {
+        let vhosts = self.broker.vhosts();
+        vhosts
+            .iter()
+            .map(|vhost| vhost.routed.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Published messages by size, in the buckets of [`super::SIZE_BOUNDS`] and one above; and their bytes.
+    pub fn message_sizes(&self) -> ([u64; BUCKETS], u64) {
+        let mut all = ([0; BUCKETS], 0);
+        for vhost in self.broker.vhosts() {
+            let (buckets, bytes) = vhost.sizes.read();
+            for (sum, count) in all.0.iter_mut().zip(buckets) {
+                *sum += count;
+            }
+            all.1 += bytes;
+        }
+        all
     }
 
     /// When the broker started, milliseconds since 1970.

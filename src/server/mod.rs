@@ -50,7 +50,7 @@ pub use self::{
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
-    stats::{Churn, Count, Protocol, Tally},
+    stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
 use self::{
@@ -90,6 +90,9 @@ pub struct Limits {
     pub login_failures_per_minute: u32,
     /// How long a peer may leave our bytes unacknowledged, or its window shut; 0 leaves it to the system.
     pub dead_peer_timeout: Duration,
+    /// basic.qos with global on limits all consumers of the channel together, as until RabbitMQ 4.2; otherwise it is
+    /// treated as without global, as since 4.3.
+    pub global_qos: bool,
 }
 
 impl Default for Limits {
@@ -103,6 +106,7 @@ impl Default for Limits {
             failure_delay: Duration::from_secs(3),
             login_failures_per_minute: 10,
             dead_peer_timeout: Duration::from_secs(120),
+            global_qos: true,
         }
     }
 }

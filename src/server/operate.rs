@@ -234,7 +234,7 @@ impl Handle {
             Message::with_large_body(&parts, vec![body.into()], &mut scratch)
         };
         let mut tally = PublishTally::default();
-        tally.count(&vhost, exchange.as_bytes(), route.len());
+        tally.count(&vhost, exchange.as_bytes(), route.len(), message.body_len());
         tally.flush(&vhost);
         if route.is_empty() {
             vhost.counters.add(Count::ReturnUnroutable, 1);

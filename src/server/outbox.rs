@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf, sync::Notify, time::MissedTickBehavior};
 
-use crate::broker::confirms::Confirm;
+use crate::broker::{confirms::Confirm, queue::ConsumerId};
 use crate::protocol::{
     frame::{self, HEARTBEAT_FRAME},
     method::{Method, encode_ack, encode_nack},
@@ -80,8 +80,8 @@ pub(super) struct Outbox {
     wake: Notify,
     /// Wakes the connection's reader when there is room again.
     drained: Notify,
-    /// Queues with a consumer here that had no room.
-    stalled: Mutex<Vec<Weak<QueueCell>>>,
+    /// Consumers here that had no room. Each is here once: it stays out of its queue's line until it is resumed.
+    stalled: Mutex<Vec<(Weak<QueueCell>, ConsumerId)>>,
     /// Channels with confirms to send.
     confirms: Mutex<Vec<Arc<ChannelConfirms>>>,
     /// Nothing is appended any more; the writer sends what is left and ends.
@@ -137,13 +137,13 @@ impl Outbox {
         FULL_BYTES.saturating_sub(self.unsent.load(Ordering::Relaxed))
     }
 
-    /// Remembers a queue to be dispatched again when there is room. False when there is room already.
-    pub(super) fn stall(&self, queue: Weak<QueueCell>) -> bool {
+    /// Remembers a consumer to be served again when there is room. False when there is room already.
+    pub(super) fn stall(&self, queue: Weak<QueueCell>, consumer: ConsumerId) -> bool {
         let mut stalled = self.stalled.lock();
         if self.room() > FULL_BYTES - ROOM_BYTES {
             return false;
         }
-        stalled.push(queue);
+        stalled.push((queue, consumer));
         true
     }
 
@@ -234,8 +234,12 @@ impl Outbox {
         let before = self.unsent.fetch_sub(bytes, Ordering::Relaxed);
         if before - bytes < ROOM_BYTES {
             let stalled = std::mem::take(&mut *self.stalled.lock());
-            for queue in stalled.iter().filter_map(Weak::upgrade) {
-                queue.resume();
+            for same_queue in stalled.chunk_by(|(left, _), (right, _)| left.ptr_eq(right)) {
+                if let Some(queue) = same_queue.first().and_then(|(queue, _)| queue.upgrade()) {
+                    let consumers: Vec<ConsumerId> =
+                        same_queue.iter().map(|(_, consumer)| *consumer).collect();
+                    queue.resume(&consumers);
+                }
             }
             self.drained.notify_waiters();
         }

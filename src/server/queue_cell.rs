@@ -153,6 +153,9 @@ impl QueueCell {
         around: Surroundings,
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
+        if arguments::single_active(&definition.arguments) {
+            state.set_single_active();
+        }
         state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
@@ -226,10 +229,12 @@ impl QueueCell {
         self.policy.lock().clone()
     }
 
-    /// A consumer's connection has room again.
-    pub(super) fn resume(&self) {
+    /// These consumers' connection has room again, or their channel gives leave.
+    pub(super) fn resume(&self, consumers: &[ConsumerId]) {
         let mut queue = self.lock();
-        queue.state.resume();
+        for consumer in consumers {
+            queue.state.resume(*consumer);
+        }
         queue.dispatch();
     }
 
@@ -250,11 +255,15 @@ impl QueueCell {
         queue.state.is_unused(now)
     }
 
-    /// Takes a consumer away. True when an auto-delete queue should go.
+    /// Takes a consumer away. True when an auto-delete queue should go. Once what the consumer holds went back, if it does,
+    /// the queue wants a [`QueueGuard::dispatch`]: the next consumer must not get later messages before.
     pub(super) fn cancel(&self, consumer: ConsumerId) -> bool {
         let mut queue = self.lock();
         let unused = queue.state.cancel(consumer);
-        queue.touch();
+        if queue.state.is_timed() {
+            let now = queue.now();
+            queue.state.touch(now);
+        }
         unused
     }
 

@@ -26,7 +26,7 @@ use crate::server::{
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
     replies::Replies,
-    stats::{Churn, Counters, ExchangeTraffic, add_one},
+    stats::{Churn, Counters, ExchangeTraffic, Sizes, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -51,6 +51,9 @@ pub(super) struct Vhost {
     /// Of all its queues, channels and exchanges, those that are gone included.
     pub(super) counters: Arc<Counters>,
     pub(super) exchange_traffic: ExchangeTraffic,
+    /// Messages put into queues, once per queue.
+    pub(super) routed: AtomicU64,
+    pub(super) sizes: Sizes,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     /// Itself, for its queues.
@@ -150,6 +153,8 @@ impl Vhost {
             tracing: Arc::default(),
             counters: Arc::default(),
             exchange_traffic: ExchangeTraffic::default(),
+            routed: AtomicU64::new(0),
+            sizes: Sizes::default(),
             relay,
             timers,
             this: Weak::clone(this),

@@ -187,11 +187,45 @@ pub(super) struct PublishTally {
     counters: Option<Arc<ExchangeCounters>>,
     published: u64,
     routed: u64,
+    sizes: [u64; BUCKETS],
+    bytes: u64,
+}
+
+/// Upper bounds of body sizes, bytes, and their labels: those that dashboards query.
+pub const SIZE_BOUNDS: [(u64, &str); 8] = [
+    (100, "100.0"),
+    (1000, "1000.0"),
+    (10_000, "10000.0"),
+    (100_000, "100000.0"),
+    (1_000_000, "1e+06"),
+    (10_000_000, "1e+07"),
+    (50_000_000, "5e+07"),
+    (100_000_000, "1e+08"),
+];
+/// The bounds and one for what is larger.
+pub(super) const BUCKETS: usize = SIZE_BOUNDS.len() + 1;
+
+/// How many messages of which size were published.
+#[derive(Default)]
+pub(super) struct Sizes {
+    buckets: [AtomicU64; BUCKETS],
+    bytes: AtomicU64,
+}
+
+impl Sizes {
+    /// The count of each bucket, and all bytes.
+    pub(super) fn read(&self) -> ([u64; BUCKETS], u64) {
+        let buckets = self
+            .buckets
+            .each_ref()
+            .map(|bucket| bucket.load(Ordering::Relaxed));
+        (buckets, self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 impl PublishTally {
-    /// A message was published that goes to so many queues.
-    pub(super) fn count(&mut self, vhost: &Vhost, exchange: &[u8], queues: usize) {
+    /// A message of so many bytes was published that goes to so many queues.
+    pub(super) fn count(&mut self, vhost: &Vhost, exchange: &[u8], queues: usize, size: u64) {
         if self.exchange != exchange || self.counters.is_none() {
             self.flush(vhost);
             self.exchange.clear();
@@ -200,6 +234,11 @@ impl PublishTally {
             self.counters = Some(vhost.exchange_traffic.of(&name));
             self.generation = vhost.generation();
         }
+        let bucket = SIZE_BOUNDS.iter().position(|(bound, _)| size <= *bound);
+        if let Some(count) = self.sizes.get_mut(bucket.unwrap_or(BUCKETS - 1)) {
+            *count += 1;
+        }
+        self.bytes += size;
         self.published += 1;
         self.routed += queues as u64;
     }
@@ -214,6 +253,16 @@ impl PublishTally {
             std::mem::take(&mut self.routed),
         );
         vhost.counters.add(Count::Publish, published);
+        vhost.routed.fetch_add(routed, Ordering::Relaxed);
+        let shared = &vhost.sizes;
+        for (sum, count) in shared.buckets.iter().zip(&mut self.sizes) {
+            if *count > 0 {
+                sum.fetch_add(std::mem::take(count), Ordering::Relaxed);
+            }
+        }
+        shared
+            .bytes
+            .fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         if let Some(counters) = &self.counters {
             counters.publish_in.fetch_add(published, Ordering::Relaxed);
             counters.publish_out.fetch_add(routed, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 
 mod backup;
 mod bodies;
+mod check;
 mod codec;
 mod disk;
 mod error;
@@ -45,6 +46,7 @@ use parking_lot::Mutex;
 use crate::broker::ids::QueueId;
 
 pub use backup::restore;
+pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;

@@ -171,6 +171,13 @@ impl Run {
     /// Nothing was lost, nothing is there twice, and the store's own books agree.
     fn at_the_end(&self) {
         let truth = &self.load.truth;
+        match leveret::storage::check(&self.data()) {
+            Ok(report) => report
+                .findings
+                .into_iter()
+                .for_each(|text| truth.finding(format!("check: {text}"))),
+            Err(error) => truth.finding(format!("check: {error}")),
+        }
         match Broker::start(&self.data(), &[]) {
             Err(refused) => truth.finding(format!("no last start: {}", refused.log)),
             Ok(broker) => {

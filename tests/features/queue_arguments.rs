@@ -148,3 +148,20 @@ fn arguments_of_another_queue_type_are_refused() {
         );
     }
 }
+
+/// Proves: PRI-002
+#[test]
+fn a_queue_has_at_most_256_levels() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    for (levels, detail) in [(256, "{max_value_exceeded,256}"), (-1, "{value_negative,-1}")] {
+        channel.refuses(
+            declare("q", "").args([("x-max-priority", levels.into())]),
+            406,
+            &format!(
+                "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q' in vhost '/': {detail}"
+            ),
+        );
+    }
+    channel.declare(declare("q", "").args([("x-max-priority", 255.into())]));
+}

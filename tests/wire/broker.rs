@@ -3,13 +3,13 @@
 use std::{
     net::SocketAddr,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use leveret::server::{Counts, Options, Server};
+use leveret::server::{Alarms, Counts, Handle, Options, Server};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -63,6 +63,14 @@ impl Broker {
 
     pub(crate) fn counts(&self) -> Counts {
         self.server.as_ref().unwrap().counts()
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.server.as_ref().unwrap().handle()
+    }
+
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        self.server.as_ref().unwrap().alarms()
     }
 
     /// Waits until the counts are as wished: clients go in their own time.

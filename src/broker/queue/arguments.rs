@@ -263,6 +263,11 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
     }
 }
 
+/// Whether `x-single-active-consumer` is on.
+pub fn single_active(arguments: &FieldTable) -> bool {
+    arguments.get("x-single-active-consumer") == Some(&FieldValue::Bool(true))
+}
+
 /// The highest priority level `x-max-priority` gives a queue, 0 without it.
 pub fn max_priority(arguments: &FieldTable) -> u8 {
     arguments

@@ -1,6 +1,10 @@
-//! A queue's consumers and whose turn it is: the highest priority that can take a message, round-robin within it.
+//! A queue's consumers and whose turn it is: the highest priority that can take a message, round-robin within it; or, with
+//! a single active consumer, that one alone (amqp-behaviour 4.9, 4.10).
 
-use std::collections::VecDeque;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+};
 
 use ahash::AHashMap;
 
@@ -29,7 +33,10 @@ struct Consumer<P> {
     unacked: u64,
     /// It stands in the line of those who can take a message.
     in_line: bool,
+    /// It had no room, or its channel no credit; whoever it waits for resumes it.
     stalled: bool,
+    /// Every delivery needs its channel's leave; asked together with the room.
+    metered: bool,
     /// Bytes its port still takes in this dispatch; `None` until asked.
     room: Option<usize>,
     pending: Vec<Delivery>,
@@ -43,12 +50,26 @@ impl<P> Consumer<P> {
 
 pub(super) struct Consumers<P> {
     all: AHashMap<ConsumerId, Consumer<P>>,
-    /// Those with credit and room, by priority, then by turn.
+    /// Those with credit and room, by priority, then by turn; among them some that were removed meanwhile.
     line: VecDeque<(i64, ConsumerId)>,
+    /// How many of the line were removed.
+    gone: usize,
+    /// Only one consumer is served, the others wait for its end.
+    single: Option<Single>,
+    /// Bytes given in this dispatch and not handed over.
+    pending_bytes: usize,
     /// Those with deliveries to hand over at the end of this dispatch.
     touched: Vec<ConsumerId>,
     next_id: u64,
     exclusive: bool,
+}
+
+/// Who is served in a queue with a single active consumer.
+#[derive(Default)]
+struct Single {
+    active: Option<ConsumerId>,
+    /// The others: the highest priority first, then by arrival.
+    waiting: BTreeSet<(Reverse<i64>, ConsumerId)>,
 }
 
 impl<P> Default for Consumers<P> {
@@ -56,6 +77,9 @@ impl<P> Default for Consumers<P> {
         Self {
             all: AHashMap::new(),
             line: VecDeque::new(),
+            gone: 0,
+            single: None,
+            pending_bytes: 0,
             touched: Vec::new(),
             next_id: 1,
             exclusive: false,
@@ -65,6 +89,8 @@ impl<P> Default for Consumers<P> {
 
 /// What a delivery costs on the wire beside the message: frames, method, tag.
 const WIRE_BYTES: usize = 64;
+/// With so many bytes given out, rooms are asked for anew: consumers of one connection share its room, but each asks.
+const HAND_OVER_BYTES: usize = 256 * 1024;
 
 impl<P: Port> Consumers<P> {
     pub(super) fn len(&self) -> usize {
@@ -78,8 +104,24 @@ impl<P: Port> Consumers<P> {
             .map(|(id, consumer)| (*id, &consumer.options, &consumer.port, consumer.unacked))
     }
 
-    pub(super) fn has_exclusive(&self) -> bool {
-        self.exclusive
+    #[cfg(test)]
+    pub(super) fn line_len(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Only one consumer is to be served at a time. To be set before the first one.
+    pub(super) fn set_single(&mut self) {
+        self.single.get_or_insert_default();
+    }
+
+    /// The single active consumer.
+    pub(super) fn active(&self) -> Option<ConsumerId> {
+        self.single.as_ref().and_then(|single| single.active)
+    }
+
+    /// Whether exclusive use keeps such a consumer out (amqp-behaviour 2.4, consume step 5).
+    pub(super) fn refuses(&self, options: ConsumerOptions) -> bool {
+        self.exclusive || (options.exclusive && (self.single.is_some() || self.len() > 0))
     }
 
     pub(super) fn add(&mut self, options: ConsumerOptions, port: P) -> ConsumerId {
@@ -92,10 +134,16 @@ impl<P: Port> Consumers<P> {
             unacked: 0,
             in_line: false,
             stalled: false,
+            metered: false,
             room: None,
             pending: Vec::new(),
         };
         self.all.insert(id, consumer);
+        if let Some(single) = &mut self.single
+            && *single.active.get_or_insert(id) != id
+        {
+            single.waiting.insert((Reverse(options.priority), id));
+        }
         self.queue_up(id);
         id
     }
@@ -105,17 +153,36 @@ impl<P: Port> Consumers<P> {
             return false;
         };
         if consumer.in_line {
-            self.line.retain(|(_, waiting)| *waiting != id);
+            // Its place is passed over when its turn comes; a line of mostly such places is cleared.
+            self.gone += 1;
+            if self.gone > 32 && self.gone > self.all.len() {
+                let all = &self.all;
+                self.line.retain(|(_, waiting)| all.contains_key(waiting));
+                self.gone = 0;
+            }
         }
         if consumer.options.exclusive {
             self.exclusive = false;
+        }
+        if let Some(single) = &mut self.single {
+            single.waiting.remove(&(Reverse(consumer.options.priority), id));
+            if single.active == Some(id) {
+                single.active = single.waiting.pop_first().map(|(_, next)| next);
+                if let Some(next) = single.active {
+                    self.queue_up(next);
+                }
+            }
         }
         true
     }
 
     pub(super) fn cancel_all(&mut self) {
         self.line.clear();
+        self.gone = 0;
         self.exclusive = false;
+        if let Some(single) = &mut self.single {
+            *single = Single::default();
+        }
         for (_, consumer) in self.all.drain() {
             consumer.port.cancelled();
         }
@@ -126,19 +193,22 @@ impl<P: Port> Consumers<P> {
         while let Some(&(_, id)) = self.line.front() {
             let Some(consumer) = self.all.get_mut(&id) else {
                 self.line.pop_front();
+                self.gone = self.gone.saturating_sub(1);
                 continue;
             };
             if consumer.room.is_none() {
                 consumer.room = Some(consumer.port.room());
+                consumer.metered = consumer.port.metered();
                 self.touched.push(id);
             }
-            if consumer.room > Some(0) {
+            let has_room = consumer.room > Some(0);
+            if has_room && (!consumer.metered || consumer.port.reserve(id)) {
                 return Some(id);
             }
             // What it was given in this dispatch takes its room; only the port knows when it has some again.
             consumer.port.deliver(id, &mut consumer.pending);
             consumer.room = None;
-            if consumer.port.stall() {
+            if has_room || consumer.port.stall(id) {
                 consumer.stalled = true;
                 consumer.in_line = false;
                 self.line.pop_front();
@@ -152,30 +222,34 @@ impl<P: Port> Consumers<P> {
     }
 
     /// Gives a message to the consumer at the front of the line.
-    pub(super) fn give(&mut self, id: ConsumerId, delivery: Delivery) {
+    pub(super) fn give(&mut self, id: ConsumerId, mut delivery: Delivery) {
         let Some(consumer) = self.all.get_mut(&id) else {
             return;
         };
+        delivery.reserved = consumer.metered;
         let cost = delivery.entry.message.memory_bytes() + WIRE_BYTES;
         consumer.room = consumer.room.map(|room| room.saturating_sub(cost));
         if !consumer.options.no_ack {
             consumer.unacked += 1;
         }
         consumer.pending.push(delivery);
+        self.pending_bytes += cost;
         let (priority, credit) = (consumer.options.priority, consumer.has_credit());
-        if self.line.len() == 1 && credit {
-            return;
+        if self.line.len() > 1 || !credit {
+            self.line.pop_front();
+            consumer.in_line = credit;
+            if credit {
+                insert(&mut self.line, priority, id);
+            }
         }
-        self.line.pop_front();
-        consumer.in_line = false;
-        if credit {
-            consumer.in_line = true;
-            insert(&mut self.line, priority, id);
+        if self.pending_bytes > HAND_OVER_BYTES {
+            self.flush();
         }
     }
 
     /// Hands over what this dispatch gave out.
     pub(super) fn flush(&mut self) {
+        self.pending_bytes = 0;
         while let Some(id) = self.touched.pop() {
             if let Some(consumer) = self.all.get_mut(&id) {
                 consumer.room = None;
@@ -194,18 +268,10 @@ impl<P: Port> Consumers<P> {
         }
     }
 
-    /// Stalled consumers try again.
-    pub(super) fn resume(&mut self) {
-        let stalled: Vec<ConsumerId> = self
-            .all
-            .iter()
-            .filter(|(_, consumer)| consumer.stalled)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in stalled {
-            if let Some(consumer) = self.all.get_mut(&id) {
-                consumer.stalled = false;
-            }
+    /// A stalled consumer tries again.
+    pub(super) fn resume(&mut self, id: ConsumerId) {
+        if let Some(consumer) = self.all.get_mut(&id) {
+            consumer.stalled = false;
             self.queue_up(id);
         }
     }
@@ -214,6 +280,13 @@ impl<P: Port> Consumers<P> {
         let Some(consumer) = self.all.get_mut(&id) else {
             return;
         };
+        if self
+            .single
+            .as_ref()
+            .is_some_and(|single| single.active != Some(id))
+        {
+            return;
+        }
         if !consumer.in_line && !consumer.stalled && consumer.has_credit() {
             consumer.in_line = true;
             insert(&mut self.line, consumer.options.priority, id);
@@ -223,9 +296,10 @@ impl<P: Port> Consumers<P> {
 
 /// Behind all of the same or a higher priority. With one priority, the usual case, that is the end.
 fn insert(line: &mut VecDeque<(i64, ConsumerId)>, priority: i64, id: ConsumerId) {
-    let at = line
-        .iter()
-        .rposition(|(other, _)| *other >= priority)
-        .map_or(0, |at| at + 1);
+    if line.back().is_none_or(|(last, _)| *last >= priority) {
+        line.push_back((priority, id));
+        return;
+    }
+    let at = line.partition_point(|(other, _)| *other >= priority);
     line.insert(at, (priority, id));
 }

@@ -79,6 +79,18 @@ pub struct Delivery {
     pub entry: Entry,
     /// Ready messages left behind it; only `basic.get` tells its client.
     pub remaining: u64,
+    /// Its port gave leave for it by [`Port::reserve`].
+    pub reserved: bool,
+}
+
+impl Delivery {
+    fn new(entry: Entry, remaining: u64) -> Self {
+        Self {
+            entry,
+            remaining,
+            reserved: false,
+        }
+    }
 }
 
 /// Where a consumer's deliveries go: one per consumer, implemented by the server over the connection's outbox.
@@ -87,7 +99,16 @@ pub trait Port: Send {
     /// Bytes it will take now. More than this may be given once, by the size of one message.
     fn room(&self) -> usize;
     /// There was no room: ask for [`QueueState::resume`] when there is. False when room came back meanwhile.
-    fn stall(&self) -> bool;
+    fn stall(&self, consumer: ConsumerId) -> bool;
+    /// Whether the consumer's channel limits what all its consumers hold together; then every delivery needs
+    /// [`Self::reserve`].
+    fn metered(&self) -> bool {
+        false
+    }
+    /// Leave for one more delivery. When there is none, the port asks for [`QueueState::resume`] once there is.
+    fn reserve(&self, _consumer: ConsumerId) -> bool {
+        true
+    }
     /// Takes all deliveries out of the vector, in order.
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>);
     /// The queue is gone: the consumer is cancelled by the server.
@@ -324,7 +345,7 @@ impl<P: Port> QueueState<P> {
             } else {
                 removed.note(&entry);
             }
-            self.consumers.give(consumer, Delivery { entry, remaining: 0 });
+            self.consumers.give(consumer, Delivery::new(entry, 0));
         }
         self.consumers.flush();
         if self.expiry.is_some() {
@@ -355,10 +376,7 @@ impl<P: Port> QueueState<P> {
             self.unacked += 1;
             self.unacked_bytes += entry.message.body_len();
         }
-        Ok(Some(Delivery {
-            entry,
-            remaining: self.ready_count(),
-        }))
+        Ok(Some(Delivery::new(entry, self.ready_count())))
     }
 
     /// A delivery was acknowledged (or rejected for good). True when its removal must be logged.
@@ -412,7 +430,7 @@ impl<P: Port> QueueState<P> {
     /// Adds a consumer; deliveries begin with the next [`Self::dispatch`]. `None` when exclusive use forbids it
     /// (amqp-behaviour 2.4, consume step 5).
     pub fn consume(&mut self, options: ConsumerOptions, port: P) -> Option<ConsumerId> {
-        if self.consumers.has_exclusive() || (options.exclusive && self.consumers.len() > 0) {
+        if self.consumers.refuses(options) {
             return None;
         }
         self.had_consumer = true;
@@ -429,9 +447,19 @@ impl<P: Port> QueueState<P> {
         self.consumers.cancel_all();
     }
 
-    /// A stalled consumer's connection has room again.
-    pub fn resume(&mut self) {
-        self.consumers.resume();
+    /// What a stalled consumer waited for is there: room on its connection, or its channel's leave.
+    pub fn resume(&mut self, consumer: ConsumerId) {
+        self.consumers.resume(consumer);
+    }
+
+    /// Only one consumer is to be served at a time (amqp-behaviour 4.9). To be set before the first one.
+    pub fn set_single_active(&mut self) {
+        self.consumers.set_single();
+    }
+
+    /// The consumer that is served while the others wait, in a queue that serves one at a time.
+    pub fn active_consumer(&self) -> Option<ConsumerId> {
+        self.consumers.active()
     }
 
     /// Drops all ready messages, not those handed out.
@@ -495,8 +523,16 @@ where
         P::room(self)
     }
 
-    fn stall(&self) -> bool {
-        P::stall(self)
+    fn stall(&self, consumer: ConsumerId) -> bool {
+        P::stall(self, consumer)
+    }
+
+    fn metered(&self) -> bool {
+        P::metered(self)
+    }
+
+    fn reserve(&self, consumer: ConsumerId) -> bool {
+        P::reserve(self, consumer)
     }
 
     fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {

@@ -129,7 +129,8 @@ impl Connection {
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
-        self.tally.count(&self.vhost, message.exchange(), route.len());
+        self.tally
+            .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
             transaction.publish(route, message, mandatory);
             return;
@@ -257,7 +258,26 @@ impl Connection {
         };
         let settled = outstanding.saturating_sub(unacked.len()) as u64;
         channel.out.counters.bump(Count::Ack, settled);
+        drop(unacked);
+        channel.out.settled();
         result.map_err(|error| Fault::refuse(number, &error, MethodId::BASIC_ACK))
+    }
+
+    /// basic.qos. With global on it limits the channel's consumers together, as RabbitMQ did until 4.2, unless the
+    /// settings ask for the treatment of 4.3: then it means the same as without (amqp-behaviour 2.4).
+    fn qos(&mut self, number: u16, count: u16, global: bool) {
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return;
+        };
+        if global && self.broker.limits().global_qos {
+            channel.out.limit(count);
+        } else {
+            channel.prefetch = count;
+            channel.out.facts.prefetch.store(count, Ordering::Relaxed);
+            if channel.out.unacked.lock().is_limited() {
+                channel.out.limit(0);
+            }
+        }
     }
 
     pub(super) fn basic_class(&mut self, number: u16, method: Method) -> Option<Result<Reply, BrokerError>> {
@@ -265,21 +285,13 @@ impl Connection {
             Method::BasicQos {
                 prefetch_size,
                 prefetch_count,
-                global: _,
+                global,
             } => {
-                // Since 4.3 a global limit is taken for a limit of each consumer (amqp-behaviour 2.4).
                 if prefetch_size != 0 {
                     let text = format!("prefetch_size!=0 ({prefetch_size})");
                     return Some(Err(BrokerError::NotImplemented(text)));
                 }
-                if let Some(channel) = self.channels.get_mut(&number) {
-                    channel.prefetch = prefetch_count;
-                    channel
-                        .out
-                        .facts
-                        .prefetch
-                        .store(prefetch_count, Ordering::Relaxed);
-                }
+                self.qos(number, prefetch_count, global);
                 Ok(Reply::Now(Method::BasicQosOk))
             }
             Method::BasicConsume {
@@ -340,6 +352,7 @@ impl Connection {
             return Ok(Reply::None);
         };
         let mut rejected = Vec::new();
+        let out = Arc::clone(&channel.out);
         channel
             .out
             .unacked
@@ -357,6 +370,7 @@ impl Connection {
                 None => each_queue(rejected, |queue, consumer, entry| queue.reject(consumer, entry)),
             }
         }
+        out.settled();
         Ok(Reply::None)
     }
 
@@ -365,8 +379,10 @@ impl Connection {
             return Err(BrokerError::NotImplemented("requeue=false".to_owned()));
         }
         if let Some(channel) = self.channels.get(&number) {
-            let outstanding = channel.out.unacked.lock().take_all();
+            let out = Arc::clone(&channel.out);
+            let outstanding = out.unacked.lock().take_all();
             Self::requeue(outstanding, Return::Postponed);
+            out.settled();
         }
         Ok(reply.map_or(Reply::None, Reply::Now))
     }
@@ -386,8 +402,6 @@ impl Connection {
             return Ok(());
         };
         let out = Arc::clone(&channel.out);
-        // One read may bring thousands of gets: their answers must not pile up for a client that does not read them.
-        self.outbox.wait_for_room().await;
         let delivery = loop {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);

@@ -72,10 +72,16 @@ impl Connection {
         let resource = Resource::queue(&name, &self.vhost.name);
         let kind = QueueKind::of(&queue.definition.arguments);
         check_foreign(&wanted.arguments, kind, &resource)?;
+        let quorum = kind == QueueKind::Quorum;
+        if quorum && channel.out.unacked.lock().is_limited() {
+            let text = format!("{resource} does not support global qos");
+            return Err(BrokerError::NotImplemented(text));
+        }
         let options = ConsumerOptions {
             no_ack: wanted.no_ack,
             prefetch: channel.prefetch,
-            exclusive: wanted.exclusive,
+            // Quorum queues ignore it.
+            exclusive: wanted.exclusive && !quorum,
             priority: priority(&wanted.arguments, &resource)?,
         };
         let port = ConsumerPort {
@@ -173,6 +179,7 @@ impl Connection {
                     .text("user_who_performed_action", &self.user);
             });
             let empty = consumer.queue.cancel(consumer.id);
+            consumer.queue.lock().dispatch();
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);
         }
         if !nowait {

@@ -18,11 +18,12 @@ impl ChannelOut {
         let delivery_tag = if no_ack {
             ledger.skip()
         } else {
-            ledger.add(UnackedDelivery {
+            let unacked = UnackedDelivery {
                 queue,
                 consumer: None,
                 entry: delivery.entry,
-            })
+            };
+            ledger.add(unacked, false)
         };
         if self.traced() {
             self.tap.delivered(self.id, &message, &from, redelivered);

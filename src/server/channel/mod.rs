@@ -9,7 +9,7 @@ mod get;
 mod queue;
 mod tx;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -78,6 +78,7 @@ impl Channel {
             body_max: frame_max - frame::OVERHEAD,
             cancel_notify,
             unacked: Mutex::new(Unacked::default()),
+            metered: AtomicBool::new(false),
             cancelled: Mutex::default(),
             counters: Arc::default(),
             facts: ChannelFacts::default(),
@@ -135,6 +136,9 @@ impl Connection {
         let id = method.id();
         let reply = match method {
             Method::BasicGet { queue, no_ack } => {
+                // One read may bring thousands of gets: their answers must not pile up for a client that does not
+                // read them.
+                self.outbox.wait_for_room().await;
                 let got = self.get(number, &queue, no_ack).await;
                 return got.map_err(|error| Fault::refuse(number, &error, id));
             }
@@ -239,11 +243,13 @@ impl Connection {
         }
         let consumers: Vec<Consumer> = channel.consumers.drain().map(|(_, consumer)| consumer).collect();
         let out = Arc::clone(&channel.out);
-        let mut unused = Vec::new();
+        let (mut unused, mut left) = (Vec::new(), Vec::new());
         // First no more deliveries, then those outstanding go back.
         for consumer in consumers {
             if consumer.queue.cancel(consumer.id) && consumer.queue.definition.auto_delete {
                 unused.push(consumer.queue);
+            } else if left.last() != Some(&consumer.queue) {
+                left.push(consumer.queue);
             }
         }
         let outstanding = {
@@ -255,6 +261,11 @@ impl Connection {
             unacked.take_all()
         };
         Self::requeue(outstanding, Return::Failed);
+        left.sort_unstable();
+        left.dedup();
+        for queue in left {
+            queue.lock().dispatch();
+        }
         for queue in unused {
             self.delete_unused(&queue);
         }

@@ -5,7 +5,9 @@
 
 use bytes::BytesMut;
 use leveret_fuzz::protocol::{
+    assembler::{Assembler, Step, whole_publish},
     field::FieldTable,
+    frame,
     method::{Method, MethodId, decode_ack, decode_nack, decode_publish, decode_reject},
     properties::{ContentHeader, Properties, RawProperties},
 };
@@ -16,6 +18,7 @@ fuzz_target!(|input: &[u8]| {
     every_method(input);
     table(input);
     content_header(input);
+    assembly(input);
 });
 
 /// Written again, an accepted method reads as itself. Compared as bytes: a float that is not a number does not
@@ -72,6 +75,38 @@ fn table(input: &[u8]) {
         for (_, value) in table.iter() {
             // Showing a value walks it to its depth.
             drop(value.to_string());
+        }
+    }
+}
+
+/// The input as what a socket brings: frames, then contents. The short cut and the long way must agree on a publish.
+fn assembly(input: &[u8]) {
+    const FRAME_MAX: u32 = 4096;
+    const BODY_MAX: u64 = 100_000;
+    let mut assembler = Assembler::default();
+    let whole = whole_publish(input, FRAME_MAX);
+    let (mut at, mut first) = (0, true);
+    while let Ok(Some(frame)) = frame::parse(&input[at..], FRAME_MAX) {
+        at += frame.wire_len();
+        match assembler.frame(&frame, None, BODY_MAX) {
+            Ok(Step::Content(content)) => {
+                let body = content.body.concat();
+                assert_eq!(body.len() as u64, content.body_len);
+                assert!(content.body_len <= BODY_MAX);
+                if let Some(whole) = whole.as_ref().filter(|_| first) {
+                    assert_eq!((whole.wire_len, whole.body), (at, &body[..]));
+                    assert_eq!(whole.properties, &content.properties[..]);
+                }
+                first = false;
+            }
+            Ok(Step::More) => {}
+            Ok(Step::Method(_) | Step::Oversized(..)) | Err(_) => {
+                assert!(
+                    whole.is_none() || !first,
+                    "the short cut takes only what the long way takes"
+                );
+                return;
+            }
         }
     }
 }

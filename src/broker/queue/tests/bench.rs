@@ -50,7 +50,7 @@ impl Port for Probe {
         self.room.load(Ordering::Relaxed)
     }
 
-    fn stall(&self) -> bool {
+    fn stall(&self, _consumer: ConsumerId) -> bool {
         self.stalled.store(true, Ordering::Relaxed);
         if let Some(id) = *self.id.lock() {
             self.wire.lock().stalled.push(id);
@@ -451,7 +451,7 @@ impl Bench {
         let got = self.queue.get(no_ack, &mut removed);
         self.erased(removed);
         match got {
-            Ok(Some(Delivery { entry, remaining })) => {
+            Ok(Some(Delivery { entry, remaining, .. })) => {
                 let name = self.names[&entry.seq].clone();
                 let again = if entry.redelivered { " redelivered" } else { "" };
                 self.effects.push(format!("got {name}{again} {remaining}"));
@@ -492,6 +492,7 @@ impl Bench {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["transient-queue"] => *self = Self::new(false),
+            ["single-active"] => self.queue.set_single_active(),
             ["priorities", max] => self.queue.set_max_priority(max.parse().unwrap()),
             ["recover", ref words @ ..] => self.recover(words),
             ["publish", ref names @ ..] => self.publish(names, false, false),
@@ -503,7 +504,8 @@ impl Bench {
                 .room
                 .store(bytes.parse().unwrap(), Ordering::Relaxed),
             ["resume"] => {
-                self.queue.resume();
+                let consumers: Vec<ConsumerId> = self.consumers.values().map(|(id, _)| *id).collect();
+                consumers.into_iter().for_each(|id| self.queue.resume(id));
                 self.dispatch();
             }
             ["ack", holder, ref names @ ..] => self.settle(holder, names, false, false),

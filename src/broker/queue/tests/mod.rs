@@ -8,7 +8,10 @@ mod model;
 mod returns;
 
 use self::bench::check;
-use crate::broker::ids::Timestamp;
+use crate::broker::{
+    ids::Timestamp,
+    queue::{ConsumerOptions, Removed},
+};
 
 #[test]
 fn messages_wait_in_order_for_a_consumer() {
@@ -23,6 +26,7 @@ fn messages_wait_in_order_for_a_consumer() {
     );
 }
 
+/// Proves: BAS-031
 #[test]
 fn equal_consumers_take_turns() {
     check(
@@ -81,6 +85,7 @@ fn a_requeue_serves_whoever_is_next() {
     );
 }
 
+/// Proves: BAS-037
 #[test]
 fn the_highest_priority_with_credit_goes_first() {
     check(
@@ -338,4 +343,50 @@ fn levels_nobody_uses_cost_nothing() {
         );
     }
     assert_eq!(bench.queue.lanes.count(), 3);
+}
+
+/// Proves: SAC-001
+#[test]
+fn a_single_active_consumer_is_followed_by_the_next_in_rank() {
+    check(
+        "single-active | consume x | consume y | consume z priority=1 | consume u exclusive | publish a b | cancel x \
+         | publish c | cancel z | publish d | cancel y | publish e",
+        "refused u | deliver x a | deliver x b | deliver z c | deliver y d | unused",
+    );
+    // What the active one has no credit for waits: nobody else is asked.
+    check(
+        "single-active | consume x prefetch=1 | consume y | publish a b | counts | ack x a | cancel y | cancel x",
+        "deliver x a | ready 1 unacked 1 consumers 2 | deliver x b | unused",
+    );
+    // A consumer that waits may leave; one that comes late and ranks higher waits all the same.
+    check(
+        "single-active | consume x | consume y | cancel y | consume z priority=9 | publish a | get",
+        "deliver x a | empty",
+    );
+}
+
+#[test]
+fn consumers_come_and_go_without_a_trace() {
+    let mut bench = bench::Bench::new(true);
+    let options = ConsumerOptions {
+        no_ack: true,
+        prefetch: 0,
+        exclusive: false,
+        priority: 0,
+    };
+    let stay = bench.queue.consume(options, bench.probe()).unwrap();
+    for priority in 0..10_000 {
+        let options = ConsumerOptions {
+            priority: priority % 7,
+            ..options
+        };
+        let id = bench.queue.consume(options, bench.probe()).unwrap();
+        bench.queue.cancel(id);
+    }
+    assert!(bench.queue.consumers.line_len() < 100);
+    bench
+        .queue
+        .enqueue(bench::message("a", false, false), Timestamp::NONE);
+    bench.queue.dispatch(Timestamp::NONE, &mut Removed::new());
+    assert_eq!(bench.wire.lock().delivered[0].0, stay);
 }

@@ -30,6 +30,9 @@ struct Model {
     random: StdRng,
     /// Priority levels are 0 to this one.
     max_priority: u8,
+    /// Only one consumer is served at a time: this one.
+    single: bool,
+    active: Option<ConsumerId>,
     /// Whether a message was handed out before, by level and place.
     ready: BTreeMap<(Reverse<u8>, Seq), bool>,
     held: Vec<(Option<ConsumerId>, Entry)>,
@@ -44,10 +47,16 @@ impl Model {
         let mut random = StdRng::seed_from_u64(seed);
         let max_priority = [0, 0, 1, 3, 255].into_iter().choose(&mut random).unwrap_or(0);
         bench.queue.set_max_priority(max_priority);
+        let single = random.random_bool(0.2);
+        if single {
+            bench.queue.set_single_active();
+        }
         Self {
             bench,
             random,
             max_priority,
+            single,
+            active: None,
             ready: BTreeMap::new(),
             held: Vec::new(),
             consumers: BTreeMap::new(),
@@ -120,6 +129,7 @@ impl Model {
         match self.bench.queue.consume(options, Arc::clone(&probe)) {
             Some(id) => {
                 assert!(!exclusive, "an exclusive consumer was there");
+                self.active.get_or_insert(id);
                 self.consumers.insert(
                     id,
                     Drinker {
@@ -129,7 +139,10 @@ impl Model {
                     },
                 );
             }
-            None => assert!(exclusive, "refused without a reason"),
+            None => assert!(
+                exclusive || (self.single && options.exclusive),
+                "refused without a reason"
+            ),
         }
         self.dispatch();
     }
@@ -145,6 +158,13 @@ impl Model {
         consumer.cancelled = true;
         let last = self.consumers.values().all(|consumer| consumer.cancelled);
         assert_eq!(self.bench.queue.cancel(id), last, "the last consumer says so");
+        if self.active == Some(id) {
+            let live = self.consumers.iter().filter(|(_, consumer)| !consumer.cancelled);
+            self.active = live
+                .max_by_key(|(id, consumer)| (consumer.options.priority, Reverse(**id)))
+                .map(|(id, _)| *id);
+        }
+        self.dispatch();
     }
 
     fn settle(&mut self, requeue: bool) {
@@ -221,7 +241,9 @@ impl Model {
         self.consumers
             .values()
             .for_each(|consumer| consumer.probe.stalled.store(false, Ordering::Relaxed));
-        self.bench.queue.resume();
+        for id in self.consumers.keys() {
+            self.bench.queue.resume(*id);
+        }
         self.dispatch();
     }
 
@@ -249,6 +271,10 @@ impl Model {
         for (id, entry) in delivered {
             let consumer = &self.consumers[&id];
             assert!(!consumer.cancelled, "{id:?} was cancelled");
+            assert!(
+                !self.single || self.active == Some(id),
+                "{id:?} is not the active one"
+            );
             self.delivered(Some(id), entry, consumer.options.no_ack, &erased);
         }
         if let Some(read) = read {
@@ -296,6 +322,7 @@ impl Model {
             assert!(!limited || held <= prefetch, "{id:?} holds {held} of {prefetch}");
             let room = consumer.probe.room.load(Ordering::Relaxed) > 0;
             able |= !consumer.cancelled
+                && (!self.single || self.active == Some(*id))
                 && room
                 && (!limited || held < prefetch)
                 && !consumer.probe.stalled.load(Ordering::Relaxed);

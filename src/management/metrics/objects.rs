@@ -1,0 +1,387 @@
+//! Families of queues, exchanges, connections and channels (cli-and-metrics 13.3).
+
+use super::page::{Column, Kind, Page};
+use crate::management::queues::queue_type;
+use crate::server::{ChannelView, ConnectionView, Count, Handle, QueueLook, QueueNow, Tally};
+
+/// A queue at one moment.
+pub(super) struct QueueRow {
+    look: QueueLook,
+    now: QueueNow,
+    counts: Tally,
+    kind: &'static str,
+}
+
+pub(super) struct ExchangeRow {
+    vhost: String,
+    name: String,
+    published: u64,
+}
+
+/// A channel and its name.
+pub(super) struct ChannelRow(String, ChannelView);
+
+fn count(counts: &Tally, count: Count) -> u64 {
+    counts.get(count as usize).copied().unwrap_or(0)
+}
+
+fn queue_labels(row: &QueueRow) -> Vec<(&'static str, &str)> {
+    let definition = row.look.definition();
+    vec![("vhost", &*definition.vhost), ("queue", &*definition.name)]
+}
+
+fn exchange_labels(row: &ExchangeRow) -> Vec<(&'static str, &str)> {
+    vec![("vhost", &row.vhost), ("exchange", &row.name)]
+}
+
+/// The label is called so in RabbitMQ too.
+fn connection_labels(row: &ConnectionView) -> Vec<(&'static str, &str)> {
+    vec![("channel", &row.name)]
+}
+
+fn channel_labels(row: &ChannelRow) -> Vec<(&'static str, &str)> {
+    vec![("channel", &row.0)]
+}
+
+fn total(row: &QueueRow) -> u64 {
+    row.now.lengths.ready + row.now.lengths.unacked
+}
+
+fn nothing<T>(_: &T) -> u64 {
+    0
+}
+
+const COARSE: [Column<QueueRow>; 4] = [
+    (
+        "queue_messages_ready",
+        Kind::Gauge,
+        "Messages ready to be delivered to consumers",
+        |row| row.now.lengths.ready,
+    ),
+    (
+        "queue_messages_unacked",
+        Kind::Gauge,
+        "Messages delivered to consumers but not yet acknowledged",
+        |row| row.now.lengths.unacked,
+    ),
+    (
+        "queue_messages",
+        Kind::Gauge,
+        "Sum of ready and unacknowledged messages",
+        total,
+    ),
+    (
+        "queue_process_reductions_total",
+        Kind::Counter,
+        "Always 0: there are no Erlang processes",
+        nothing,
+    ),
+];
+
+const CONSUMERS: [Column<QueueRow>; 1] = [("queue_consumers", Kind::Gauge, "Consumers on a queue", |row| {
+    row.now.consumers as u64
+})];
+
+const QUEUE: [Column<QueueRow>; 7] = [
+    (
+        "queue_consumer_capacity",
+        Kind::Gauge,
+        "Whether there are consumers",
+        |row| u64::from(row.now.consumers > 0),
+    ),
+    ("queue_messages_ram", Kind::Gauge, "Messages of a queue", total),
+    (
+        "queue_messages_ready_ram",
+        Kind::Gauge,
+        "Ready messages of a queue",
+        |row| row.now.lengths.ready,
+    ),
+    (
+        "queue_messages_unacked_ram",
+        Kind::Gauge,
+        "Unacknowledged messages of a queue",
+        |row| row.now.lengths.unacked,
+    ),
+    (
+        "queue_messages_persistent",
+        Kind::Gauge,
+        "Messages of a durable queue",
+        |row| {
+            if row.look.definition().durable {
+                total(row)
+            } else {
+                0
+            }
+        },
+    ),
+    (
+        "queue_messages_unacked_bytes",
+        Kind::Gauge,
+        "Bytes of unacknowledged bodies",
+        |row| row.now.unacked_bytes,
+    ),
+    (
+        "queue_process_memory_bytes",
+        Kind::Gauge,
+        "Always 0: memory is not counted by queue",
+        nothing,
+    ),
+];
+
+const DELIVERY: [Column<QueueRow>; 7] = [
+    (
+        "queue_get_ack_total",
+        Kind::Counter,
+        "Messages fetched with basic.get in manual acknowledgement mode",
+        |row| count(&row.counts, Count::Get),
+    ),
+    (
+        "queue_get_total",
+        Kind::Counter,
+        "Messages fetched with basic.get in automatic acknowledgement mode",
+        |row| count(&row.counts, Count::GetNoAck),
+    ),
+    (
+        "queue_messages_delivered_ack_total",
+        Kind::Counter,
+        "Messages delivered in manual acknowledgement mode",
+        |row| count(&row.counts, Count::Deliver),
+    ),
+    (
+        "queue_messages_delivered_total",
+        Kind::Counter,
+        "Messages delivered in automatic acknowledgement mode",
+        |row| count(&row.counts, Count::DeliverNoAck),
+    ),
+    (
+        "queue_messages_redelivered_total",
+        Kind::Counter,
+        "Messages redelivered to consumers",
+        |row| count(&row.counts, Count::Redeliver),
+    ),
+    (
+        "queue_messages_acked_total",
+        Kind::Counter,
+        "Messages acknowledged by consumers",
+        |row| count(&row.counts, Count::Ack),
+    ),
+    (
+        "queue_get_empty_total",
+        Kind::Counter,
+        "Times basic.get found no message",
+        |row| count(&row.counts, Count::GetEmpty),
+    ),
+];
+
+const EXCHANGE: [Column<ExchangeRow>; 1] = [(
+    "exchange_messages_published_total",
+    Kind::Counter,
+    "Messages published into an exchange",
+    |row| row.published,
+)];
+
+const CONNECTION_COARSE: [Column<ConnectionView>; 3] = [
+    (
+        "connection_incoming_bytes_total",
+        Kind::Counter,
+        "Bytes received on a connection",
+        |row| row.received_octets,
+    ),
+    (
+        "connection_outgoing_bytes_total",
+        Kind::Counter,
+        "Bytes sent on a connection",
+        |row| row.sent_octets,
+    ),
+    (
+        "connection_process_reductions_total",
+        Kind::Counter,
+        "Always 0: there are no Erlang processes",
+        nothing,
+    ),
+];
+
+const CONNECTION: [Column<ConnectionView>; 4] = [
+    (
+        "connection_incoming_packets_total",
+        Kind::Counter,
+        "Reads on a connection",
+        |row| row.received_packets,
+    ),
+    (
+        "connection_outgoing_packets_total",
+        Kind::Counter,
+        "Writes on a connection",
+        |row| row.sent_packets,
+    ),
+    (
+        "connection_pending_packets",
+        Kind::Gauge,
+        "Bytes waiting to be sent on a connection",
+        |row| row.pending_octets as u64,
+    ),
+    (
+        "connection_channels",
+        Kind::Gauge,
+        "Channels on a connection",
+        |row| row.channels as u64,
+    ),
+];
+
+const CHANNEL: [Column<ChannelRow>; 7] = [
+    (
+        "channel_consumers",
+        Kind::Gauge,
+        "Consumers on a channel",
+        |row| row.1.consumers as u64,
+    ),
+    (
+        "channel_messages_unacked",
+        Kind::Gauge,
+        "Delivered but not yet acknowledged messages",
+        |row| row.1.unacked as u64,
+    ),
+    (
+        "channel_messages_unconfirmed",
+        Kind::Gauge,
+        "Published but not yet confirmed messages",
+        |row| row.1.unconfirmed as u64,
+    ),
+    (
+        "channel_messages_uncommitted",
+        Kind::Gauge,
+        "Messages received in a transaction but not yet committed",
+        nothing,
+    ),
+    (
+        "channel_acks_uncommitted",
+        Kind::Gauge,
+        "Acknowledgements in a transaction not yet committed",
+        nothing,
+    ),
+    (
+        "consumer_prefetch",
+        Kind::Gauge,
+        "Limit of unacknowledged messages for each new consumer",
+        |row| row.1.prefetch.into(),
+    ),
+    (
+        "channel_prefetch",
+        Kind::Gauge,
+        "Total limit of unacknowledged messages on a channel",
+        nothing,
+    ),
+];
+
+/// Which objects a page shows, and how.
+pub(super) struct Choice<'a> {
+    pub(super) prefix: &'static str,
+    /// One series per object.
+    pub(super) labelled: bool,
+    pub(super) wants: &'a dyn Fn(&str) -> bool,
+    pub(super) vhosts: &'a [String],
+    pub(super) queue: Option<&'a regex::Regex>,
+}
+
+/// Writes every family that is wanted.
+pub(super) fn write(page: &mut Page, handle: &Handle, choice: &Choice<'_>) {
+    queues(page, handle, choice);
+    let wants = choice.wants;
+    if wants("exchange_metrics") {
+        let rows = exchanges(handle, choice.vhosts);
+        page.objects(
+            choice.prefix,
+            &EXCHANGE,
+            &rows,
+            choice.labelled.then_some(exchange_labels as _),
+        );
+    }
+    let coarse = wants("connection_coarse_metrics");
+    if coarse || wants("connection_metrics") {
+        let rows = handle.connections();
+        let labels = choice.labelled.then_some(connection_labels as _);
+        if coarse {
+            page.objects(choice.prefix, &CONNECTION_COARSE, &rows, labels);
+        }
+        if wants("connection_metrics") {
+            page.objects(choice.prefix, &CONNECTION, &rows, labels);
+        }
+    }
+    if wants("channel_metrics") {
+        let rows: Vec<ChannelRow> = handle
+            .channels(|_| true)
+            .into_iter()
+            .map(|channel| ChannelRow(channel.name(), channel))
+            .collect();
+        let labels = choice.labelled.then_some(channel_labels as _);
+        page.objects(choice.prefix, &CHANNEL, &rows, labels);
+    }
+}
+
+fn queues(page: &mut Page, handle: &Handle, choice: &Choice<'_>) {
+    let wants = choice.wants;
+    let (coarse, consumers) = (wants("queue_coarse_metrics"), wants("queue_consumer_count"));
+    let (all, delivery) = (wants("queue_metrics"), wants("queue_delivery_metrics"));
+    if !(coarse || consumers || all || delivery) {
+        return;
+    }
+    let rows: Vec<QueueRow> = choice
+        .vhosts
+        .iter()
+        .flat_map(|vhost| handle.queues(Some(vhost)))
+        .filter(|queue| {
+            choice
+                .queue
+                .is_none_or(|name| name.is_match(&queue.definition().name))
+        })
+        .map(|look| QueueRow {
+            now: look.state(),
+            counts: look.counts(),
+            kind: match queue_type(&look).as_str() {
+                "quorum" => "rabbit_quorum_queue",
+                "stream" => "rabbit_stream_queue",
+                _ => "rabbit_classic_queue",
+            },
+            look,
+        })
+        .collect();
+    let labels = choice.labelled.then_some(queue_labels as _);
+    if coarse {
+        page.objects(choice.prefix, &COARSE, &rows, labels);
+    }
+    if consumers || all {
+        page.objects(choice.prefix, &CONSUMERS, &rows, labels);
+    }
+    if all {
+        page.objects(choice.prefix, &QUEUE, &rows, labels);
+    }
+    if delivery {
+        page.objects(choice.prefix, &DELIVERY, &rows, labels);
+    }
+    if choice.labelled && (coarse || consumers || all) {
+        let name = format!("{}queue_info", choice.prefix);
+        page.family(&name, Kind::Gauge, "Metadata about queues");
+        for row in &rows {
+            let mut labels = queue_labels(row);
+            labels.extend([("queue_type", row.kind), ("membership", "leader")]);
+            page.series(&name, &labels, 1);
+        }
+    }
+}
+
+fn exchanges(handle: &Handle, vhosts: &[String]) -> Vec<ExchangeRow> {
+    let mut rows = Vec::new();
+    for vhost in vhosts {
+        for exchange in handle.exchanges(Some(vhost)) {
+            // Only those that have seen a message.
+            if let Some((published, _)) = handle.exchange_counts(vhost, &exchange.name) {
+                rows.push(ExchangeRow {
+                    vhost: vhost.clone(),
+                    name: exchange.name.to_string(),
+                    published,
+                });
+            }
+        }
+    }
+    rows
+}

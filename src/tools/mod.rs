@@ -1,0 +1,91 @@
+//! What `leveret` does with a store while no broker runs on it: check, export, import, restore. Thin: the store knows how,
+//! and the directory's lock keeps a running broker safe from us.
+
+mod json_lines;
+mod transfer;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::storage::{self, StoreError};
+
+/// The subcommands; without one `leveret` is the broker.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    /// Compare a stopped store's counts, references and checksums; exit code 65 when something does not agree
+    Check,
+    /// Write a queue's messages to standard output, one JSON object a line; the store stays as it is
+    Export {
+        queue: String,
+        #[arg(long, default_value = "/")]
+        vhost: String,
+    },
+    /// Append messages from standard input, as `export` wrote them, to a durable queue that exists
+    Import {
+        queue: String,
+        #[arg(long, default_value = "/")]
+        vhost: String,
+    },
+    /// Fill the data directory, which must be empty, from a backup
+    Restore { backup: PathBuf },
+}
+
+/// Why a subcommand did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there is no durable queue '{queue}' in vhost '{vhost}'")]
+    NoQueue { queue: String, vhost: String },
+    #[error("line {line}: {problem}; the lines before it are imported")]
+    Line { line: u64, problem: String },
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0} findings")]
+    Findings(u64),
+}
+
+/// Carries a subcommand out and reports on standard error; `data_dir` is the configured one.
+///
+/// # Errors
+/// [`ToolError`].
+pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolError> {
+    let mut report = io::stderr();
+    match command {
+        Command::Check => {
+            let found = storage::check(data_dir)?;
+            for finding in &found.findings {
+                writeln!(report, "{finding}")?;
+            }
+            writeln!(
+                report,
+                "{} queues, {} messages in {} pages, {} bodies apart: {} findings",
+                found.queues, found.messages, found.pages, found.bodies, found.findings_count
+            )?;
+            match found.findings_count {
+                0 => Ok(()),
+                count => Err(ToolError::Findings(count)),
+            }
+        }
+        Command::Export { queue, vhost } => {
+            let out = io::BufWriter::new(io::stdout().lock());
+            let count = transfer::export(data_dir, vhost, queue, out)?;
+            Ok(writeln!(report, "{count} messages exported")?)
+        }
+        Command::Import { queue, vhost } => {
+            let count = transfer::import(data_dir, vhost, queue, io::stdin().lock())?;
+            Ok(writeln!(report, "{count} messages imported")?)
+        }
+        Command::Restore { backup } => {
+            storage::restore(backup, data_dir)?;
+            let found = storage::check(data_dir)?;
+            Ok(writeln!(
+                report,
+                "{} queues with {} messages restored",
+                found.queues, found.messages
+            )?)
+        }
+    }
+}
