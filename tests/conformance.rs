@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Rows of the page on hostile input and faults: tests name them, their text stays on that page.
+/// Rows of the page on hostile input (H), faults (F) and invariants (I): tests name them, their text stays on that page.
 const HOSTILE_ROWS: std::ops::RangeInclusive<u32> = 1..=99;
 
 struct Row {
@@ -133,9 +133,15 @@ fn test_name<'a>(below: impl Iterator<Item = &'a str>) -> Option<String> {
 }
 
 fn is_hostile_row(id: &str) -> bool {
-    id.strip_prefix('H')
+    id.strip_prefix(['H', 'F', 'I'])
         .and_then(|number| number.parse().ok())
         .is_some_and(|number| HOSTILE_ROWS.contains(&number))
+}
+
+/// Letter first, then by number.
+fn hostile_key(id: &str) -> (char, u32) {
+    let (letter, number) = id.split_at(1);
+    (letter.chars().next().unwrap(), number.parse().unwrap())
 }
 
 /// The tests of each row, as the table shows them.
@@ -258,7 +264,7 @@ fn table(rows: &[Row], tests: &BTreeMap<&str, Vec<String>>) -> String {
     )
     .unwrap();
     let mut hostile: Vec<_> = tests.iter().filter(|(id, _)| is_hostile_row(id)).collect();
-    hostile.sort_by_key(|(id, _)| id.trim_start_matches('H').parse::<u32>().unwrap());
+    hostile.sort_by_key(|(id, _)| hostile_key(id));
     for (id, tests) in hostile {
         writeln!(out, "| {id} | {} |", tests.join("<br>")).unwrap();
     }

@@ -104,6 +104,8 @@ pub enum BrokerError {
         property: &'static str,
         resource: Resource,
     },
+    #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
+    InvalidDelayedType,
     #[error("Cannot declare a server-named queue for type {0}")]
     ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
@@ -174,6 +176,7 @@ impl BrokerError {
             | Self::ForeignArgument { .. }
             | Self::InvalidProperty { .. }
             | Self::ServerNamed(_)
+            | Self::InvalidDelayedType
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)
             | Self::InvalidExchange(_)

@@ -3,6 +3,7 @@
 pub mod confirm;
 pub mod confirms;
 pub mod definition;
+pub mod delay;
 pub mod error;
 pub mod exchange;
 pub mod ids;

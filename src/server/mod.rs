@@ -14,6 +14,7 @@ mod farewell;
 mod firehose;
 mod handle;
 mod handshake;
+mod holding;
 mod inspect;
 mod listener;
 mod login;

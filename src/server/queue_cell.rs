@@ -16,17 +16,20 @@ use tokio::sync::Notify;
 
 use crate::broker::{
     definition::{Name, QueueDefinition},
+    delay,
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
-        settings::QueueSettings,
+        ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
+        arguments, settings::QueueSettings,
     },
 };
+use crate::protocol::properties::RawProperties;
 use crate::server::{
     clock,
     consumer_port::ConsumerPort,
+    holding,
     registry::Vhost,
     relay::Relay,
     stats::{Count, Counters},
@@ -156,7 +159,12 @@ impl QueueCell {
         if arguments::single_active(&definition.arguments) {
             state.set_single_active();
         }
-        state.apply_settings(QueueSettings::new(&definition.arguments, None), clock::now());
+        let settings = if definition.name.starts_with(holding::PREFIX) {
+            QueueSettings::holding()
+        } else {
+            QueueSettings::new(&definition.arguments, None)
+        };
+        state.apply_settings(settings, clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
             owner,
@@ -363,6 +371,10 @@ impl QueueGuard<'_> {
         let stores = self.state.stores(&message);
         let expires_at = match self.state.lifetime_ms(&message) {
             Some(ms) => self.now().after(ms),
+            None if self.state.settings().holds => {
+                let now = self.now();
+                delay::due(RawProperties::new(message.properties()), now)
+            }
             None => Timestamp::NONE,
         };
         self.cell.counters.bump(Count::Publish, 1);
@@ -426,6 +438,15 @@ impl QueueGuard<'_> {
             self.state.touch(now);
             self.dispatch();
         }
+    }
+
+    /// basic.get: the oldest message that has not expired. `Err` when it must be read first.
+    pub(super) fn get(&mut self, no_ack: bool) -> Result<Option<Delivery>, ReadFrom> {
+        self.touch();
+        let mut removed = Removed::new();
+        let got = self.state.get(no_ack, &mut removed);
+        self.log_removed(removed);
+        got
     }
 
     /// Hands over what died. Whatever changed the state has logged what it stored by now.

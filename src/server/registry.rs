@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
@@ -22,6 +22,7 @@ use crate::protocol::field::FieldTable;
 use crate::server::{
     announcer::Announcer,
     clock,
+    holding::HeldFor,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
     relay::Relay,
@@ -56,6 +57,8 @@ pub(super) struct Vhost {
     pub(super) sizes: Sizes,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    /// Queues of messages that are not due yet.
+    pub(super) holdings: Mutex<AHashMap<HeldFor, QueueHandle>>,
     /// Itself, for its queues.
     this: Weak<Self>,
 }
@@ -79,6 +82,14 @@ impl Queues {
 
     pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
         self.by_id.read().get(&id).cloned()
+    }
+
+    pub(super) fn insert(&self, queue: &QueueHandle) {
+        self.by_id.write().insert(queue.id(), queue.clone());
+    }
+
+    pub(super) fn remove(&self, id: QueueId) {
+        self.by_id.write().remove(&id);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -157,12 +168,21 @@ impl Vhost {
             sizes: Sizes::default(),
             relay,
             timers,
+            holdings: Mutex::default(),
             this: Weak::clone(this),
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
     /// What a queue of this vhost reaches beyond itself.
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         Surroundings {
             store: self.store.clone(),
             relay: Arc::clone(&self.relay),
@@ -193,6 +213,9 @@ impl Vhost {
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
                         });
+                    if self.restore_holding(queue, &row) {
+                        continue;
+                    }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     self.queues.by_id.write().insert(queue.id, cell.clone());
                     topology.add_queue(&queue.name, cell);
@@ -361,7 +384,8 @@ impl Vhost {
         self.queues.announcer.event("queue.deleted", |headers| {
             headers.text("name", queue.name()).text("vhost", &self.name);
         });
-        self.queues.by_id.write().remove(&queue.id());
+        self.queues.remove(queue.id());
+        self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
             .remove_queue(queue.name())
             .map(|(_, removals)| removals)
@@ -446,6 +470,7 @@ impl Vhost {
             announcer.event("exchange.deleted", |headers| {
                 headers.text("name", &exchange.name).text("vhost", &self.name);
             });
+            self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
         }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {

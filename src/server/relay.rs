@@ -14,16 +14,19 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::Notify;
 
 use crate::broker::{
+    delay,
     message::Message,
-    queue::dead_letter::{self, DeadLetter, Rewritten},
+    queue::dead_letter::{self, DeadLetter, Reason, Rewritten},
 };
 use crate::server::{
     clock,
+    holding::Holder,
     queue_cell::{QueueGuard, QueueHandle},
     registry::Vhost,
 };
@@ -57,7 +60,7 @@ pub(super) struct Relay {
 
 /// A dead letter on its way: what is published, where to, and what it was.
 struct Move {
-    rewritten: Option<Rewritten>,
+    message: Option<Message>,
     targets: SmallVec<[QueueHandle; 4]>,
     source: QueueHandle,
     letter: DeadLetter,
@@ -180,18 +183,14 @@ impl Relay {
         let mut safe: Vec<QueueHandle> = Vec::new();
         for moved in moves {
             if moved.letter.route.at_least_once {
-                let refuses = |rewritten: &Rewritten| {
-                    guards.iter().any(|guard| guard.state.refuses(&rewritten.message))
-                };
-                if !moved.routed || moved.rewritten.as_ref().is_some_and(refuses) {
+                let refuses = |message: &Message| guards.iter().any(|guard| guard.state.refuses(message));
+                if !moved.routed || moved.message.as_ref().is_some_and(refuses) {
                     self.parked.lock().push((moved.source, moved.letter));
                     continue;
                 }
                 safe.push(moved.source.clone());
             }
-            let publish = moved
-                .rewritten
-                .and_then(|rewritten| enqueue(&mut guards, &rewritten.message));
+            let publish = moved.message.and_then(|message| enqueue(&mut guards, &message));
             let ack = moved.letter.stored.map(|place| Op::Ack {
                 queue: moved.source.id(),
                 lane: place.lane,
@@ -237,6 +236,9 @@ fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Opt
 /// Finds out what a dead letter becomes and where it goes. A missing exchange, no route or a cycle leave no targets: the
 /// message is dropped (amqp-behaviour 4.7).
 fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Move {
+    if letter.reason == Reason::Due {
+        return release(source, letter);
+    }
     let rewritten = dead_letter::rewrite(
         &letter.message,
         source.name(),
@@ -255,11 +257,49 @@ fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Mo
         targets.retain(|queue| !rewritten.is_cycle(queue.name().as_bytes()));
     }
     Move {
-        rewritten: rewritten.ok(),
+        message: rewritten.ok().map(|rewritten| rewritten.message),
         targets,
         source,
         letter,
         routed,
+    }
+}
+
+/// Where a message goes whose delay is over: to the queue that let it wait, or where its exchange routes it now. Without
+/// a target it is dropped.
+fn release(source: QueueHandle, letter: DeadLetter) -> Move {
+    let mut targets = SmallVec::new();
+    let mut message = letter.message.clone();
+    if let Some(vhost) = source.vhost() {
+        match vhost.holder(&source) {
+            Some(Holder::Queue(queue)) => targets.push(queue),
+            Some(Holder::Exchange(exchange)) => {
+                let keys: Vec<Bytes> = letter
+                    .message
+                    .routing_keys()
+                    .into_iter()
+                    .map(Bytes::copy_from_slice)
+                    .collect();
+                message = delay::negated(&message).unwrap_or(message);
+                vhost.read(|topology| {
+                    topology.route_from_within(
+                        exchange.as_bytes(),
+                        &keys,
+                        &message,
+                        clock::now(),
+                        &mut targets,
+                    );
+                });
+            }
+            None => {}
+        }
+    }
+    Move {
+        message: Some(message),
+        targets,
+        source,
+        letter,
+        routed: true,
     }
 }
 

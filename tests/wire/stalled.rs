@@ -137,15 +137,18 @@ fn who_takes_nothing_can_be_closed_by_an_operator() {
     for _ in 0..200 {
         stalled.send(&publish(1, "", "q", &content));
     }
-    let consume = Args::new().short(0).str("q").str("").octet(0b10).long(0);
+    let consume = Args::new().short(0).str("q").str("").octet(0).long(0);
     stalled.call(1, BASIC_CONSUME, consume, BASIC_CONSUME_OK);
     stalled.send(&method(1, CHANNEL_FLOW, [1]));
+    broker.await_counts(|counts| counts.messages_unacked > 20);
     assert_eq!(
         broker
             .handle()
             .close_connections("Closed via management plugin", |_| true),
         1
     );
+    // It goes before its client reads on: what it held is given back.
+    broker.await_counts(|counts| counts.messages_unacked == 0);
     let text = "CONNECTION_FORCED - Closed via management plugin".to_owned();
     assert_eq!(
         stalled.expect_connection_close(),

@@ -7,12 +7,14 @@ use super::{
 };
 use crate::broker::{
     definition::{BindingDefinition, ExchangeDefinition},
+    delay,
     error::BrokerError,
     message::Message,
 };
+use crate::protocol::field::FieldValue;
 
 /// The exchange types every vhost offers.
-pub const TYPES: [&str; 10] = [
+pub const TYPES: [&str; 11] = [
     "direct",
     "fanout",
     "topic",
@@ -23,6 +25,7 @@ pub const TYPES: [&str; 10] = [
     "x-modulus-hash",
     "x-recent-history",
     "x-message-deduplication",
+    delay::EXCHANGE_TYPE,
 ];
 
 /// Refuses a type that is none of [`TYPES`].
@@ -69,7 +72,22 @@ impl<Q: QueueRef> Matcher<Q> {
             "x-modulus-hash" => Self::ModulusHash(ModulusHash::default()),
             "x-recent-history" => Self::RecentHistory(RecentHistory::new(arguments)?),
             "x-message-deduplication" => Self::Deduplication(Deduplication::new(arguments)?),
+            delay::EXCHANGE_TYPE => return Self::delayed(definition),
             other => return Err(BrokerError::UnknownExchangeType(other.to_owned())),
+        })
+    }
+
+    /// An exchange that delays routes what is due as another type does, which its arguments name.
+    fn delayed(definition: &ExchangeDefinition) -> Result<Self, BrokerError> {
+        let kind = match definition.arguments.get("x-delayed-type") {
+            Some(FieldValue::LongString(kind)) => std::str::from_utf8(kind).ok(),
+            _ => None,
+        };
+        let kind = kind.filter(|kind| TYPES.contains(kind) && *kind != delay::EXCHANGE_TYPE);
+        let kind = kind.ok_or(BrokerError::InvalidDelayedType)?;
+        Self::new(&ExchangeDefinition {
+            kind: kind.into(),
+            ..definition.clone()
         })
     }
 

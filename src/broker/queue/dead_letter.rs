@@ -25,6 +25,8 @@ pub enum Reason {
     MaxLength,
     /// It came back too often.
     DeliveryLimit,
+    /// It did not die: its delay is over, and the holding queue lets it go.
+    Due,
 }
 
 impl Reason {
@@ -35,6 +37,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::MaxLength => "maxlen",
             Self::DeliveryLimit => "delivery_limit",
+            Self::Due => "due",
         }
     }
 }

@@ -42,11 +42,20 @@ pub(super) struct Index {
     unread: VecDeque<(u8, Seq, Seq)>,
     /// The part being read.
     reading: Option<(u8, Seq, Seq)>,
-    /// Expired on disk, and being read to be dead-lettered.
-    fetching: BTreeSet<(u8, Seq)>,
+    /// Expired on disk and being read to be dead-lettered, until they are here; and what is due after them.
+    fetching: BTreeMap<(Timestamp, Seq), Fetch>,
+    /// How many of them are not here yet.
+    fetches: usize,
     /// Expired on disk: a read of the level that was asked for earlier, or that overtakes the store's log, may still
     /// bring them back.
     gone: BTreeSet<(u8, Seq)>,
+}
+
+/// An expired message on its way from the disk.
+struct Fetch {
+    lane: u8,
+    bytes: u32,
+    entry: Option<Entry>,
 }
 
 impl Index {
@@ -81,6 +90,10 @@ impl<P: Port> QueueState<P> {
 
     /// How long a message may stay; `None` is for ever.
     pub fn lifetime_ms(&self, message: &Message) -> Option<u64> {
+        if self.settings.holds {
+            // It begins when the message comes to its queue.
+            return None;
+        }
         let own = if message.has_expiration() {
             message.expiration_ms()
         } else {
@@ -146,9 +159,7 @@ impl<P: Port> QueueState<P> {
 
     /// Removes messages whose deadline lies before `limit`; asks for reads it needs for that.
     pub(super) fn expire(&mut self, limit: Timestamp, removed: &mut Removed) {
-        for entry in std::mem::take(&mut self.overdue) {
-            self.discard(entry, Reason::Expired, removed);
-        }
+        self.release_fetched(removed);
         for entry in self.returns.take_expired(limit) {
             self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
             self.discard(entry, Reason::Expired, removed);
@@ -159,6 +170,18 @@ impl<P: Port> QueueState<P> {
             Some(Expiry::Indexed(_)) => {
                 self.expire_indexed(limit, removed);
                 self.read_for_index();
+            }
+        }
+    }
+
+    /// Dead-letters what was read for it, in the order of the deadlines.
+    fn release_fetched(&mut self, removed: &mut Removed) {
+        while let Some(Expiry::Indexed(index)) = &mut self.expiry
+            && let Some(first) = index.fetching.first_entry()
+            && first.get().entry.is_some()
+        {
+            if let Some(entry) = first.remove().entry {
+                self.discard(entry, Reason::Expired, removed);
             }
         }
     }
@@ -193,26 +216,40 @@ impl<P: Port> QueueState<P> {
             && let Some(first) = index.by_deadline.first_entry()
             && first.key().0 < limit
         {
-            let ((_, seq), &(level, bytes)) = (*first.key(), first.get());
+            let ((deadline, seq), &(level, bytes)) = (*first.key(), first.get());
             let lane = self.lanes.at(level);
             let on_disk = lane
                 .gap
                 .as_ref()
                 .is_some_and(|gap| (gap.from()..gap.until()).contains(&seq));
             let fetch = on_disk && self.settings.dead_letter.is_some();
-            if fetch && index.fetching.len() >= FETCHES_MAX {
+            if fetch && index.fetches >= FETCHES_MAX {
                 break;
             }
             first.remove();
             if let Some(entry) = lane.ready.take(seq) {
                 self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
-                self.discard(entry, Reason::Expired, removed);
+                if index.fetching.is_empty() {
+                    self.discard(entry, Reason::Expired, removed);
+                } else {
+                    let entry = Some(entry);
+                    let lane = level;
+                    index
+                        .fetching
+                        .insert((deadline, seq), Fetch { lane, bytes, entry });
+                }
             } else if on_disk && index.gone.insert((level, seq)) {
                 self.ready_bytes = self.ready_bytes.saturating_sub(bytes.into());
                 self.lanes.disk_count = self.lanes.disk_count.saturating_sub(1);
                 self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes.into());
                 if fetch {
-                    index.fetching.insert((level, seq));
+                    let fetch = Fetch {
+                        lane: level,
+                        bytes,
+                        entry: None,
+                    };
+                    index.fetching.insert((deadline, seq), fetch);
+                    index.fetches += 1;
                     self.reads.push(ReadFrom {
                         queue: self.id,
                         lane: level,
@@ -258,19 +295,31 @@ impl<P: Port> QueueState<P> {
         let Some(Expiry::Indexed(index)) = &mut self.expiry else {
             return Some(paged);
         };
-        if paged.until == paged.from.next() && index.fetching.remove(&(paged.lane, paged.from)) {
+        let waits = |(key, fetch): (&(Timestamp, Seq), &Fetch)| {
+            let wanted = key.1 == paged.from && fetch.lane == paged.lane && fetch.entry.is_none();
+            wanted.then_some(*key)
+        };
+        if paged.until == paged.from.next()
+            && let Some(key) = index.fetching.iter().find_map(waits)
+        {
+            index.fetches -= 1;
             let lane = paged.lane;
-            let overdue = paged.entries.into_iter().map(|(seq, message)| Entry {
-                seq,
-                lane,
-                message,
-                redelivered: false,
-                stored: true,
-                expires_at: Timestamp::NONE,
-                acquired: 0,
-                failed: 0,
-            });
-            self.overdue.extend(overdue);
+            match (paged.entries.into_iter().next(), index.fetching.get_mut(&key)) {
+                (Some((seq, message)), Some(fetch)) => {
+                    fetch.entry = Some(Entry {
+                        seq,
+                        lane,
+                        message,
+                        redelivered: false,
+                        stored: true,
+                        expires_at: key.0,
+                        acquired: 0,
+                        failed: 0,
+                    });
+                }
+                // It is gone; so is what waited for it.
+                _ => drop(index.fetching.remove(&key)),
+            }
             return None;
         }
         if index.reading != Some((paged.lane, paged.from, paged.until)) {
@@ -322,11 +371,21 @@ impl<P: Port> QueueState<P> {
             if let Some(part) = index.reading.take() {
                 index.unread.push_front(part);
             }
-            for (lane, seq) in std::mem::take(&mut index.fetching) {
-                index.gone.remove(&(lane, seq));
-                index.by_deadline.insert((Timestamp(1), seq), (lane, 0));
+            let (missing, here) = std::mem::take(&mut index.fetching)
+                .into_iter()
+                .partition(|(_, fetch)| fetch.entry.is_none());
+            index.fetching = here;
+            let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
+            for ((deadline, seq), fetch) in missing {
+                index.gone.remove(&(fetch.lane, seq));
+                index
+                    .by_deadline
+                    .insert((deadline, seq), (fetch.lane, fetch.bytes));
                 self.lanes.disk_count += 1;
+                self.lanes.disk_bytes += u64::from(fetch.bytes);
+                self.ready_bytes += u64::from(fetch.bytes);
             }
+            index.fetches = 0;
         }
     }
 
@@ -337,7 +396,6 @@ impl<P: Port> QueueState<P> {
             Some(_) if self.unacked > 0 => Some(Expiry::Indexed(Box::default())),
             _ => None,
         };
-        self.overdue.clear();
         self.reads.clear();
     }
 
@@ -366,7 +424,7 @@ impl<P: Port> QueueState<P> {
             None => Timestamp::NONE,
             Some(Expiry::Indexed(index)) => match index.by_deadline.first_key_value() {
                 // The read that gives room goes on with it.
-                Some(_) if index.fetching.len() >= FETCHES_MAX => Timestamp::NONE,
+                Some(_) if index.fetches >= FETCHES_MAX => Timestamp::NONE,
                 Some((&(deadline, _), _)) => deadline,
                 None => Timestamp::NONE,
             },

@@ -153,8 +153,6 @@ pub struct QueueState<P> {
     dying: u64,
     /// Nothing while no message has a deadline.
     expiry: Option<Expiry>,
-    /// Expired messages that were read to be dead-lettered.
-    overdue: Vec<Entry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
     reads: Vec<ReadFrom>,
     /// When the queue was last used, for its own expiry.
@@ -221,7 +219,6 @@ impl<P: Port> QueueState<P> {
             dead: Vec::new(),
             dying: 0,
             expiry: None,
-            overdue: Vec::new(),
             reads: Vec::new(),
             used_at: Timestamp::NONE,
         }
@@ -395,6 +392,7 @@ impl<P: Port> QueueState<P> {
 
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
+        let reason = if self.settings.holds { Reason::Due } else { reason };
         match &self.settings.dead_letter {
             Some(route) => {
                 self.dying += u64::from(route.at_least_once);

@@ -41,6 +41,8 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u64>,
     /// Returned messages wait before they are delivered again.
     pub retry: Option<Retry>,
+    /// A holding queue: nobody consumes from it, and messages leave it when they are due.
+    pub holds: bool,
 }
 
 /// Which returned messages wait, and how long.
@@ -98,6 +100,21 @@ impl QueueSettings {
             dead_letter: dead_letter(arguments, policy, kind, overflow).map(Arc::new),
             delivery_limit: delivery_limit(arguments, policy, kind),
             retry: retry(arguments, policy),
+            holds: false,
+        }
+    }
+
+    /// Those of a holding queue.
+    pub fn holding() -> Self {
+        let route = DeadLetterRoute {
+            exchange: Bytes::new(),
+            routing_key: None,
+            at_least_once: true,
+        };
+        Self {
+            dead_letter: Some(Arc::new(route)),
+            holds: true,
+            ..Self::default()
         }
     }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{Reply, Settlement};
 use crate::broker::{
+    delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    queue::{ConsumerId, Entry, Removed, Return},
+    queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
 };
@@ -124,6 +125,12 @@ impl Connection {
         } = routed;
         // A reply counts as routed, whether or not its requester is still there.
         let mandatory = mandatory && !replies;
+        let raw = RawProperties::new(message.properties());
+        let (route, held_back) = if may_be_asked(raw) {
+            self.hold(message.exchange(), raw, route)
+        } else {
+            (route, false)
+        };
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
@@ -145,11 +152,7 @@ impl Connection {
         if replies {
             self.vhost.replies.deliver(&message);
         }
-        if !route.is_empty() {
-            self.batch.publish(route, Publish { message, confirm });
-            return;
-        }
-        if !replies {
+        if !replies && route.is_empty() || held_back && mandatory {
             let unroutable = if mandatory {
                 Count::ReturnUnroutable
             } else {
@@ -157,9 +160,13 @@ impl Connection {
             };
             channel.out.counters.bump(unroutable, 1);
             self.vhost.counters.add(unroutable, 1);
+            if mandatory {
+                self.return_unroutable(number, &message);
+            }
         }
-        if mandatory {
-            self.return_unroutable(number, &message);
+        if !route.is_empty() {
+            self.batch.publish(route, Publish { message, confirm });
+            return;
         }
         if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
@@ -406,16 +413,10 @@ impl Connection {
             let loaded = queue.loaded.notified();
             tokio::pin!(loaded);
             loaded.as_mut().enable();
-            let read = {
-                let mut guard = queue.lock();
-                guard.touch();
-                let mut removed = Removed::new();
-                let got = guard.state.get(no_ack, &mut removed);
-                guard.log_removed(removed);
-                match got {
-                    Ok(delivery) => break delivery,
-                    Err(read) => read,
-                }
+            let got = queue.lock().get(no_ack);
+            let read = match got {
+                Ok(delivery) => break delivery,
+                Err(read) => read,
             };
             if queue.is_damaged() {
                 let resource = Resource::queue(&name, &self.vhost.name);

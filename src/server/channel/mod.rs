@@ -4,6 +4,7 @@
 mod basic;
 mod confirm;
 mod consume;
+mod delay;
 mod exchange;
 mod get;
 mod queue;

@@ -1,0 +1,124 @@
+//! Holding queues: where messages wait that are not due yet. Each belongs to an exchange that delays or to a queue whose
+//! messages were asked to wait, is stored like any other queue, and stands in no vhost's topology.
+
+use crate::broker::{
+    definition::{Definition, Name, QueueDefinition},
+    ids::QueueId,
+    queue::Recovered as RecoveredRow,
+};
+use crate::protocol::field::{FieldTable, FieldValue};
+use crate::server::{
+    queue_cell::{QueueCell, QueueHandle},
+    registry::Vhost,
+};
+use crate::storage::{DefinitionKey, Op};
+
+/// What the names of holding queues begin with; no client can declare such a name.
+pub(super) const PREFIX: &str = "amq.delayed.";
+const EXCHANGE: &str = "x-holds-for-exchange";
+const QUEUE: &str = "x-holds-for-queue";
+
+/// For whom messages wait.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum HeldFor {
+    Exchange(Name),
+    /// By number: a queue of the same name declared later is another one.
+    Queue(QueueId),
+}
+
+/// Who gets messages that are due.
+pub(super) enum Holder {
+    Exchange(Name),
+    Queue(QueueHandle),
+}
+
+impl HeldFor {
+    fn arguments(&self) -> FieldTable {
+        let mut arguments = FieldTable::new();
+        match self {
+            Self::Exchange(name) => {
+                let name = bytes::Bytes::copy_from_slice(name.as_bytes());
+                arguments.insert(EXCHANGE, FieldValue::LongString(name));
+            }
+            Self::Queue(id) => arguments.insert(QUEUE, FieldValue::Timestamp(id.0)),
+        }
+        arguments
+    }
+
+    fn of(arguments: &FieldTable) -> Option<Self> {
+        match (arguments.get(EXCHANGE), arguments.get(QUEUE)) {
+            (Some(FieldValue::LongString(name)), _) => {
+                Some(Self::Exchange(String::from_utf8_lossy(name).as_ref().into()))
+            }
+            (_, Some(FieldValue::Timestamp(id))) => Some(Self::Queue(QueueId(*id))),
+            _ => None,
+        }
+    }
+}
+
+impl Vhost {
+    /// The holding queue of an exchange or a queue, made when it has none.
+    pub(super) fn holding(&self, held_for: HeldFor, durable: bool) -> QueueHandle {
+        let mut holdings = self.holdings.lock();
+        if let Some(holding) = holdings.get(&held_for) {
+            return holding.clone();
+        }
+        let id = self.store().next_queue_id();
+        let definition = QueueDefinition {
+            vhost: Name::clone(&self.name),
+            name: format!("{PREFIX}{}", id.0).into(),
+            id,
+            durable,
+            auto_delete: false,
+            arguments: held_for.arguments(),
+        };
+        if durable {
+            self.store().log(&mut vec![Op::Define {
+                definition: Definition::Queue(definition.clone()),
+                done: None,
+            }]);
+        }
+        let holding = QueueCell::declared(definition, None, self.surroundings());
+        self.queues().insert(&holding);
+        holdings.insert(held_for, holding.clone());
+        holding
+    }
+
+    /// Who gets what leaves this holding queue; `None` when it is gone.
+    pub(super) fn holder(&self, holding: &QueueHandle) -> Option<Holder> {
+        match HeldFor::of(&holding.definition.arguments)? {
+            HeldFor::Exchange(name) => Some(Holder::Exchange(name)),
+            HeldFor::Queue(id) => self.queues().get(id).map(Holder::Queue),
+        }
+    }
+
+    /// Puts back a holding queue that the store kept. False when the queue is an ordinary one.
+    pub(super) fn restore_holding(&self, definition: &QueueDefinition, row: &RecoveredRow) -> bool {
+        if !definition.name.starts_with(PREFIX) {
+            return false;
+        }
+        if let Some(held_for) = HeldFor::of(&definition.arguments) {
+            let holding = QueueCell::recovered(definition.clone(), self.surroundings(), row);
+            self.queues().insert(&holding);
+            self.holdings.lock().insert(held_for, holding);
+        }
+        true
+    }
+
+    /// An exchange or queue is gone, and with it what waited for it.
+    pub(super) fn drop_holding(&self, held_for: &HeldFor) {
+        let Some(holding) = self.holdings.lock().remove(held_for) else {
+            return;
+        };
+        holding.lock().state.delete();
+        self.queues().remove(holding.id());
+        if holding.definition.durable {
+            let key = DefinitionKey::Queue {
+                vhost: Name::clone(&self.name),
+                name: Name::clone(holding.name()),
+                id: holding.id(),
+            };
+            self.store().log(&mut vec![Op::Undefine { key, done: None }]);
+        }
+    }
+}
