@@ -10,8 +10,8 @@ use std::{
 use clap::Parser;
 use serde::Deserialize;
 
-use crate::auth::Users;
-use crate::server::{AlarmOptions, Limits, Options, Watermark};
+use crate::broker::{limits::Limit, user::HashingAlgorithm};
+use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 use crate::tools::Command;
 
@@ -73,6 +73,8 @@ struct Raw {
     storage: RawStorage,
     alarms: RawAlarms,
     auth: RawAuth,
+    limits: RawLimits,
+    deprecated_features: RawDeprecated,
 }
 
 #[derive(Deserialize, Debug)]
@@ -136,11 +138,63 @@ struct RawAuth {
     default_vhost: String,
     default_user: String,
     default_password: String,
+    default_user_tags: Vec<String>,
     loopback_users: Vec<String>,
     failure_delay_ms: u64,
     login_failures_per_minute: u32,
     anonymous_user: String,
     anonymous_password: String,
+    password_hashing: String,
+    default_queue_type: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawLimits {
+    connection_max: i64,
+    channel_max_per_node: i64,
+    consumer_max_per_channel: i64,
+    vhost_max: i64,
+    queue_max: i64,
+    exchange_max: i64,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct RawDeprecated {
+    permit: RawPermits,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of the file")]
+struct RawPermits {
+    transient_nonexcl_queues: bool,
+    queue_master_locator: bool,
+    classic_queue_mirroring: bool,
+    classic_queue_version_1: bool,
+}
+
+impl Raw {
+    /// What stands by itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, text) in [
+            ("auth.default_vhost", &self.auth.default_vhost),
+            ("auth.default_user", &self.auth.default_user),
+        ] {
+            if text.is_empty() || text.len() > 255 {
+                return Err(bad(key, "must have 1 to 255 bytes"));
+            }
+        }
+        if !["classic", "quorum", "stream"].contains(&&*self.auth.default_queue_type) {
+            let given = &self.auth.default_queue_type;
+            return Err(bad(
+                "auth.default_queue_type",
+                format!("'{given}' is not one of classic, quorum, stream"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Values that were checked, for the programs.
@@ -202,6 +256,7 @@ impl Config {
             .separator("__")
             .list_separator(",")
             .with_list_parse_key("auth.loopback_users")
+            .with_list_parse_key("auth.default_user_tags")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables()));
@@ -228,15 +283,8 @@ impl Config {
     }
 
     fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
-        let limits = limits(&raw.amqp, &raw.auth)?;
-        for (key, text) in [
-            ("auth.default_vhost", &raw.auth.default_vhost),
-            ("auth.default_user", &raw.auth.default_user),
-        ] {
-            if text.is_empty() || text.len() > 255 {
-                return Err(bad(key, "must have 1 to 255 bytes"));
-            }
-        }
+        raw.check()?;
+        let limits = limits(&raw.amqp, &raw.auth, &raw.limits)?;
         let log_json = match &*raw.log.format {
             "text" => false,
             "json" => true,
@@ -245,6 +293,13 @@ impl Config {
         if let Err(error) = raw.log.level.parse::<tracing_subscriber::EnvFilter>() {
             return Err(bad("log.level", error));
         }
+        let Some(password_hashing) = HashingAlgorithm::parse(&raw.auth.password_hashing) else {
+            let given = raw.auth.password_hashing;
+            return Err(bad(
+                "auth.password_hashing",
+                format!("'{given}' is not one of argon2id, sha256, sha512, md5"),
+            ));
+        };
         let alarms = alarms(&raw.alarms)?;
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
@@ -254,11 +309,15 @@ impl Config {
             limits,
             alarms,
             default_vhost: raw.auth.default_vhost,
-            users: Users::new(
-                &raw.auth.default_user,
-                &raw.auth.default_password,
-                raw.auth.loopback_users,
-            ),
+            default_queue_type: raw.auth.default_queue_type,
+            access: AccessOptions {
+                default_user: raw.auth.default_user,
+                default_password: raw.auth.default_password,
+                default_tags: raw.auth.default_user_tags,
+                loopback_users: raw.auth.loopback_users,
+                password_hashing,
+            },
+            permits: permits(&raw.deprecated_features.permit),
             anonymous: (!raw.auth.anonymous_user.is_empty())
                 .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
         };
@@ -275,8 +334,22 @@ impl Config {
     }
 }
 
+/// A negative number is no limit.
+fn limit(number: i64) -> Limit {
+    (number >= 0).then_some(number)
+}
+
+fn permits(raw: &RawPermits) -> Permits {
+    Permits {
+        transient_nonexcl_queues: raw.transient_nonexcl_queues,
+        queue_master_locator: raw.queue_master_locator,
+        classic_queue_mirroring: raw.classic_queue_mirroring,
+        classic_queue_version_1: raw.classic_queue_version_1,
+    }
+}
+
 /// What clients may negotiate and how long they may take.
-fn limits(amqp: &RawAmqp, auth: &RawAuth) -> Result<Limits, ConfigError> {
+fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, ConfigError> {
     const FRAME_MAX_LOWEST: u32 = 4096;
     const MESSAGE_MAX: u64 = 536_870_912;
     if amqp.frame_max != 0 && amqp.frame_max < FRAME_MAX_LOWEST {
@@ -296,6 +369,12 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth) -> Result<Limits, ConfigError> {
         return Err(bad("amqp.handshake_timeout_ms", "0 would refuse every client"));
     }
     Ok(Limits {
+        connection_max: limit(raw.connection_max),
+        channel_max_per_node: limit(raw.channel_max_per_node),
+        consumer_max_per_channel: limit(raw.consumer_max_per_channel),
+        vhost_max: limit(raw.vhost_max),
+        queue_max: limit(raw.queue_max),
+        exchange_max: limit(raw.exchange_max),
         channel_max: amqp.channel_max,
         frame_max: amqp.frame_max,
         heartbeat_s: amqp.heartbeat,
@@ -404,6 +483,8 @@ mod tests {
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[log]\nlevel = \"info,,=\"", "log.level"),
             ("colour = true", "colour"),
+            ("[auth]\npassword_hashing = \"rot13\"", "auth.password_hashing"),
+            ("[deprecated_features]\npermit = 1", "deprecated_features"),
         ];
         for (toml, name) in cases {
             let Err(error) = load(toml) else {

@@ -1,12 +1,46 @@
-//! What was declared: the lasting description of vhosts, exchanges, queues and bindings.
+//! What was declared: the lasting description of vhosts, exchanges, queues and bindings, and of all that operators set.
 
 use std::sync::Arc;
 
-use crate::broker::ids::QueueId;
+use crate::broker::{
+    ids::QueueId,
+    limits::VhostLimits,
+    parameter::{GlobalParameter, Parameter},
+    permission::{Permission, TopicPermission},
+    policy::Policy,
+    user::User,
+};
 use crate::protocol::field::FieldTable;
 
 /// A name of a vhost, exchange or queue: UTF-8, at most 255 bytes; shared, because every binding repeats it.
 pub type Name = Arc<str>;
+
+/// A vhost as created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostDefinition {
+    pub name: Name,
+    pub description: String,
+    pub tags: Vec<String>,
+    /// What a queue becomes that asks for no type: `classic`, `quorum` or `stream`; `None` is the broker's default.
+    pub default_queue_type: Option<String>,
+    pub limits: VhostLimits,
+    /// It cannot be deleted before this is lifted.
+    pub protected: bool,
+}
+
+impl VhostDefinition {
+    /// One without metadata.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            tags: Vec::new(),
+            default_queue_type: None,
+            limits: VhostLimits::default(),
+            protected: false,
+        }
+    }
+}
 
 /// An exchange as declared.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,11 +83,17 @@ pub struct BindingDefinition {
     pub arguments: FieldTable,
 }
 
-/// Anything that can be declared and must survive a restart.
+/// Anything that can be declared or set and must survive a restart.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Definition {
-    Vhost(Name),
+    Vhost(VhostDefinition),
     Exchange(ExchangeDefinition),
     Queue(QueueDefinition),
     Binding(BindingDefinition),
+    User(User),
+    Permission(Permission),
+    TopicPermission(TopicPermission),
+    Policy(Policy),
+    Parameter(Parameter),
+    GlobalParameter(GlobalParameter),
 }

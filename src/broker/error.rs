@@ -1,7 +1,7 @@
 //! Everything the broker can refuse, with the reply code and the text a client is told.
 //! Texts are RabbitMQ's, because tools parse them (amqp-behaviour sections 2 to 5).
 
-use crate::broker::definition::Name;
+use crate::broker::{definition::Name, permission::Verb};
 use crate::protocol::reply_code::ReplyCode;
 
 /// What kind of resource a text speaks of: rendered as RabbitMQ does, `queue 'q' in vhost '/'`.
@@ -149,6 +149,37 @@ pub enum BrokerError {
     ModeSwitch { from: &'static str, to: &'static str },
     #[error("channel is not transactional")]
     NotTransactional,
+    #[error("{verb} access to {resource} refused for user '{user}'")]
+    AccessRefused {
+        verb: Verb,
+        resource: Resource,
+        user: String,
+    },
+    #[error(
+        "{verb} access to topic '{key}' in exchange '{exchange}' in vhost '{vhost}' refused for user '{user}'"
+    )]
+    TopicRefused {
+        verb: Verb,
+        key: String,
+        exchange: String,
+        vhost: Name,
+        user: String,
+    },
+    #[error("cannot declare queue '{queue}': queue limit in vhost '{vhost}' ({limit}) is reached")]
+    VhostQueueLimit { queue: String, vhost: Name, limit: u64 },
+    #[error("cannot declare queue '{queue}': queue limit in cluster ({limit}) is reached")]
+    ClusterQueueLimit { queue: String, limit: u64 },
+    #[error("cannot declare {exchange}: exchange limit of {limit} is reached")]
+    ExchangeLimit { exchange: Resource, limit: u64 },
+    #[error("reached maximum ({0}) of consumers per channel")]
+    ConsumerLimit(u64),
+    #[error("vhost {0} not found")]
+    VhostGone(Name),
+    #[error(
+        "Feature `{0}` is deprecated.\nIts use is not permitted per the configuration (overriding the default, which \
+         is permitted):\n  deprecated_features.permit.{0} = false"
+    )]
+    DeprecatedFeature(&'static str),
     /// A queue refused a message of the transaction; the others took theirs.
     #[error("partial tx completion")]
     PartialCommit,
@@ -166,7 +197,9 @@ impl BrokerError {
             | Self::SystemExchange(_)
             | Self::InternalExchange(_)
             | Self::ReplyBinding
-            | Self::ExclusiveUse(_) => ReplyCode::AccessRefused,
+            | Self::ExclusiveUse(_)
+            | Self::AccessRefused { .. }
+            | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
             Self::Locked(_) => ReplyCode::ResourceLocked,
             Self::UnknownExchangeType(_)
             | Self::Inequivalent { .. }
@@ -190,12 +223,15 @@ impl BrokerError {
             | Self::ForeignUserId { .. }
             | Self::UnacceptableHeader { .. }
             | Self::ModeSwitch { .. }
+            | Self::VhostQueueLimit { .. }
+            | Self::ClusterQueueLimit { .. }
+            | Self::ExchangeLimit { .. }
             | Self::NotTransactional
             | Self::Damaged(_)
             | Self::PartialCommit => ReplyCode::PreconditionFailed,
-            Self::ConsumerTagReused(_) => ReplyCode::NotAllowed,
+            Self::ConsumerTagReused(_) | Self::ConsumerLimit(_) | Self::VhostGone(_) => ReplyCode::NotAllowed,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,
-            Self::StoreFailed => ReplyCode::InternalError,
+            Self::StoreFailed | Self::DeprecatedFeature(_) => ReplyCode::InternalError,
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::broker::error::BrokerError;
 use crate::protocol::reply_code::ReplyCode;
-use crate::server::OperateError;
+use crate::server::{AdminError, OperateError};
 
 /// A successful answer.
 #[derive(Debug)]
@@ -210,6 +210,16 @@ impl From<OperateError> for ApiError {
                 Self::bad_request("rejected: unable to publish message. Check queue limits.")
             }
             OperateError::Timeout => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Protected(_) => Self::precondition(error.to_string()),
+            AdminError::StoreFailed => Self::unavailable(error.to_string()),
+            AdminError::Missing(..) | AdminError::Invalid(_) => Self::bad_request(error.to_string()),
         }
     }
 }

@@ -14,11 +14,11 @@ use crate::management::{
     auth::{self, Caller},
     bindings,
     call::{Call, Query},
-    channels, connections, consumers, exchanges, health,
+    channels, connections, consumers, definitions, exchanges, health,
     listener::{self, Received, accepts_gzip},
-    messages, meta, nodes, overview, queues,
+    messages, meta, nodes, overview, policies, queues,
     route::{self, Found, Level, Route},
-    vhosts,
+    users, vhosts,
 };
 use crate::server::Handle;
 
@@ -35,6 +35,9 @@ pub(super) static TABLES: &[&[Route]] = &[
     &messages::ROUTES,
     &bindings::ROUTES,
     &vhosts::ROUTES,
+    &users::ROUTES,
+    &policies::ROUTES,
+    &definitions::ROUTES,
     &health::ROUTES,
 ];
 

@@ -6,7 +6,10 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::broker::definition::{BindingDefinition, Destination, Name};
+use crate::broker::{
+    definition::{BindingDefinition, Destination, Name},
+    permission::Verb,
+};
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
@@ -108,7 +111,7 @@ fn destination(binding: &BindingDefinition) -> (&'static str, &Name) {
     }
 }
 
-fn render(binding: &BindingDefinition) -> Value {
+pub(super) fn render(binding: &BindingDefinition) -> Value {
     let (kind, name) = destination(binding);
     json!({
         "source": &*binding.source,
@@ -204,6 +207,7 @@ fn bind(call: &Call, destination: Destination) -> Result<Answer, ApiError> {
         routing_key: key.into(),
         arguments: amqp_json::arguments(&object)?,
     };
+    permit(call, &binding)?;
     let (_, name) = self::destination(&binding);
     let location = format!("{}/{}", quote(name), quote(&properties_key(&binding)));
     call.handle.bind(binding)?;
@@ -211,13 +215,24 @@ fn bind(call: &Call, destination: Destination) -> Result<Answer, ApiError> {
     Ok(created.header(header::LOCATION, &location))
 }
 
+/// Binding writes to the destination and reads from the source.
+fn permit(call: &Call, binding: &BindingDefinition) -> Result<(), ApiError> {
+    let (_, name) = destination(binding);
+    call.permit(Verb::Write, name)?;
+    call.permit(Verb::Read, &binding.source)
+}
+
 fn unbind_queue(call: &Call) -> Result<Answer, ApiError> {
-    call.handle.unbind(&find(call, &to_queue(call))?)?;
+    let binding = find(call, &to_queue(call))?;
+    permit(call, &binding)?;
+    call.handle.unbind(&binding)?;
     Ok(Answer::no_content())
 }
 
 fn unbind_exchange(call: &Call) -> Result<Answer, ApiError> {
-    call.handle.unbind(&find(call, &to_exchange(call))?)?;
+    let binding = find(call, &to_exchange(call))?;
+    permit(call, &binding)?;
+    call.handle.unbind(&binding)?;
     Ok(Answer::no_content())
 }
 

@@ -1,17 +1,18 @@
 //! One request, as the resources see it: who calls, the names in the path, the query and the body.
 
-use std::net::IpAddr;
+use std::{future::Future, net::IpAddr};
 
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
+use crate::broker::permission::Verb;
 use crate::management::{
     answer::ApiError,
     auth::Caller,
     route::{Level, decode},
     samples::Ranges,
 };
-use crate::server::Handle;
+use crate::server::{AdminError, Handle};
 
 pub(super) struct Call {
     pub(super) handle: Handle,
@@ -107,6 +108,21 @@ impl Call {
         Ok(())
     }
 
+    /// The caller may do this to an object of the call's vhost, as over AMQP: administrators too need permissions.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn permit(&self, verb: Verb, name: &str) -> Result<(), ApiError> {
+        if self
+            .handle
+            .may(&self.caller.name, self.vhost().unwrap_or("/"), verb, name)
+        {
+            Ok(())
+        } else {
+            Err(ApiError::not_authorised("Access refused."))
+        }
+    }
+
     /// Vhosts whose objects a list may show: the one asked for, or all that the caller may see.
     pub(super) fn visible_vhosts(&self) -> Vec<String> {
         let vhosts = self.handle.vhost_names();
@@ -117,6 +133,16 @@ impl Call {
             .map(ToString::to_string)
             .collect()
     }
+}
+
+/// Waits for a change to be durable; calls run on threads that may wait.
+///
+/// # Errors
+/// The change's own.
+pub(super) fn block_on<T>(change: impl Future<Output = Result<T, AdminError>>) -> Result<T, ApiError> {
+    tokio::runtime::Handle::current()
+        .block_on(change)
+        .map_err(ApiError::from)
 }
 
 /// Flower writes the default vhost as an empty segment.

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::broker::definition::{Destination, ExchangeDefinition};
+use crate::broker::{
+    definition::{Destination, ExchangeDefinition},
+    permission::Verb,
+};
 use crate::management::{
     answer::{Answer, ApiError},
     bindings,
@@ -118,6 +121,7 @@ fn render(call: &Call, exchange: &ExchangeDefinition, range: Option<Range>) -> V
 fn declare(call: &Call) -> Result<Answer, ApiError> {
     let object = call.object()?;
     let name = call.exchange("name");
+    call.permit(Verb::Configure, name)?;
     let created = call.handle.declare_exchange(ExchangeDefinition {
         vhost: call.vhost().unwrap_or("/").into(),
         // The default exchange is refused in the broker's words.
@@ -138,6 +142,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
 
 fn remove(call: &Call) -> Result<Answer, ApiError> {
     let exchange = find(call)?;
+    call.permit(Verb::Configure, &exchange.name)?;
     let if_unused = call.query.is_true("if-unused");
     call.handle
         .delete_exchange(&exchange.vhost, &exchange.name, if_unused)?;

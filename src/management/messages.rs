@@ -3,6 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
+use crate::broker::permission::Verb;
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
@@ -35,6 +36,7 @@ fn publish(call: &Call) -> Result<Answer, ApiError> {
     let vhost = call.vhost().unwrap_or("/");
     let exchange =
         super::exchanges::find(call).map_err(|_missing| ApiError::missing("exchange_not_found"))?;
+    call.permit(Verb::Write, &exchange.name)?;
     let object = call.object()?;
     let key = required(&object, "routing_key")?;
     let key = key
@@ -126,6 +128,7 @@ fn octet(name: &str, value: &Value) -> Result<u8, ApiError> {
 
 fn fetch(call: &Call) -> Result<Answer, ApiError> {
     super::queues::find(call)?;
+    call.permit(Verb::Read, call.name("name"))?;
     let object = call.object()?;
     let count = match required(&object, "count")? {
         Value::String(text) => text.parse().ok(),

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::broker::permission::Verb;
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
@@ -144,6 +145,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
     if node.is_some_and(|node| node != call.handle.node_name()) {
         return Err(ApiError::bad_request("the node is not a member of this cluster"));
     }
+    call.permit(Verb::Configure, call.name("name"))?;
     let spec = QueueSpec {
         durable: amqp_json::flag(&object, "durable", false)?,
         auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
@@ -159,6 +161,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
 fn remove(call: &Call) -> Result<Answer, ApiError> {
     let queue = find(call)?;
     let definition = queue.definition();
+    call.permit(Verb::Configure, &definition.name)?;
     call.handle.delete_queue(
         &definition.vhost,
         &definition.name,
@@ -171,6 +174,7 @@ fn remove(call: &Call) -> Result<Answer, ApiError> {
 fn purge(call: &Call) -> Result<Answer, ApiError> {
     let queue = find(call)?;
     let definition = queue.definition();
+    call.permit(Verb::Read, &definition.name)?;
     call.handle.purge_queue(&definition.vhost, &definition.name)?;
     Ok(Answer::no_content())
 }
@@ -222,17 +226,21 @@ pub(super) fn queue_type(queue: &QueueLook) -> String {
         .map_or("classic".to_owned(), amqp_json::text)
 }
 
+/// The arguments as they are shown: with the type, whether it was sent or not, as in RabbitMQ since 4.0.
+pub(super) fn arguments(queue: &QueueLook) -> Value {
+    let mut arguments = amqp_json::table(&queue.definition().arguments);
+    if let Value::Object(arguments) = &mut arguments {
+        arguments
+            .entry("x-queue-type")
+            .or_insert_with(|| queue_type(queue).into());
+    }
+    arguments
+}
+
 fn render(call: &Call, queue: &QueueLook, shape: Shape) -> Map<String, Value> {
     let definition = queue.definition();
     let kind = queue_type(queue);
     let node = call.handle.node_name();
-    let mut arguments = amqp_json::table(&definition.arguments);
-    if let Value::Object(arguments) = &mut arguments {
-        // RabbitMQ shows the type there since 4.0, whether it was sent or not.
-        arguments
-            .entry("x-queue-type")
-            .or_insert_with(|| kind.as_str().into());
-    }
     let mut object = Map::new();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     set("name", json!(&*definition.name));
@@ -241,7 +249,7 @@ fn render(call: &Call, queue: &QueueLook, shape: Shape) -> Map<String, Value> {
     set("durable", definition.durable.into());
     set("auto_delete", definition.auto_delete.into());
     set("exclusive", queue.is_exclusive().into());
-    set("arguments", arguments);
+    set("arguments", arguments(queue));
     set("node", node.as_str().into());
     set("state", "running".into());
     let policy = queue.policy();

@@ -144,7 +144,7 @@ impl Announcer {
             for announcement in waiting.drain(..) {
                 self.bytes.fetch_sub(announcement.bytes(), Ordering::AcqRel);
                 let vhost = announcement.vhost.clone();
-                if let Some(vhost) = vhost.or_else(|| broker.vhost(&default_vhost).cloned()) {
+                if let Some(vhost) = vhost.or_else(|| broker.vhost(&default_vhost)) {
                     publish(&vhost, announcement.into_message(&mut scratch), &mut batch);
                 }
             }

@@ -12,6 +12,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+use crate::broker::{definition::Name, limits::is_reached};
 use crate::protocol::{
     assembler::{AssemblyError, SHARED_FRAME_MIN, Step, whole_publish},
     frame::{self, Frame},
@@ -20,6 +21,7 @@ use crate::protocol::{
 };
 use crate::server::{
     Broker,
+    admission::{Control, Ticket, Told},
     channel::Channel,
     clients::Client,
     close::{Close, Fault},
@@ -30,6 +32,7 @@ use crate::server::{
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Vhost},
+    rights::Rights,
     stats::{PublishTally, add_one},
 };
 
@@ -57,7 +60,9 @@ pub(super) struct Connection {
     pub(super) broker: Arc<Broker>,
     pub(super) vhost: Arc<Vhost>,
     pub(super) id: ConnectionId,
-    pub(super) user: String,
+    pub(super) user: Name,
+    /// What the user may do here.
+    pub(super) rights: Rights,
     pub(super) outbox: Arc<Outbox>,
     pub(super) channels: AHashMap<u16, Channel>,
     pub(super) exclusive: Vec<QueueHandle>,
@@ -72,6 +77,7 @@ pub(super) struct Connection {
     heartbeat: Duration,
     /// It published since the store last lagged; only such connections wait for the store.
     pub(super) published: bool,
+    ticket: Arc<Ticket>,
     /// How management sees this connection.
     pub(super) client: Arc<Client>,
     pub(super) tap: Arc<Tap>,
@@ -107,13 +113,16 @@ enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(
-        broker: Arc<Broker>,
-        vhost: Arc<Vhost>,
-        client: Arc<Client>,
-        established: Established,
-    ) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, client: Arc<Client>, established: Established) -> Self {
         let batch = Batch::new(broker.store().clone());
+        let Established {
+            user, vhost, ticket, ..
+        } = established;
+        let rights = Rights::new(
+            Arc::clone(broker.access()),
+            Name::clone(&user),
+            Name::clone(&vhost.name),
+        );
         let announcer = Arc::clone(&broker.queues.announcer);
         let node = broker.cluster_name();
         let tap = Tap::new(&vhost, announcer, &client.name, &client.user, &node);
@@ -123,7 +132,8 @@ impl Connection {
             broker,
             vhost,
             id: client.id,
-            user: established.user,
+            user,
+            rights,
             outbox: Arc::clone(&client.outbox),
             channels: AHashMap::new(),
             exclusive: Vec::new(),
@@ -136,6 +146,7 @@ impl Connection {
             channel_max: established.channel_max,
             heartbeat: established.heartbeat,
             published: false,
+            ticket,
             client,
             tally: PublishTally::default(),
         }
@@ -176,6 +187,7 @@ impl Connection {
             shutdown: self.broker.shutdown_signal(),
             operator: self.client.close_signal(),
         };
+        let control = Arc::clone(&self.ticket.control);
         let (mut heard, mut missed) = (true, 0);
         loop {
             let done = self.frames(input).await;
@@ -185,7 +197,7 @@ impl Connection {
                 Next::Read => {}
                 Next::Closed(end) => return Ok(end),
                 Next::Blocked => {
-                    if let Some(end) = self.blocked(&mut orders).await? {
+                    if let Some(end) = self.blocked(&mut orders, &control).await? {
                         return Ok(end);
                     }
                     // It could not be heard meanwhile.
@@ -198,6 +210,7 @@ impl Connection {
                 biased;
                 () = self.backpressure() => {}
                 close = orders.close() => return Err(close),
+                told = control.told() => self.obey(told)?,
             }
             input.reserve(
                 READ_BYTES.max(
@@ -222,6 +235,7 @@ impl Connection {
                         return Ok(End::MissedHeartbeats(self.heartbeat));
                     }
                 }
+                told = control.told() => self.obey(told)?,
                 close = orders.close() => return Err(close),
             }
             if self.outbox.is_broken() {
@@ -230,10 +244,19 @@ impl Connection {
         }
     }
 
+    /// What an operator's change means for this connection.
+    fn obey(&mut self, told: Told) -> Result<(), Close> {
+        if let Some(reason) = told.close {
+            return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
+        }
+        self.cancel_unreadable();
+        Ok(())
+    }
+
     /// Waits for the end of an alarm without reading: the client's acks, heartbeats and even its close wait with its
     /// publishes, while deliveries, confirms and heartbeats still go out (amqp-behaviour 8.2). `Some` when the
     /// connection ended meanwhile.
-    async fn blocked(&mut self, orders: &mut Orders) -> Result<Option<End>, Close> {
+    async fn blocked(&mut self, orders: &mut Orders, control: &Control) -> Result<Option<End>, Close> {
         let mut raised = self.broker.alarms().subscribe();
         let reason = raised.borrow_and_update().reason();
         if self.blocked_notify {
@@ -241,12 +264,18 @@ impl Connection {
             self.outbox.method(0, &Method::ConnectionBlocked { reason });
         }
         tracing::info!(reason, "publisher blocked");
-        tokio::select! {
-            cleared = raised.wait_for(|raised| !raised.any()) => drop(cleared),
-            () = self.outbox.gone() => {
-                return Ok(Some(End::Dropped("the client's socket takes no more data".to_owned())));
+        loop {
+            tokio::select! {
+                cleared = raised.wait_for(|raised| !raised.any()) => {
+                    drop(cleared);
+                    break;
+                }
+                () = self.outbox.gone() => {
+                    return Ok(Some(End::Dropped("the client's socket takes no more data".to_owned())));
+                }
+                told = control.told() => self.obey(told)?,
+                close = orders.close() => return Err(close),
             }
-            close = orders.close() => return Err(close),
         }
         if self.blocked_notify {
             self.outbox.method(0, &Method::ConnectionUnblocked);
@@ -406,7 +435,9 @@ impl Connection {
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
             return Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
         }
+        self.check_channel_limits()?;
         let channel = Channel::new(
+            self.ticket.open_channel(),
             frame.channel,
             self.id,
             Arc::clone(&self.outbox),
@@ -433,6 +464,27 @@ impl Connection {
                 .text("vhost", &self.vhost.name)
                 .text("user_who_performed_action", &self.user);
         });
+    }
+
+    /// Limits that operators set, beside the negotiated one (amqp-behaviour 1.6).
+    fn check_channel_limits(&self) -> Result<(), Fault> {
+        let refuse = |text| Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
+        let user_max = self.broker.access().user(&self.user);
+        let user_max = user_max.and_then(|user| user.limits.max_channels);
+        let (of_user, of_node) = self.ticket.channels();
+        if let Some(limit) = is_reached(user_max, of_user) {
+            return refuse(format!(
+                "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
+                self.user
+            ));
+        }
+        if let Some(limit) = is_reached(self.broker.limits().channel_max_per_node, of_node) {
+            return refuse(format!(
+                "number of channels opened on node '{}' has reached the maximum allowed limit of {limit}",
+                self.broker.cluster_name()
+            ));
+        }
+        Ok(())
     }
 
     /// After our channel.close everything is read over until the client's close-ok (amqp-behaviour 2.1).

@@ -1,6 +1,6 @@
 //! From an accepted socket to an open connection: protocol header, login, tune, open (amqp-behaviour 1.1 to 1.5).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::auth;
+use crate::broker::{definition::Name, user::User};
 use crate::protocol::{
     field::{FieldTable, FieldValue},
     frame::{self, PROTOCOL_HEADER},
@@ -18,8 +19,10 @@ use crate::protocol::{
 };
 use crate::server::{
     Broker,
+    admission::{Full, Room, Ticket},
     close::Close,
     farewell::{Farewell, drain},
+    registry::Vhost,
     stats::Protocol,
 };
 
@@ -32,8 +35,10 @@ const REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// What a handshake agreed on.
 pub(super) struct Established {
-    pub(super) user: String,
-    pub(super) vhost: String,
+    pub(super) user: Name,
+    pub(super) vhost: Arc<Vhost>,
+    /// The connection's place among those that are open.
+    pub(super) ticket: Arc<Ticket>,
     pub(super) channel_max: u16,
     pub(super) frame_max: u32,
     pub(super) heartbeat: Duration,
@@ -96,7 +101,7 @@ impl Handshake<'_> {
         let tell = capable("authentication_failure_close");
         let user = self.login(&mechanism, &response, tell).await?;
         let (channel_max, frame_max, heartbeat) = self.tune().await?;
-        let vhost = self.open().await?;
+        let (vhost, ticket) = self.open(&user).await?;
         let name = client_properties
             .get("connection_name")
             .and_then(|name| name.as_str_bytes())
@@ -104,8 +109,9 @@ impl Handshake<'_> {
         let cancel_notify = capable("consumer_cancel_notify");
         let heartbeat = Duration::from_secs(heartbeat.into());
         Ok(Established {
-            user,
+            user: Name::clone(&user.name),
             vhost,
+            ticket: Arc::new(ticket),
             channel_max,
             frame_max,
             heartbeat,
@@ -218,7 +224,7 @@ impl Handshake<'_> {
         Ok(())
     }
 
-    async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<String, Refusal> {
+    async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<Arc<User>, Refusal> {
         let budget = self.broker.login_budget();
         if !budget.admits(self.peer.ip(), Instant::now()) {
             return Err(Refusal::TooManyFailures);
@@ -237,10 +243,12 @@ impl Handshake<'_> {
             budget.failed(self.peer.ip(), Instant::now());
             return self.give_up(&format!("malformed {mechanism} response")).await;
         };
-        let known = self.broker.users().login(&user, &password, self.peer.ip());
-        self.broker.attempts(Protocol::Amqp).note(known);
-        if known {
-            return Ok(user);
+        let (logins, access) = (self.broker.logins(), self.broker.access());
+        let now = Instant::now().into_std();
+        let known = logins.login(access, &user, &password, self.peer.ip(), now).await;
+        self.broker.attempts(Protocol::Amqp).note(known.is_some());
+        if let Some(known) = known {
+            return Ok(known);
         }
         budget.failed(self.peer.ip(), Instant::now());
         if tell {
@@ -283,15 +291,55 @@ impl Handshake<'_> {
         }
     }
 
-    /// The vhost that the client asks for; from here on it is told what is wrong.
-    async fn open(&mut self) -> Result<String, Refusal> {
-        let (close, text) = match self.receive().await? {
-            Method::ConnectionOpen { virtual_host } if self.broker.vhost(&virtual_host).is_some() => {
-                self.send(&Method::ConnectionOpenOk).await?;
-                return Ok(virtual_host);
+    /// Checks in the order of amqp-behaviour 1.5 and takes the connection's place.
+    fn admit(&self, user: &User, vhost: &str) -> Result<(Arc<Vhost>, Ticket), String> {
+        let (broker, name) = (self.broker, &user.name);
+        let found = broker.vhost(vhost);
+        let limits = Room {
+            node: broker.limits().connection_max,
+            vhost: found
+                .as_ref()
+                .and_then(|vhost| vhost.definition().limits.max_connections),
+            user: user.limits.max_connections,
+        };
+        let refused = format!("access to vhost '{vhost}' refused for user '{name}'");
+        let ticket = match broker.admissions().admit(name, &vhost.into(), limits) {
+            Err(Full::Node(limit)) => {
+                return Err(format!(
+                    "connection refused: node connection limit ({limit}) is reached"
+                ));
             }
+            // A vhost that does not exist has no limit to reach, and the user's own is checked after it.
+            _ if found.is_none() => return Err(format!("vhost {vhost} not found")),
+            Err(Full::Vhost(limit)) => {
+                return Err(format!("{refused}: connection limit ({limit}) is reached"));
+            }
+            Err(Full::User(limit)) => {
+                return Err(format!(
+                    "connection refused for user '{name}': user connection limit ({limit}) is reached"
+                ));
+            }
+            Ok(ticket) => ticket,
+        };
+        match found {
+            // Deleted users are gone from the table: a deletion after this line finds the ticket.
+            Some(vhost) if broker.access().grants(name, &vhost.name).is_some() => Ok((vhost, ticket)),
+            _ => Err(refused),
+        }
+    }
+
+    /// The vhost that the client asks for; from here on it is told what is wrong.
+    async fn open(&mut self, user: &User) -> Result<(Arc<Vhost>, Ticket), Refusal> {
+        let method = self.receive().await?;
+        let (close, text) = match method {
             Method::ConnectionOpen { virtual_host } => {
-                let text = format!("vhost {virtual_host} not found");
+                let text = match self.admit(user, &virtual_host) {
+                    Ok(admitted) => {
+                        self.send(&Method::ConnectionOpenOk).await?;
+                        return Ok(admitted);
+                    }
+                    Err(text) => text,
+                };
                 let close = Close::new(ReplyCode::NotAllowed, &text, MethodId::CONNECTION_OPEN);
                 (close, text)
             }

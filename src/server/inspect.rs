@@ -149,7 +149,7 @@ pub struct ConsumerView {
 
 impl Handle {
     pub(super) fn running_vhost(&self, name: &str) -> Option<std::sync::Arc<Vhost>> {
-        self.broker.vhost(name).cloned()
+        self.broker.vhost(name)
     }
 
     /// The vhosts of this name, or all.

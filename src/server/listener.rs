@@ -98,15 +98,14 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
         Err(_) => return tracing::warn!("the handshake took too long"),
     };
-    let Some(vhost) = broker.vhost(&established.vhost).cloned() else {
-        return;
-    };
     let span = tracing::Span::current();
-    span.record("user", established.user.as_str());
-    span.record("vhost", established.vhost.as_str());
+    span.record("user", &*established.user);
+    span.record("vhost", &*established.vhost.name);
     let name = established.name.clone().unwrap_or_default();
     tracing::info!(name, "connection opened");
     let heartbeat = established.heartbeat;
+    // Held until the last byte is written.
+    let ticket = Arc::clone(&established.ticket);
     let introduction = introduce(&established, peer, socket.local_addr().unwrap_or(peer));
     let (read, write) = socket.into_split();
     let outbox = Outbox::new();
@@ -116,7 +115,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
     let told = Arc::clone(&client);
     announce(&broker, "connection.created", &told);
-    let connection = Connection::new(Arc::clone(&broker), vhost, client, established);
+    let connection = Connection::new(Arc::clone(&broker), client, established);
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
     if tokio::time::timeout(Duration::from_secs(5), writer)
@@ -125,6 +124,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     {
         outbox.abandon();
     }
+    drop(ticket);
     broker.connections.remove(id);
     announce(&broker, "connection.closed", &told);
     add_one(&broker.queues.churn.connections_closed);
@@ -170,8 +170,8 @@ fn introduce(established: &Established, peer: SocketAddr, here: SocketAddr) -> I
     Introduction {
         peer,
         here,
-        user: established.user.clone(),
-        vhost: established.vhost.clone(),
+        user: established.user.to_string(),
+        vhost: established.vhost.name.to_string(),
         mechanism: established.mechanism.clone(),
         properties: established.properties.clone(),
         channel_max: established.channel_max,

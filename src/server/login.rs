@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::broker::definition::Name;
+use crate::broker::permission::Verb;
 use crate::server::Handle;
 
 /// Why somebody may not log in.
@@ -15,25 +15,31 @@ pub enum LoginRefusal {
 }
 
 impl Handle {
-    /// The tags of the user with this name and password. Takes as long as the password's hash.
+    /// The tags of the user with this name and password. Waits for slow hashes: for threads that may block, and belong to
+    /// the runtime.
     ///
     /// # Errors
     /// [`LoginRefusal`].
     pub fn login(&self, user: &str, password: &[u8], from: IpAddr) -> Result<Vec<String>, LoginRefusal> {
-        let users = self.broker.users();
-        if users.login(user, password, from) {
-            return Ok(vec!["administrator".to_owned()]);
+        let now = tokio::time::Instant::now().into_std();
+        let (logins, access) = (self.broker.logins(), self.broker.access());
+        let found = logins.authenticate(access, user, password, now);
+        match tokio::runtime::Handle::current().block_on(found) {
+            None => Err(LoginRefusal::Credentials),
+            Some(_) if !logins.may_come_from(user, from) => Err(LoginRefusal::Loopback),
+            Some(user) => Ok(user.tags.clone()),
         }
-        let near = IpAddr::from([127, 0, 0, 1]);
-        Err(if users.login(user, password, near) {
-            LoginRefusal::Loopback
-        } else {
-            LoginRefusal::Credentials
-        })
     }
 
     /// Whether a user has any access to a vhost.
-    pub fn may_enter(&self, _user: &str, vhost: &str) -> bool {
-        self.vhost_names().iter().any(|name: &Name| &**name == vhost)
+    pub fn may_enter(&self, user: &str, vhost: &str) -> bool {
+        self.vhost_exists(vhost) && self.broker.access().grants(user, vhost).is_some()
+    }
+
+    /// Whether a user may do this to an exchange or queue of a vhost; the empty name is the default exchange.
+    pub fn may(&self, user: &str, vhost: &str, verb: Verb, name: &str) -> bool {
+        let name = if name.is_empty() { "amq.default" } else { name };
+        let grants = self.broker.access().grants(user, vhost);
+        grants.is_some_and(|grants| grants.may(verb, name))
     }
 }

@@ -1,7 +1,10 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod admin;
+mod admission;
 mod alarms;
 mod announcer;
+mod binding;
 mod channel;
 mod clients;
 mod clock;
@@ -24,9 +27,11 @@ mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
+mod queues;
 mod registry;
 mod relay;
 mod replies;
+mod rights;
 mod sampler;
 mod stats;
 mod timers;
@@ -40,9 +45,11 @@ use std::{
 };
 
 use ahash::AHashMap;
+use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
+    admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
@@ -55,21 +62,18 @@ pub use self::{
 };
 
 use self::{
-    clients::Connections,
-    events::Events,
-    login_budget::LoginBudget,
-    registry::{Queues, Vhost},
-    relay::Relay,
-    sampler::Sampler,
-    stats::Attempts,
-    timers::Timers,
+    admin::Parameters, admission::Admissions, clients::Connections, events::Events,
+    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
+    stats::Attempts, timers::Timers,
 };
-use crate::auth::Users;
+use crate::auth::{Access, Logins};
 use crate::broker::{
-    definition::{Definition, Name},
+    definition::{Definition, VhostDefinition},
     error::BrokerError,
+    limits::Limit,
+    user::HashingAlgorithm,
 };
-use crate::storage::{Op, Recovered, Store, StoreError, StoreEvents, StoreOptions};
+use crate::storage::{Recovered, Store, StoreError, StoreEvents, StoreOptions};
 
 /// What is negotiated with clients, and other bounds.
 #[derive(Clone, Debug)]
@@ -84,6 +88,15 @@ pub struct Limits {
     pub max_message_bytes: u64,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
+    /// Connections of the whole broker.
+    pub connection_max: Limit,
+    /// Channels of the whole broker.
+    pub channel_max_per_node: Limit,
+    pub consumer_max_per_channel: Limit,
+    pub vhost_max: Limit,
+    /// Queues and exchanges of all vhosts.
+    pub queue_max: Limit,
+    pub exchange_max: Limit,
     /// How long a failed login, or a client that broke the framing, keeps its socket: a damper on guessing, and time
     /// to read our last words.
     pub failure_delay: Duration,
@@ -108,6 +121,41 @@ impl Default for Limits {
             login_failures_per_minute: 10,
             dead_peer_timeout: Duration::from_secs(120),
             global_qos: true,
+            connection_max: None,
+            channel_max_per_node: None,
+            consumer_max_per_channel: None,
+            vhost_max: None,
+            queue_max: None,
+            exchange_max: None,
+        }
+    }
+}
+
+/// Habits of RabbitMQ 3 that RabbitMQ 4 refuses, each permitted or not (amqp-behaviour 11).
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, named as in RabbitMQ"
+)]
+pub struct Permits {
+    /// Queues that are neither durable nor exclusive.
+    pub transient_nonexcl_queues: bool,
+    /// The argument `x-queue-master-locator`, which does nothing.
+    pub queue_master_locator: bool,
+    /// Policies with `ha-mode` and its kin, which do nothing.
+    pub classic_queue_mirroring: bool,
+    /// The argument `x-queue-version` may be 1, which does nothing.
+    pub classic_queue_version_1: bool,
+}
+
+/// As lenient as makes no difference to anybody who does not use these.
+impl Default for Permits {
+    fn default() -> Self {
+        Self {
+            transient_nonexcl_queues: true,
+            queue_master_locator: true,
+            classic_queue_mirroring: false,
+            classic_queue_version_1: false,
         }
     }
 }
@@ -120,7 +168,10 @@ pub struct Options {
     pub limits: Limits,
     pub alarms: AlarmOptions,
     pub default_vhost: String,
-    pub users: Users,
+    /// What queues become that ask for no type, in vhosts that say nothing either.
+    pub default_queue_type: String,
+    pub access: AccessOptions,
+    pub permits: Permits,
     /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
     pub anonymous: Option<(String, Vec<u8>)>,
 }
@@ -134,7 +185,9 @@ impl Options {
             limits: Limits::default(),
             alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
-            users: Users::new("guest", "guest", vec!["guest".to_owned()]),
+            default_queue_type: "classic".to_owned(),
+            access: AccessOptions::default(),
+            permits: Permits::default(),
             anonymous: None,
         }
     }
@@ -173,10 +226,18 @@ pub struct Counts {
 /// What every connection shares.
 pub(crate) struct Broker {
     store: Store,
-    vhosts: AHashMap<String, Arc<Vhost>>,
+    vhosts: RwLock<AHashMap<String, Arc<Vhost>>>,
     queues: Arc<Queues>,
     connections: Connections,
-    users: Users,
+    admissions: Arc<Admissions>,
+    access: Arc<Access>,
+    logins: Logins,
+    parameters: RwLock<Parameters>,
+    /// Held by every change of users, vhosts, permissions, policies and parameters while it is checked and made.
+    administration: Mutex<()>,
+    password_hashing: HashingAlgorithm,
+    default_queue_type: String,
+    permits: Permits,
     anonymous: Option<(String, Vec<u8>)>,
     login_budget: LoginBudget,
     limits: Limits,
@@ -188,6 +249,7 @@ pub(crate) struct Broker {
     /// Milliseconds since 1970.
     started_at: u64,
     relay: Arc<Relay>,
+    timers: Arc<Timers>,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -197,8 +259,43 @@ impl Broker {
         &self.store
     }
 
-    pub(crate) fn users(&self) -> &Users {
-        &self.users
+    pub(crate) fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    pub(crate) fn password_hashing(&self) -> HashingAlgorithm {
+        self.password_hashing
+    }
+
+    pub(crate) fn default_queue_type(&self) -> &str {
+        &self.default_queue_type
+    }
+
+    pub(crate) fn permits(&self) -> Permits {
+        self.permits
+    }
+
+    pub(in crate::server) fn admissions(&self) -> &Arc<Admissions> {
+        &self.admissions
+    }
+
+    /// A vhost that holds nothing yet.
+    pub(in crate::server) fn new_vhost(&self, definition: VhostDefinition) -> Arc<Vhost> {
+        Vhost::new(
+            definition,
+            self.store.clone(),
+            Arc::clone(&self.queues),
+            Arc::clone(&self.relay),
+            Arc::clone(&self.timers),
+        )
+    }
+
+    pub(in crate::server) fn parameters(&self) -> &RwLock<Parameters> {
+        &self.parameters
     }
 
     pub(in crate::server) fn anonymous(&self) -> Option<&(String, Vec<u8>)> {
@@ -217,8 +314,16 @@ impl Broker {
         &self.alarms
     }
 
-    pub(in crate::server) fn vhost(&self, name: &str) -> Option<&Arc<Vhost>> {
-        self.vhosts.get(name)
+    pub(in crate::server) fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
+        self.vhosts.read().get(name).cloned()
+    }
+
+    pub(in crate::server) fn add_vhost(&self, vhost: Arc<Vhost>) {
+        self.vhosts.write().insert(vhost.name.to_string(), vhost);
+    }
+
+    pub(in crate::server) fn remove_vhost(&self, name: &str) {
+        self.vhosts.write().remove(name);
     }
 
     pub(in crate::server) fn attempts(&self, protocol: Protocol) -> &Attempts {
@@ -231,7 +336,7 @@ impl Broker {
 
     /// All vhosts, by name.
     pub(in crate::server) fn vhosts(&self) -> Vec<Arc<Vhost>> {
-        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.values().cloned().collect();
+        let mut vhosts: Vec<Arc<Vhost>> = self.vhosts.read().values().cloned().collect();
         vhosts.sort_by(|left, right| left.name.cmp(&right.name));
         vhosts
     }
@@ -241,6 +346,9 @@ impl Broker {
     }
 
     pub(crate) fn cluster_name(&self) -> String {
+        if let Some(name) = self.parameters.read().global("cluster_name") {
+            return name.as_str().unwrap_or_default().to_owned();
+        }
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         format!(
             "leveret@{}",
@@ -278,27 +386,19 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let began = Instant::now();
         let data_dir = options.store.data_dir.clone();
-        let (store, recovered) = Store::open(options.store)?;
+        let (store, mut recovered) = Store::open(options.store)?;
+        let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
+        recovered.definitions.extend(first.iter().cloned());
         let queues = Queues::new();
         let relay = Relay::new(store.clone());
         let timers = Arc::new(Timers::default());
-        let vhosts = restore_vhosts(
-            &options.default_vhost,
-            &store,
-            &recovered,
-            &queues,
-            &relay,
-            &timers,
-        )?;
+        let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
+        let parameters = Parameters::restored(&recovered.definitions);
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         queues.wake_timed();
-        let definition = Definition::Vhost(options.default_vhost.as_str().into());
-        store.log(&mut vec![Op::Define {
-            definition,
-            done: None,
-        }]);
+        store.log(&mut first.into_iter().map(admin::define).collect());
         let found = Found {
             queues: recovered.queues.len(),
             messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
@@ -306,18 +406,29 @@ impl Server {
             fresh: recovered.fresh,
         };
         let (shutdown, _) = watch::channel(None);
-        let (users, limits) = (options.users, options.limits);
-        let connections = Connections::default();
+        let AccessOptions {
+            loopback_users,
+            password_hashing,
+            ..
+        } = options.access;
         let broker = Arc::new(Broker {
             store,
-            vhosts,
+            vhosts: RwLock::new(vhosts),
             queues,
-            connections,
-            users,
+            connections: Connections::default(),
+            admissions: Arc::default(),
+            access: Arc::new(Access::restored(&recovered.definitions)),
+            logins: Logins::new(loopback_users, password_hashing),
+            parameters: RwLock::new(parameters),
+            administration: Mutex::new(()),
+            password_hashing,
+            default_queue_type: options.default_queue_type,
+            permits: options.permits,
             anonymous: options.anonymous,
-            login_budget: LoginBudget::new(limits.login_failures_per_minute),
-            limits,
+            login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
+            limits: options.limits,
             alarms,
+            timers: Arc::clone(&timers),
             events,
             sampler: Sampler::default(),
             attempts: <[Attempts; 2]>::default(),
@@ -436,33 +547,31 @@ fn accept(
     Ok((chosen, task))
 }
 
-/// The default vhost and those the store kept, with what they held.
+/// The vhosts the store kept, with what they held.
 fn restore_vhosts(
-    default: &str,
     store: &Store,
     recovered: &Recovered,
     queues: &Arc<Queues>,
     relay: &Arc<Relay>,
     timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
-    let stored = recovered
-        .definitions
-        .iter()
-        .filter_map(|definition| match definition {
-            Definition::Vhost(name) if &**name != default => Some(Name::clone(name)),
-            _ => None,
-        });
-    let mut vhosts = AHashMap::new();
-    for name in std::iter::once(Name::from(default)).chain(stored) {
+    let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
+    for definition in &recovered.definitions {
+        let Definition::Vhost(definition) = definition else {
+            continue;
+        };
+        if vhosts.contains_key(&*definition.name) {
+            continue;
+        }
         let vhost = Vhost::new(
-            Name::clone(&name),
+            VhostDefinition::clone(definition),
             store.clone(),
             Arc::clone(queues),
             Arc::clone(relay),
             Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
-        vhosts.insert(name.to_string(), vhost);
+        vhosts.insert(definition.name.to_string(), vhost);
     }
     Ok(vhosts)
 }

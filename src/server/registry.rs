@@ -11,23 +11,25 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
-    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
+    definition::{BindingDefinition, Definition, ExchangeDefinition, Name, QueueDefinition, VhostDefinition},
     error::{BrokerError, Resource},
     ids::QueueId,
-    policy::{Policies, QueueType, Subject},
+    limits::{Limit, is_reached},
+    policy::{EffectivePolicy, Policies, PolicyKind, QueueType, Subject},
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
 use crate::protocol::field::FieldTable;
 use crate::server::{
-    announcer::Announcer,
+    binding::{check_owner, is_durable},
     clock,
     holding::HeldFor,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
+    queues::Queues,
     relay::Relay,
     replies::Replies,
-    stats::{Churn, Counters, ExchangeTraffic, Sizes, add_one},
+    stats::{Counters, ExchangeTraffic, Sizes, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -38,7 +40,10 @@ pub(super) type Durable = oneshot::Receiver<Result<(), StoreFailure>>;
 /// One vhost in the running broker.
 pub(super) struct Vhost {
     pub(super) name: Name,
+    definition: RwLock<VhostDefinition>,
     topology: RwLock<Topology<QueueHandle>>,
+    /// Set under the topology's lock: what is declared afterwards would belong to nothing.
+    deleted: AtomicBool,
     /// Locked within the topology's lock, or alone.
     policies: RwLock<Policies>,
     /// Counts changes, so that remembered routes know when they are stale.
@@ -63,69 +68,6 @@ pub(super) struct Vhost {
     this: Weak<Self>,
 }
 
-/// All queues by number, for the store's answers.
-pub(super) struct Queues {
-    by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
-    pub(super) churn: Churn,
-    /// Told what comes and goes.
-    pub(super) announcer: Arc<Announcer>,
-}
-
-impl Queues {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            by_id: RwLock::default(),
-            churn: Churn::default(),
-            announcer: Arc::default(),
-        })
-    }
-
-    pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
-        self.by_id.read().get(&id).cloned()
-    }
-
-    pub(super) fn insert(&self, queue: &QueueHandle) {
-        self.by_id.write().insert(queue.id(), queue.clone());
-    }
-
-    pub(super) fn remove(&self, id: QueueId) {
-        self.by_id.write().remove(&id);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_id.read().len()
-    }
-
-    /// Lets queues for which time matters set their timers: the store runs now and answers reads.
-    pub(super) fn wake_timed(&self) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        for queue in queues {
-            let mut queue = queue.lock();
-            if queue.state.is_timed() {
-                queue.dispatch();
-            }
-        }
-    }
-
-    /// Messages ready and unacked in all queues.
-    pub(super) fn message_counts(&self) -> (u64, u64) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().fold((0, 0), |(ready, unacked), queue| {
-            let queue = queue.lock();
-            (
-                ready + queue.state.ready_count(),
-                unacked + queue.state.unacked_count(),
-            )
-        })
-    }
-
-    /// Memory that messages take, waiting or handed out.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
-    }
-}
-
 /// Conditions of queue.delete.
 #[derive(Clone, Copy, Default)]
 pub(super) struct DeleteIf {
@@ -146,16 +88,19 @@ pub(super) fn durable_done() -> (Done, Durable) {
 
 impl Vhost {
     pub(super) fn new(
-        name: Name,
+        definition: VhostDefinition,
         store: Store,
         queues: Arc<Queues>,
         relay: Arc<Relay>,
         timers: Arc<Timers>,
     ) -> Arc<Self> {
+        let name = Name::clone(&definition.name);
         let topology = RwLock::new(Topology::new(Name::clone(&name)));
         Arc::new_cyclic(|this| Self {
             name,
+            definition: RwLock::new(definition),
             topology,
+            deleted: AtomicBool::new(false),
             policies: RwLock::default(),
             generation: AtomicU64::new(0),
             store,
@@ -195,12 +140,22 @@ impl Vhost {
     /// Puts back what the store kept.
     pub(super) fn restore(&self, recovered: &Recovered) -> Result<(), BrokerError> {
         let mut topology = self.topology.write();
+        for definition in &recovered.definitions {
+            if let Definition::Policy(policy) = definition
+                && policy.vhost == self.name
+                && let Err(problem) = self.policies.write().set(policy.clone())
+            {
+                tracing::warn!(policy = %policy.name, problem, "a stored policy was dropped");
+            }
+        }
         let rows: AHashMap<QueueId, _> = recovered.queues.iter().map(|row| (row.id, row)).collect();
         let mine = recovered.definitions.iter();
         for definition in mine.clone() {
             match definition {
                 Definition::Exchange(exchange) if exchange.vhost == self.name => {
                     topology.restore_exchange(exchange.clone())?;
+                    let alternate = self.policy_alternate(&exchange.name);
+                    topology.set_policy_alternate(&exchange.name, alternate);
                 }
                 Definition::Queue(queue) if queue.vhost == self.name => {
                     let row = rows
@@ -217,7 +172,8 @@ impl Vhost {
                         continue;
                     }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
-                    self.queues.by_id.write().insert(queue.id, cell.clone());
+                    cell.apply_policy(self.policy_of(&cell).as_ref());
+                    self.queues.insert(&cell);
                     topology.add_queue(&queue.name, cell);
                 }
                 _ => {}
@@ -257,6 +213,130 @@ impl Vhost {
         read(&self.topology.read())
     }
 
+    /// What is said about the vhost.
+    pub(super) fn definition(&self) -> VhostDefinition {
+        self.definition.read().clone()
+    }
+
+    pub(super) fn redefine(&self, definition: VhostDefinition) {
+        *self.definition.write() = definition;
+    }
+
+    fn check_alive(&self) -> Result<(), BrokerError> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(BrokerError::VhostGone(Name::clone(&self.name)));
+        }
+        Ok(())
+    }
+
+    /// Whether one more queue may be declared here.
+    ///
+    /// # Errors
+    /// 406 when the limit of the vhost or of the broker is reached; 530 when the vhost was deleted.
+    pub(super) fn check_room(&self, queue: &str, in_broker: Limit) -> Result<(), BrokerError> {
+        self.check_alive()?;
+        let (count, limit) = (
+            self.read(Topology::queue_count),
+            self.definition.read().limits.max_queues,
+        );
+        if let Some(limit) = is_reached(limit, count) {
+            return Err(BrokerError::VhostQueueLimit {
+                queue: queue.to_owned(),
+                vhost: Name::clone(&self.name),
+                limit,
+            });
+        }
+        if let Some(limit) = is_reached(in_broker, self.queues.len()) {
+            let queue = queue.to_owned();
+            return Err(BrokerError::ClusterQueueLimit { queue, limit });
+        }
+        Ok(())
+    }
+
+    /// Reads the policies under their lock.
+    pub(super) fn policies<T>(&self, read: impl FnOnce(&Policies) -> T) -> T {
+        read(&self.policies.read())
+    }
+
+    fn policy_of(&self, queue: &QueueCell) -> Option<Arc<EffectivePolicy>> {
+        let kind = QueueType::of(&queue.definition.arguments);
+        self.policies.read().effective(Subject::Queue(kind), queue.name())
+    }
+
+    fn policy_alternate(&self, exchange: &str) -> Option<Name> {
+        let policy = self.policies.read().effective(Subject::Exchange, exchange)?;
+        policy.alternate_exchange.clone()
+    }
+
+    /// Changes the policies and lays the result over everything there is. Changes do not overlap: administration has a
+    /// lock of its own. A queue declared meanwhile takes what it finds, or is found here.
+    pub(super) fn change_policies<T>(&self, change: impl FnOnce(&mut Policies) -> T) -> T {
+        let result = change(&mut self.policies.write());
+        let queues: Vec<QueueHandle> = {
+            let mut topology = self.topology.write();
+            topology.set_policy_alternates(|exchange| self.policy_alternate(exchange));
+            topology.queues().cloned().collect()
+        };
+        self.changed();
+        for queue in queues {
+            queue.apply_policy(self.policy_of(&queue).as_ref());
+        }
+        result
+    }
+
+    /// Takes everything away, in memory and with `ops` in the store, all or nothing.
+    pub(super) fn destroy(&self, mut ops: Vec<Op>) -> Durable {
+        let mut topology = self.topology.write();
+        self.deleted.store(true, Ordering::Release);
+        let gone = std::mem::replace(&mut *topology, Topology::new(Name::clone(&self.name)));
+        self.changed();
+        let queues: Vec<QueueHandle> = gone.queues().cloned().collect();
+        for queue in &queues {
+            queue.lock().state.delete();
+            self.queues.remove(queue.id());
+        }
+        let undefine = |key| Op::Undefine { key, done: None };
+        for exchange in gone.exchanges() {
+            ops.extend(
+                exchange
+                    .bindings()
+                    .cloned()
+                    .map(DefinitionKey::Binding)
+                    .map(undefine),
+            );
+            let (vhost, name) = (Name::clone(&self.name), Name::clone(&exchange.definition().name));
+            ops.push(undefine(DefinitionKey::Exchange { vhost, name }));
+        }
+        let durable = queues.iter().filter(|queue| queue.definition.durable);
+        ops.extend(durable.map(|queue| {
+            undefine(DefinitionKey::Queue {
+                vhost: Name::clone(&self.name),
+                name: Name::clone(queue.name()),
+                id: queue.id(),
+            })
+        }));
+        for kind in [PolicyKind::User, PolicyKind::Operator] {
+            let policies = self.policies.read().list(kind);
+            ops.extend(policies.into_iter().map(|policy| {
+                undefine(DefinitionKey::Policy {
+                    vhost: policy.vhost,
+                    kind,
+                    name: policy.name,
+                })
+            }));
+        }
+        let (done, durable) = durable_done();
+        self.store.log(&mut vec![Op::Tx {
+            ops,
+            done: Some(done),
+        }]);
+        drop(topology);
+        for queue in queues {
+            queue.loaded.notify_waiters();
+        }
+        durable
+    }
+
     fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -280,10 +360,12 @@ impl Vhost {
         definition: ExchangeDefinition,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
+        self.check_alive()?;
         let stored = definition.clone();
         if !topology.declare_exchange(definition)? {
             return Ok(None);
         }
+        topology.set_policy_alternate(&stored.name, self.policy_alternate(&stored.name));
         self.changed();
         self.queues
             .announcer
@@ -339,11 +421,10 @@ impl Vhost {
         });
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
-        let kind = Subject::Queue(QueueType::of(&definition.arguments));
         let cell = QueueCell::declared(definition, owner, self.surroundings());
-        cell.apply_policy(self.policies.read().effective(kind, &name).as_ref());
+        cell.apply_policy(self.policy_of(&cell).as_ref());
         add_one(&self.queues.churn.queues_created);
-        self.queues.by_id.write().insert(cell.id(), cell.clone());
+        self.queues.insert(&cell);
         topology.add_queue(&name, cell.clone());
         self.changed();
         Ok((cell, stored.map(|definition| self.define(definition))))
@@ -491,34 +572,4 @@ impl Vhost {
         self.store.log(&mut ops);
         Some(durable)
     }
-}
-
-/// A binding lives on only when both its ends do.
-fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefinition) -> bool {
-    let lasting = |name: &str| {
-        topology
-            .exchange(name)
-            .is_some_and(|exchange| exchange.definition().durable)
-    };
-    let destination = match &binding.destination {
-        Destination::Queue(name) => topology
-            .queue(name.as_bytes())
-            .is_some_and(|queue| queue.definition.durable),
-        Destination::Exchange(name) => lasting(name),
-    };
-    destination && lasting(&binding.source)
-}
-
-fn check_owner(
-    topology: &Topology<QueueHandle>,
-    binding: &BindingDefinition,
-    connection: ConnectionId,
-) -> Result<(), BrokerError> {
-    if let Destination::Queue(name) = &binding.destination
-        && let Some(queue) = topology.queue(name.as_bytes())
-        && queue.owner.is_some_and(|owner| owner != connection)
-    {
-        return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
-    }
-    Ok(())
 }

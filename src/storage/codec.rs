@@ -42,6 +42,16 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.take(len)?).ok()
     }
 
+    pub(super) fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    /// Bytes behind their u32 length.
+    pub(super) fn long(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.u32()?).ok()?;
+        self.take(len)
+    }
+
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -56,6 +66,13 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(text.as_bytes().get(..usize::from(len)).unwrap_or_default());
+}
+
+/// Writes bytes behind their u32 length. What comes here was a request of at most some megabytes.
+pub(super) fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(bytes);
 }
 
 /// CRC32C of the value with the four bytes at `at`, where the checksum itself stands, left out.

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use crate::broker::{
     definition::{BindingDefinition, Definition, Destination},
     ids::QueueId,
+    policy::PolicyKind,
 };
 use crate::storage::DefinitionKey;
 
@@ -25,6 +26,12 @@ const KIND_VHOST: u8 = 1;
 const KIND_EXCHANGE: u8 = 2;
 const KIND_QUEUE: u8 = 3;
 const KIND_BINDING: u8 = 4;
+const KIND_USER: u8 = 5;
+const KIND_PERMISSION: u8 = 6;
+const KIND_TOPIC_PERMISSION: u8 = 7;
+const KIND_POLICY: u8 = 8;
+const KIND_PARAMETER: u8 = 9;
+const KIND_GLOBAL_PARAMETER: u8 = 10;
 
 pub(super) fn queue(id: QueueId) -> [u8; 8] {
     id.0.to_be_bytes()
@@ -71,10 +78,18 @@ pub(super) fn body(body: u64) -> [u8; 8] {
 
 pub(super) fn of_definition(definition: &Definition) -> Vec<u8> {
     match definition {
-        Definition::Vhost(name) => named(KIND_VHOST, &[name]),
+        Definition::Vhost(vhost) => named(KIND_VHOST, &[&vhost.name]),
         Definition::Exchange(exchange) => named(KIND_EXCHANGE, &[&exchange.vhost, &exchange.name]),
         Definition::Queue(queue) => named(KIND_QUEUE, &[&queue.vhost, &queue.name]),
         Definition::Binding(binding) => of_binding(binding),
+        Definition::User(user) => named(KIND_USER, &[&user.name]),
+        Definition::Permission(permission) => of_permission(&permission.user, &permission.vhost),
+        Definition::TopicPermission(topic) => of_topic_permission(&topic.user, &topic.vhost, &topic.exchange),
+        Definition::Policy(policy) => of_policy(&policy.vhost, policy.kind, &policy.name),
+        Definition::Parameter(parameter) => {
+            of_parameter(&parameter.vhost, &parameter.component, &parameter.name)
+        }
+        Definition::GlobalParameter(parameter) => named(KIND_GLOBAL_PARAMETER, &[&parameter.name]),
     }
 }
 
@@ -84,7 +99,41 @@ pub(super) fn of_definition_key(key: &DefinitionKey) -> Vec<u8> {
         DefinitionKey::Exchange { vhost, name } => named(KIND_EXCHANGE, &[vhost, name]),
         DefinitionKey::Queue { vhost, name, .. } => named(KIND_QUEUE, &[vhost, name]),
         DefinitionKey::Binding(binding) => of_binding(binding),
+        DefinitionKey::User(name) => named(KIND_USER, &[name]),
+        DefinitionKey::Permission { user, vhost } => of_permission(user, vhost),
+        DefinitionKey::TopicPermission {
+            user,
+            vhost,
+            exchange,
+        } => of_topic_permission(user, vhost, exchange),
+        DefinitionKey::Policy { vhost, kind, name } => of_policy(vhost, *kind, name),
+        DefinitionKey::Parameter {
+            vhost,
+            component,
+            name,
+        } => of_parameter(vhost, component, name),
+        DefinitionKey::GlobalParameter(name) => named(KIND_GLOBAL_PARAMETER, &[name]),
     }
+}
+
+fn of_permission(user: &str, vhost: &str) -> Vec<u8> {
+    named(KIND_PERMISSION, &[vhost, user])
+}
+
+fn of_topic_permission(user: &str, vhost: &str, exchange: &str) -> Vec<u8> {
+    named(KIND_TOPIC_PERMISSION, &[vhost, user, exchange])
+}
+
+fn of_policy(vhost: &str, kind: PolicyKind, name: &str) -> Vec<u8> {
+    let kind = match kind {
+        PolicyKind::User => "u",
+        PolicyKind::Operator => "o",
+    };
+    named(KIND_POLICY, &[vhost, kind, name])
+}
+
+fn of_parameter(vhost: &str, component: &str, name: &str) -> Vec<u8> {
+    named(KIND_PARAMETER, &[vhost, component, name])
 }
 
 /// All of a binding is its identity. Two tables with the same content are the same arguments, hence the sorting.

@@ -5,6 +5,7 @@
 //! applies acks, `pack` writes what is left into a `page` and the queue's `row`, `disk` syncs, `waiting` tells the
 //! publisher. Back: `reader` fetches pages, `ledger` knows what is gone of them, `recovery` reads the rows.
 
+mod admin_records;
 mod backup;
 mod bodies;
 mod check;

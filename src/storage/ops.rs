@@ -9,6 +9,7 @@ use crate::broker::{
     definition::{BindingDefinition, Definition, Name},
     ids::{QueueId, Seq, Timestamp},
     message::Message,
+    policy::PolicyKind,
     queue::Deadlines,
 };
 use crate::storage::{StoreError, StoreFailure};
@@ -85,6 +86,27 @@ pub enum DefinitionKey {
     },
     /// A binding is its own identity.
     Binding(BindingDefinition),
+    User(Name),
+    Permission {
+        user: Name,
+        vhost: Name,
+    },
+    TopicPermission {
+        user: Name,
+        vhost: Name,
+        exchange: Name,
+    },
+    Policy {
+        vhost: Name,
+        kind: PolicyKind,
+        name: Name,
+    },
+    Parameter {
+        vhost: Name,
+        component: Name,
+        name: Name,
+    },
+    GlobalParameter(Name),
 }
 
 /// A queue asks for messages it no longer, or not yet, holds in memory.

@@ -1,38 +1,66 @@
 //! Definitions as values of the `meta` family: `[version u8][kind u8][crc32c u32]`, names behind u16 lengths, flags,
-//! then the argument table in the wire's own form.
+//! then the argument table in the wire's own form. What operators set is in `admin_records.rs`.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::broker::{
-    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition},
+    definition::{
+        BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition,
+        VhostDefinition,
+    },
     ids::QueueId,
 };
 use crate::protocol::field::FieldTable;
-use crate::storage::codec::{Cursor, is_sealed, put_text, seal};
+use crate::storage::{
+    admin_records,
+    codec::{Cursor, is_sealed, put_text, seal},
+};
 
 const VERSION: u8 = 1;
+/// Of vhosts since they have metadata; before, a vhost was its name.
+const VHOST_VERSION: u8 = 2;
 const CHECKSUM_AT: usize = 2;
 const VHOST: u8 = 1;
 const EXCHANGE: u8 = 2;
 const QUEUE: u8 = 3;
 const BINDING: u8 = 4;
+const USER: u8 = 5;
+const PERMISSION: u8 = 6;
+const TOPIC_PERMISSION: u8 = 7;
+const POLICY: u8 = 8;
+const PARAMETER: u8 = 9;
+const GLOBAL_PARAMETER: u8 = 10;
 const DURABLE: u8 = 1;
 const AUTO_DELETE: u8 = 2;
 const INTERNAL: u8 = 4;
 const TO_EXCHANGE: u8 = 1;
 
 pub(super) fn encode_definition(definition: &Definition) -> Vec<u8> {
-    let kind = match definition {
-        Definition::Vhost(_) => VHOST,
-        Definition::Exchange(_) => EXCHANGE,
-        Definition::Queue(_) => QUEUE,
-        Definition::Binding(_) => BINDING,
+    let (version, kind) = match definition {
+        Definition::Vhost(_) => (VHOST_VERSION, VHOST),
+        Definition::Exchange(_) => (VERSION, EXCHANGE),
+        Definition::Queue(_) => (VERSION, QUEUE),
+        Definition::Binding(_) => (VERSION, BINDING),
+        Definition::User(_) => (VERSION, USER),
+        Definition::Permission(_) => (VERSION, PERMISSION),
+        Definition::TopicPermission(_) => (VERSION, TOPIC_PERMISSION),
+        Definition::Policy(_) => (VERSION, POLICY),
+        Definition::Parameter(_) => (VERSION, PARAMETER),
+        Definition::GlobalParameter(_) => (VERSION, GLOBAL_PARAMETER),
     };
-    let mut out = vec![VERSION, kind, 0, 0, 0, 0];
+    let mut out = vec![version, kind, 0, 0, 0, 0];
     match definition {
-        Definition::Vhost(name) => put_text(&mut out, name),
+        Definition::Vhost(vhost) => admin_records::put_vhost(&mut out, vhost),
+        Definition::User(user) => admin_records::put_user(&mut out, user),
+        Definition::Permission(permission) => admin_records::put_permission(&mut out, permission),
+        Definition::TopicPermission(topic) => admin_records::put_topic_permission(&mut out, topic),
+        Definition::Policy(policy) => admin_records::put_policy(&mut out, policy),
+        Definition::Parameter(parameter) => admin_records::put_parameter(&mut out, parameter),
+        Definition::GlobalParameter(parameter) => {
+            admin_records::put_global_parameter(&mut out, parameter);
+        }
         Definition::Exchange(exchange) => {
             out.push(
                 flag(exchange.durable, DURABLE)
@@ -74,16 +102,24 @@ pub(super) fn decode_definition(value: &[u8]) -> Option<Definition> {
         return None;
     }
     let mut cursor = Cursor::new(value);
-    if cursor.u8()? != VERSION {
-        return None;
-    }
-    let kind = cursor.u8()?;
+    let (version, kind) = (cursor.u8()?, cursor.u8()?);
     cursor.u32()?;
-    let definition = match kind {
-        VHOST => Definition::Vhost(name(&mut cursor)?),
-        EXCHANGE => Definition::Exchange(exchange(&mut cursor)?),
-        QUEUE => Definition::Queue(queue(&mut cursor)?),
-        BINDING => Definition::Binding(binding(&mut cursor)?),
+    let definition = match (kind, version) {
+        (VHOST, VERSION) => Definition::Vhost(VhostDefinition::new(name(&mut cursor)?)),
+        (VHOST, VHOST_VERSION) => Definition::Vhost(admin_records::vhost(&mut cursor)?),
+        (EXCHANGE, VERSION) => Definition::Exchange(exchange(&mut cursor)?),
+        (QUEUE, VERSION) => Definition::Queue(queue(&mut cursor)?),
+        (BINDING, VERSION) => Definition::Binding(binding(&mut cursor)?),
+        (USER, VERSION) => Definition::User(admin_records::user(&mut cursor)?),
+        (PERMISSION, VERSION) => Definition::Permission(admin_records::permission(&mut cursor)?),
+        (TOPIC_PERMISSION, VERSION) => {
+            Definition::TopicPermission(admin_records::topic_permission(&mut cursor)?)
+        }
+        (POLICY, VERSION) => Definition::Policy(admin_records::policy(&mut cursor)?),
+        (PARAMETER, VERSION) => Definition::Parameter(admin_records::parameter(&mut cursor)?),
+        (GLOBAL_PARAMETER, VERSION) => {
+            Definition::GlobalParameter(admin_records::global_parameter(&mut cursor)?)
+        }
         _ => return None,
     };
     cursor.is_empty().then_some(definition)
@@ -135,7 +171,7 @@ fn flag(on: bool, bit: u8) -> u8 {
     if on { bit } else { 0 }
 }
 
-fn name(cursor: &mut Cursor<'_>) -> Option<Name> {
+pub(super) fn name(cursor: &mut Cursor<'_>) -> Option<Name> {
     cursor.text().map(Arc::from)
 }
 
@@ -192,7 +228,7 @@ mod tests {
                         })
                     };
                     match kind {
-                        0 => Definition::Vhost(name),
+                        0 => Definition::Vhost(VhostDefinition::new(name)),
                         1 => binding(Destination::Queue(other.clone())),
                         2 => binding(Destination::Exchange(other.clone())),
                         3 => Definition::Exchange(ExchangeDefinition {
@@ -218,6 +254,19 @@ mod tests {
                     }
                 },
             )
+    }
+
+    /// What a store of version 0.1.0 holds: the name only.
+    #[test]
+    fn a_vhost_written_before_there_was_metadata_is_read() {
+        let mut value = vec![VERSION, VHOST, 0, 0, 0, 0];
+        put_text(&mut value, "old");
+        seal(&mut value, CHECKSUM_AT);
+        let expected = Definition::Vhost(VhostDefinition::new("old"));
+        assert_eq!(decode_definition(&value), Some(expected));
+        value[0] = VHOST_VERSION + 1;
+        seal(&mut value, CHECKSUM_AT);
+        assert_eq!(decode_definition(&value), None, "an unknown version is refused");
     }
 
     proptest! {

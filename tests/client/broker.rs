@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use leveret::server::{Options, Server};
+use leveret::server::{Handle, Options, Server};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
@@ -28,6 +28,12 @@ impl Broker {
 
     pub(crate) fn server(&self) -> &Server {
         &self.running.as_ref().unwrap().1
+    }
+
+    /// Asks or tells the broker something by its own door, as an operator would, and waits for the answer.
+    pub(crate) fn tell<T>(&self, order: impl AsyncFnOnce(Handle) -> T) -> T {
+        let (runtime, server) = self.running.as_ref().unwrap();
+        runtime.block_on(order(server.handle()))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

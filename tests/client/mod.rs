@@ -122,6 +122,18 @@ impl Connection {
         channel
     }
 
+    /// channel.open on the next number, which the broker must refuse by closing the connection.
+    pub(crate) fn refused_channel(&self) -> Close {
+        let mut wire = self.0.borrow_mut();
+        wire.last_channel += 1;
+        let number = wire.last_channel;
+        wire.send(
+            number,
+            &Method::Channel(channel::AMQPMethod::Open(channel::Open::default())),
+        );
+        wire.expect_connection_close()
+    }
+
     /// Sends connection.close and waits for the answer.
     pub(crate) fn close(self) {
         let mut wire = self.0.borrow_mut();

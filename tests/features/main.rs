@@ -10,10 +10,12 @@
 #[path = "../client/mod.rs"]
 mod client;
 
+mod access;
 mod announcements;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
+mod basic_qos;
 mod binding;
 mod confirm;
 mod dead_letter;
@@ -25,6 +27,7 @@ mod expiry;
 mod lapin;
 mod legacy;
 mod length_limit;
+mod policy;
 mod properties;
 mod queue;
 mod queue_arguments;

@@ -1,7 +1,5 @@
 //! connection.start and who may come in.
 
-use leveret::auth::Users;
-
 use crate::{
     broker::{Broker, Canary, shared},
     bytes::{Args, CONNECTION_START, CONNECTION_TUNE, Fields, PROTOCOL, entry, nested_entry, text_entry},
@@ -193,7 +191,11 @@ fn a_wrong_name_a_wrong_password_and_none_are_told_apart_by_nobody() {
 /// Proves: CON-018
 #[test]
 fn a_user_without_a_password_cannot_come_in_with_none() {
-    let broker = Broker::start(|options| options.users = Users::new("empty", "", Vec::new()));
+    let broker = Broker::start(|options| {
+        options.access.default_user = "empty".to_owned();
+        options.access.default_password = String::new();
+        options.access.loopback_users.clear();
+    });
     let mut peer = Peer::connect(broker.address());
     peer.log_in(&[TELL_ME], b"PLAIN", b"\0empty\0");
     assert_eq!(peer.expect_connection_close(), refused("PLAIN"));

@@ -76,6 +76,8 @@ impl BindingKey {
 pub struct Exchange<Q> {
     definition: ExchangeDefinition,
     alternate: Option<Name>,
+    /// From a policy; the argument wins.
+    policy_alternate: Option<Name>,
     bindings: HashMap<BindingKey, BindingDefinition>,
     matcher: Matcher<Q>,
 }
@@ -94,6 +96,7 @@ impl<Q: QueueRef> Exchange<Q> {
         Ok(Self {
             definition,
             alternate,
+            policy_alternate: None,
             bindings: HashMap::new(),
             matcher,
         })
@@ -105,7 +108,12 @@ impl<Q: QueueRef> Exchange<Q> {
 
     /// The exchange tried when this one matches nothing (amqp-behaviour 3.5).
     pub fn alternate(&self) -> Option<&Name> {
-        self.alternate.as_ref()
+        self.alternate.as_ref().or(self.policy_alternate.as_ref())
+    }
+
+    /// What policies say about it now.
+    pub fn set_policy_alternate(&mut self, alternate: Option<Name>) {
+        self.policy_alternate = alternate;
     }
 
     /// True when it is the source of at least one binding.

@@ -104,6 +104,29 @@ impl<Q: QueueRef> Topology<Q> {
         self.exchanges.values()
     }
 
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    pub fn exchange_count(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Tells every exchange which alternate exchange its policy gives it.
+    pub fn set_policy_alternates(&mut self, alternate_of: impl Fn(&str) -> Option<Name>) {
+        for exchange in self.exchanges.values_mut() {
+            let alternate = alternate_of(&exchange.definition().name);
+            exchange.set_policy_alternate(alternate);
+        }
+    }
+
+    /// The same for one exchange.
+    pub fn set_policy_alternate(&mut self, name: &str, alternate: Option<Name>) {
+        if let Some(exchange) = self.exchanges.get_mut(name.as_bytes()) {
+            exchange.set_policy_alternate(alternate);
+        }
+    }
+
     pub fn add_queue(&mut self, name: &str, queue: Q) {
         self.queues.insert(name.as_bytes().into(), queue);
     }

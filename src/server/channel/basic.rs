@@ -4,11 +4,15 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
-use super::{Reply, Settlement};
+use super::{
+    Reply, Settlement,
+    properties::{check_properties, check_user_id},
+};
 use crate::broker::{
     delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
+    permission::Verb,
     queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
@@ -98,6 +102,7 @@ impl Connection {
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
+        self.rights.check_publish(fields.exchange).map_err(refuse)?;
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
         RawProperties::new(properties).validate().map_err(damaged)?;
         let addressed = self.address_replies(number, properties);
@@ -197,12 +202,14 @@ impl Connection {
     /// Finds the queues and builds the message.
     fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
         let raw = RawProperties::new(parts.properties);
-        check_properties(raw, &self.user).map_err(|error| self.exchange_first(parts.exchange, error))?;
+        check_properties(raw).map_err(|error| self.exchange_first(parts.exchange, error))?;
         let selected = if raw.has_headers() {
             select(parts.routing_key, raw).map_err(|error| self.exchange_first(parts.exchange, error))?
         } else {
             None
         };
+        self.check_sender(parts, raw)
+            .map_err(|error| self.exchange_first(parts.exchange, error))?;
         let to_default = parts.exchange.is_empty();
         let routed = match selected {
             None => Routed {
@@ -226,6 +233,20 @@ impl Connection {
                 .read(|topology| topology.keep(&keepers, &routed.message));
         }
         Ok(routed)
+    }
+
+    /// Topic permissions, then the claimed user (amqp-behaviour 2.4). Most users have neither rules nor claims.
+    fn check_sender(&self, parts: &MessageParts<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
+        if self.rights.has_topics() {
+            let exchange = String::from_utf8_lossy(parts.exchange);
+            if self.is_topic(&exchange) {
+                self.rights.check_topics_of(&exchange, parts.routing_key, raw)?;
+            }
+        }
+        if self.rights.is_impersonator() {
+            return Ok(());
+        }
+        check_user_id(raw, &self.user)
     }
 
     /// basic.return; it precedes the confirm, which is only sent with the batch.
@@ -401,10 +422,17 @@ impl Connection {
         });
     }
 
+    /// The queue that is meant, if the user may read it.
+    fn readable_queue(&mut self, number: u16, name: &str) -> Result<QueueHandle, BrokerError> {
+        let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
+        self.vhost.queue(&name, self.id)
+    }
+
     /// basic.get; waits when the message must be read from disk.
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
-        let name = self.queue_name(number, name)?;
-        let queue = self.vhost.queue(&name, self.id)?;
+        let queue = self.readable_queue(number, name)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
         };
@@ -419,7 +447,7 @@ impl Connection {
                 Err(read) => read,
             };
             if queue.is_damaged() {
-                let resource = Resource::queue(&name, &self.vhost.name);
+                let resource = Resource::queue(queue.name(), &self.vhost.name);
                 return Err(BrokerError::Damaged(resource));
             }
             queue.read(read);
@@ -505,83 +533,5 @@ fn build_selected(
             Message::new_hiding(&parts, hidden, &pieces.concat(), scratch)
         }
         Body::Pieces(pieces, _) => Message::with_large_body_hiding(&parts, hidden, pieces, scratch),
-    }
-}
-
-/// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
-fn check_properties(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
-    if raw.has_expiration()
-        && let Ok(Some(value)) = raw.expiration()
-    {
-        check_expiration(value)?;
-    }
-    if raw.has_user_id()
-        && let Ok(Some(claimed)) = raw.user_id()
-        && claimed != user.as_bytes()
-    {
-        let claimed = String::from_utf8_lossy(claimed).into_owned();
-        return Err(BrokerError::ForeignUserId {
-            claimed,
-            user: user.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-fn check_expiration(value: &[u8]) -> Result<(), BrokerError> {
-    const MAX: i64 = 315_360_000_000;
-    let text = String::from_utf8_lossy(value);
-    let refuse = |detail: String| {
-        Err(BrokerError::InvalidExpiration {
-            value: text.to_string(),
-            detail,
-        })
-    };
-    let sign = usize::from(text.starts_with(['+', '-']));
-    let digits = text
-        .get(sign..)
-        .unwrap_or("")
-        .bytes()
-        .take_while(u8::is_ascii_digit)
-        .count();
-    let (number, rest) = text.split_at_checked(sign + digits).unwrap_or((&text, ""));
-    if digits == 0 {
-        return refuse("no_integer".to_owned());
-    }
-    if !rest.is_empty() {
-        return refuse(format!("{{leftover_string,\"{rest}\"}}"));
-    }
-    match number.parse::<i64>() {
-        Ok(number) if number < 0 => refuse(format!("{{value_negative,{number}}}")),
-        Ok(number) if number <= MAX => Ok(()),
-        _ => refuse(format!("{{value_too_large,{number}}}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::check_expiration;
-
-    #[test]
-    fn an_expiration_is_a_decimal_number_and_nothing_else() {
-        for good in ["0", "60000", "+5", "315360000000"] {
-            assert!(check_expiration(good.as_bytes()).is_ok(), "{good}");
-        }
-        let bad = [
-            ("", "no_integer"),
-            ("abc", "no_integer"),
-            (" 5", "no_integer"),
-            ("1.5", "{leftover_string,\".5\"}"),
-            ("10s", "{leftover_string,\"s\"}"),
-            ("-1", "{value_negative,-1}"),
-            ("315360000001", "{value_too_large,315360000001}"),
-        ];
-        for (value, detail) in bad {
-            let error = check_expiration(value.as_bytes()).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("invalid expiration '{value}': {detail}")
-            );
-        }
     }
 }

@@ -9,6 +9,8 @@ use rand::RngCore;
 use super::Reply;
 use crate::broker::{
     error::{BrokerError, Resource},
+    limits::is_reached,
+    permission::Verb,
     queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
 };
 use crate::protocol::{field::FieldTable, method::Method};
@@ -68,8 +70,13 @@ impl Connection {
         if name == PSEUDO_QUEUE {
             return self.consume_replies(number, tag, wanted);
         }
-        let queue = self.vhost.queue(&name, self.id)?;
+        let limit = self.broker.limits().consumer_max_per_channel;
+        if let Some(limit) = is_reached(limit, channel.consumers.len()) {
+            return Err(BrokerError::ConsumerLimit(limit));
+        }
         let resource = Resource::queue(&name, &self.vhost.name);
+        self.rights.check(Verb::Read, &resource)?;
+        let queue = self.vhost.queue(&name, self.id)?;
         let kind = QueueKind::of(&queue.definition.arguments);
         check_foreign(&wanted.arguments, kind, &resource)?;
         let quorum = kind == QueueKind::Quorum;
@@ -157,6 +164,47 @@ impl Connection {
                 .table("arguments", &wanted.arguments)
                 .text("user_who_performed_action", &self.user);
         });
+    }
+
+    /// Permissions changed: consumers whose queue the user may not read any more are cancelled by the server.
+    pub(in crate::server) fn cancel_unreadable(&mut self) {
+        let mut unused = Vec::new();
+        for channel in self.channels.values_mut() {
+            channel.forget_cancelled();
+            let (rights, vhost) = (&mut self.rights, &self.vhost.name);
+            let lost: Vec<Bytes> = channel
+                .consumers
+                .iter()
+                .filter(|(_, consumer)| {
+                    let queue = Resource::queue(consumer.queue.name(), vhost);
+                    rights.check(Verb::Read, &queue).is_err()
+                })
+                .map(|(tag, _)| tag.clone())
+                .collect();
+            for tag in lost {
+                let Some(consumer) = channel.consumers.remove(&tag) else {
+                    continue;
+                };
+                tracing::warn!(queue = %consumer.queue.name(), "consumer cancelled: its user may not read any more");
+                let empty = consumer.queue.lock().state.cancel(consumer.id);
+                if channel.out.cancel_notify {
+                    let consumer_tag = String::from_utf8_lossy(&tag).into_owned();
+                    channel.out.outbox.method(
+                        channel.out.id,
+                        &Method::BasicCancel {
+                            consumer_tag,
+                            nowait: true,
+                        },
+                    );
+                }
+                if empty && consumer.queue.definition.auto_delete {
+                    unused.push(consumer.queue);
+                }
+            }
+        }
+        for queue in unused {
+            self.delete_unused(&queue);
+        }
     }
 
     /// A tag that is not known is cancelled as well as one that is (amqp-behaviour 2.4).

@@ -7,6 +7,7 @@ mod consume;
 mod delay;
 mod exchange;
 mod get;
+mod properties;
 mod queue;
 mod tx;
 
@@ -27,6 +28,7 @@ use crate::protocol::{
     reply_code::ReplyCode,
 };
 use crate::server::{
+    admission::ChannelSlot,
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
@@ -56,10 +58,13 @@ pub(super) struct Channel {
     last_queue: Option<String>,
     /// We sent channel.close and wait for close-ok.
     closing: bool,
+    /// Held, not read: the channel counts while it lasts.
+    _slot: ChannelSlot,
 }
 
 impl Channel {
     pub(super) fn new(
+        slot: ChannelSlot,
         id: u16,
         connection: ConnectionId,
         outbox: Arc<Outbox>,
@@ -95,6 +100,7 @@ impl Channel {
             replies: None,
             last_queue: None,
             closing: false,
+            _slot: slot,
         }
     }
 

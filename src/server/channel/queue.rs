@@ -4,9 +4,13 @@ use super::{Reply, consume::generated_name, exchange::without_line_breaks};
 use crate::broker::{
     definition::{Destination, Name, QueueDefinition},
     error::{BrokerError, Resource},
+    permission::Verb,
     queue::arguments::{self, QueueKind, inequivalent_flag},
 };
-use crate::protocol::{field::FieldTable, method::Method};
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    method::Method,
+};
 use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
@@ -82,6 +86,7 @@ impl Connection {
             } => {
                 let reply = (!nowait).then_some(Method::QueueBindOk);
                 self.queue_binding(number, queue, exchange, routing_key, arguments)
+                    .and_then(|binding| self.may_bind(&binding).map(|()| binding))
                     .and_then(|binding| self.vhost.bind(binding, self.id))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
@@ -92,6 +97,7 @@ impl Connection {
                 arguments,
             } => self
                 .queue_binding(number, queue, exchange, routing_key, arguments)
+                .and_then(|binding| self.may_bind(&binding).map(|()| binding))
                 .and_then(|binding| self.vhost.unbind(&binding, self.id))
                 .map(|durable| Reply::WhenDurable(durable, Some(Method::QueueUnbindOk))),
             Method::QueuePurge { queue, nowait } => self.purge(number, &queue, nowait),
@@ -125,8 +131,10 @@ impl Connection {
         if name.starts_with(PSEUDO_QUEUE) {
             return self.declare_replies(number, name, nowait);
         }
+        // A redeclaration is compared by what the client said, a new queue made by what that means here.
+        let effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
         if name.is_empty() {
-            let kind = QueueKind::of(&arguments);
+            let kind = QueueKind::of(&effective);
             if kind != QueueKind::Classic {
                 return Err(BrokerError::ServerNamed(kind.module()));
             }
@@ -135,6 +143,7 @@ impl Connection {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
         let resource = Resource::queue(&name, &self.vhost.name);
+        self.rights.check(Verb::Configure, &resource)?;
         if let Some(existing) = self
             .vhost
             .read(|topology| topology.queue(name.as_bytes()).cloned())
@@ -149,15 +158,18 @@ impl Connection {
                 nowait,
             );
         }
-        arguments::check_flags(&arguments, durable, exclusive, auto_delete, &resource)?;
-        arguments::check(&arguments, &resource)?;
+        self.rights
+            .check_argument(&effective, "x-dead-letter-exchange", &resource)?;
+        arguments::check_flags(&effective, durable, exclusive, auto_delete, &resource)?;
+        arguments::check(&self.with_permitted_version(&effective), &resource)?;
+        self.check_room(&name, &effective, durable || exclusive)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
             name: name.as_str().into(),
             id: self.broker.store().next_queue_id(),
             durable: durable && !exclusive,
             auto_delete,
-            arguments: arguments.clone(),
+            arguments: effective,
         };
         match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
             Ok((queue, stored)) => {
@@ -179,6 +191,53 @@ impl Connection {
                 nowait,
             ),
         }
+    }
+
+    /// A queue that asks for no type gets the vhost's, then the broker's, as far as it can be one (amqp-behaviour 2.3).
+    fn with_default_type(
+        &self,
+        arguments: &FieldTable,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+    ) -> FieldTable {
+        let mut arguments = arguments.clone();
+        if arguments.get("x-queue-type").is_none() {
+            let definition = self.vhost.definition();
+            let wanted = definition
+                .default_queue_type
+                .as_deref()
+                .unwrap_or(self.broker.default_queue_type());
+            let lasting = durable && !exclusive && !auto_delete;
+            let kind = if lasting { wanted } else { "classic" };
+            let kind = bytes::Bytes::copy_from_slice(kind.as_bytes());
+            arguments.insert("x-queue-type", FieldValue::LongString(kind));
+        }
+        arguments
+    }
+
+    /// Version 1 of classic queues passes for version 2 where the operator permits it.
+    fn with_permitted_version(&self, arguments: &FieldTable) -> FieldTable {
+        const VERSION: &str = "x-queue-version";
+        let first = arguments.get(VERSION).and_then(FieldValue::as_integer) == Some(1);
+        let mut checked = arguments.clone();
+        if first && self.broker.permits().classic_queue_version_1 {
+            checked.insert(VERSION, FieldValue::I32(2));
+        }
+        checked
+    }
+
+    /// Room for one more queue. What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice
+    /// (amqp-behaviour 11).
+    fn check_room(&self, name: &str, arguments: &FieldTable, modern: bool) -> Result<(), BrokerError> {
+        let permits = self.broker.permits();
+        if !permits.queue_master_locator && arguments.get("x-queue-master-locator").is_some() {
+            return Err(BrokerError::DeprecatedFeature("queue_master_locator"));
+        }
+        if !modern && !permits.transient_nonexcl_queues {
+            return Err(BrokerError::DeprecatedFeature("transient_nonexcl_queues"));
+        }
+        self.vhost.check_room(name, self.broker.limits().queue_max)
     }
 
     #[expect(
@@ -214,7 +273,14 @@ impl Connection {
                 ));
             }
         }
-        arguments::check_equivalent(&current.arguments, received, &resource)?;
+        let mut received = received.clone();
+        if let Some(kind) = current.arguments.get("x-queue-type")
+            && received.get("x-queue-type").is_none()
+        {
+            // Who asks for no type takes what is there: the default may have changed since.
+            received.insert("x-queue-type", kind.clone());
+        }
+        arguments::check_equivalent(&current.arguments, &received, &resource)?;
         self.remember_queue(number, &current.name);
         Ok(counted(existing, nowait))
     }
@@ -223,6 +289,7 @@ impl Connection {
         if name.starts_with(PSEUDO_QUEUE) {
             return self.declare_replies(number, name, nowait);
         }
+        self.rights.check_any(&Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         self.remember_queue(number, &name);
         Ok(counted(&queue, nowait))
@@ -260,6 +327,8 @@ impl Connection {
 
     fn purge(&mut self, number: u16, name: &str, nowait: bool) -> Result<Reply, BrokerError> {
         let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
         let guard = &mut queue.lock();
         let mut purged = guard.state.purge();
@@ -277,6 +346,8 @@ impl Connection {
         nowait: bool,
     ) -> Result<Reply, BrokerError> {
         let name = without_line_breaks(self.queue_name(number, &name)?);
+        self.rights
+            .check(Verb::Configure, &Resource::queue(&name, &self.vhost.name))?;
         let (messages, durable) = match self.vhost.queue(&name, self.id) {
             Ok(queue) => {
                 refuse_conditions(&queue, only)?;

@@ -10,7 +10,7 @@ use super::check::check;
 use super::{Bench, Told, ack, body_of, define, message, one, options, parts, publish, undefine};
 use crate::broker::{
     confirm::{ConfirmSink, ConfirmToken},
-    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition},
+    definition::{BindingDefinition, Definition, Destination, ExchangeDefinition, VhostDefinition},
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     queue::Deadlines,
@@ -195,7 +195,7 @@ fn definitions_of_every_kind_come_back_until_they_are_removed() {
         arguments: FieldTable::default(),
     };
     let definitions = [
-        Definition::Vhost("/".into()),
+        Definition::Vhost(VhostDefinition::new("/")),
         Definition::Exchange(exchange),
         Definition::Binding(to_exchange),
         Definition::Binding(binding.clone()),
