@@ -13,7 +13,7 @@ const SALT: usize = 4;
 const ARGON2_HEAD: usize = 6;
 const ARGON2_SALT: usize = 16;
 const ARGON2_DIGEST: usize = 32;
-/// 12 MiB and three passes: RFC 9106's strength at about 20 ms, so that a storm of logins does not stop a small broker.
+/// 12 MiB and three passes: one of OWASP's equal choices, the one that needs about 30 ms and little memory.
 const ARGON2_MEMORY_KIB: u32 = 12 * 1024;
 const ARGON2_PASSES: u8 = 3;
 /// An imported record may not ask for more memory or passes than these.

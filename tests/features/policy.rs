@@ -207,3 +207,77 @@ fn an_alternate_exchange_comes_and_goes_with_its_policy() {
     send("after");
     assert_eq!(taken(), (bodies(&[]), bodies(&["after"])));
 }
+
+/// The smaller number holds; of words the argument's, but on a quorum queue the policy's.
+///
+/// Proves: POL-003
+#[test]
+fn a_policy_and_an_argument_meet_key_by_key() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    for queue in ["by-argument", "by-policy"] {
+        channel.queue(queue);
+        channel.ok(exchange(queue, "fanout", ""));
+        channel.ok(bind(queue, queue, ""));
+    }
+    let both = json!({"max-length": 2, "overflow": "drop-head", "dead-letter-exchange": "by-policy"});
+    let mut limits = policy("p", "^(argued|plain|quorum)$", 0, both);
+    limits.apply_to = ApplyTo::Queues;
+    set(&broker, limits);
+    channel.ok(declare("plain", "durable"));
+    let argued = |queue: &str, kind: &str, length: i32| {
+        declare(queue, "durable").args([
+            ("x-queue-type", text(kind)),
+            ("x-max-length", length.into()),
+            ("x-overflow", text("reject-publish")),
+            ("x-dead-letter-exchange", text("by-argument")),
+        ])
+    };
+    channel.ok(argued("argued", "classic", 1));
+    channel.ok(argued("quorum", "quorum", 5));
+    let bodies = |bodies: &[&str]| bodies.iter().map(|body| (*body).to_owned()).collect::<Vec<_>>();
+    // Two by the policy, the oldest dropped to the policy's exchange.
+    channel.fill("plain", &["1", "2", "3"]);
+    assert_eq!(channel.drain("plain"), bodies(&["2", "3"]));
+    eventually(|| channel.count("by-policy").0 == 1);
+    assert_eq!(channel.drain("by-policy"), bodies(&["1"]));
+    // One by the argument, the newest refused by the argument.
+    channel.fill("argued", &["1", "2"]);
+    assert_eq!(channel.drain("argued"), bodies(&["1"]));
+    // A quorum queue drops its head as the policy says, to the argument's exchange.
+    channel.fill("quorum", &["1", "2", "3"]);
+    eventually(|| channel.count("by-argument").0 == 1);
+    assert_eq!(channel.drain("by-argument"), bodies(&["1"]));
+}
+
+/// Proves: POL-005
+#[test]
+fn what_a_policy_says_holds_at_once_for_messages_that_wait() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.ok(declare("q", "durable"));
+    channel.queue("dead");
+    channel.fill("q", &["1", "2", "3", "4"]);
+    set(&broker, policy("p", "^q$", 0, json!({"max-length": 2})));
+    assert_eq!(channel.count("q").0, 2);
+    let dead_lettering =
+        json!({"dead-letter-exchange": "", "dead-letter-routing-key": "dead", "message-ttl": 1});
+    set(&broker, policy("p", "^q$", 0, dead_lettering));
+    channel.fill("q", &["5"]);
+    eventually(|| channel.count("dead").0 >= 1);
+    clear(&broker, PolicyKind::User, "p");
+    channel.drain("q");
+    channel.fill("q", &["stays"]);
+    assert_eq!(channel.drain("q"), ["stays"]);
+    set(&broker, policy("p", "^q$", 0, json!({"expires": 1})));
+    eventually(|| !channel.exists("q"));
+}
+
+/// Waits for what time brings.
+fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it never happened");
+        std::thread::yield_now();
+    }
+}
