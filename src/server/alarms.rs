@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{memory, registry::Queues};
+use crate::server::{memory, queues::Queues};
 use crate::storage::Store;
 
 /// Memory is looked at this often when the limit is near, and at most ten times more seldom when it is far.

@@ -26,6 +26,7 @@ use crate::server::{
     clients::Client,
     close::{Close, Fault},
     farewell::{Farewell, LastWord, drain},
+    firehose::Tap,
     handshake::Established,
     outbox::Outbox,
     publisher::{Batch, Routes},
@@ -79,6 +80,9 @@ pub(super) struct Connection {
     ticket: Arc<Ticket>,
     /// How management sees this connection.
     pub(super) client: Arc<Client>,
+    pub(super) tap: Arc<Tap>,
+    /// What of this read is published goes to the firehose.
+    pub(super) traced: bool,
     pub(super) tally: PublishTally,
 }
 
@@ -119,7 +123,12 @@ impl Connection {
             Name::clone(&user),
             Name::clone(&vhost.name),
         );
+        let announcer = Arc::clone(&broker.queues.announcer);
+        let node = broker.cluster_name();
+        let tap = Tap::new(&vhost, announcer, &client.name, &client.user, &node);
         Self {
+            tap,
+            traced: false,
             broker,
             vhost,
             id: client.id,
@@ -288,6 +297,7 @@ impl Connection {
     /// Handles every whole frame of the input.
     async fn frames(&mut self, input: &mut BytesMut) -> Result<Next, Close> {
         let mut at = 0;
+        self.traced = self.tap.is_on();
         let result = loop {
             let rest = input.get(at..).unwrap_or(&[]);
             if let Some(publish) = whole_publish(rest, self.frame_max)
@@ -433,12 +443,27 @@ impl Connection {
             Arc::clone(&self.outbox),
             self.frame_max,
             self.cancel_notify,
+            Arc::clone(&self.tap),
         );
+        self.announce_channel("channel.created", frame.channel);
         self.client.add_channel(&channel.out);
         add_one(&self.broker.queues.churn.channels_created);
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)
+    }
+
+    /// Tells the event exchange of a channel.
+    pub(super) fn announce_channel(&self, event: &'static str, number: u16) {
+        self.broker.queues.announcer.event(event, |headers| {
+            headers
+                .text("name", &format!("{} ({number})", self.client.name))
+                .text("connection", &self.client.name)
+                .number("number", number.into())
+                .text("user", &self.user)
+                .text("vhost", &self.vhost.name)
+                .text("user_who_performed_action", &self.user);
+        });
     }
 
     /// Limits that operators set, beside the negotiated one (amqp-behaviour 1.6).

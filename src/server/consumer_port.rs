@@ -21,6 +21,7 @@ use crate::protocol::{
 };
 use crate::server::{
     confirms::ChannelConfirms,
+    firehose::Tap,
     outbox::{Frames, Outbox},
     queue_cell::{ConnectionId, QueueCell, QueueHandle},
     stats::{Count, Counters},
@@ -45,6 +46,7 @@ pub(super) struct ChannelOut {
     pub(super) cancelled: Mutex<Vec<Bytes>>,
     pub(super) counters: Arc<Counters>,
     pub(super) facts: ChannelFacts,
+    pub(super) tap: Arc<Tap>,
 }
 
 /// What management shows of a channel beside its counts.
@@ -88,6 +90,7 @@ impl Port for ConsumerPort {
             return;
         };
         let (mut given, mut redeliveries) = (0, 0);
+        let traced = self.channel.traced();
         let mut ledger = self.channel.unacked.lock();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
@@ -105,6 +108,11 @@ impl Port for ConsumerPort {
                     };
                     ledger.add(unacked, delivery.reserved)
                 };
+                if traced {
+                    self.channel
+                        .tap
+                        .delivered(self.channel.id, &message, queue.name(), redelivered);
+                }
                 self.channel.write_content(frames, &message, |out| {
                     encode_deliver(
                         out,
@@ -165,6 +173,11 @@ pub(super) fn told(entry: &Entry, queue: &QueueCell) -> Message {
 }
 
 impl ChannelOut {
+    /// Whether deliveries go to the firehose; asked once for all that are handed out together.
+    pub(super) fn traced(&self) -> bool {
+        self.tap.is_on()
+    }
+
     /// Limits what all consumers of the channel hold together; 0 ends the limit.
     pub(super) fn limit(&self, max: u16) {
         let mut ledger = self.unacked.lock();

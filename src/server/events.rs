@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::sync::{Notify, watch};
 
 use crate::broker::ids::{QueueId, Seq};
-use crate::server::{alarms::Alarms, registry::Queues};
+use crate::server::{alarms::Alarms, queues::Queues};
 use crate::storage::{Loaded, Store, StoreError, StoreEvents};
 
 /// Publishers wait above this many bytes between the broker and the disk (storage-design B11).

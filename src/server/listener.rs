@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use crate::server::{
     Broker,
-    clients::Introduction,
+    clients::{Client, Introduction},
     connection::{Connection, End},
     handshake::{Established, Handshake, Refusal},
     outbox::{Outbox, write_loop},
@@ -113,6 +113,8 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     let id = client.id;
     add_one(&broker.queues.churn.connections_created);
     let writer = tokio::spawn(write_loop(Arc::clone(&outbox), write, heartbeat).in_current_span());
+    let told = Arc::clone(&client);
+    announce(&broker, "connection.created", &told);
     let connection = Connection::new(Arc::clone(&broker), client, established);
     let end = connection.serve(read, input).await;
     // The writer ends by itself: its outbox is closed. A peer that reads nothing must not hold it for ever.
@@ -124,6 +126,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
     }
     drop(ticket);
     broker.connections.remove(id);
+    announce(&broker, "connection.closed", &told);
     add_one(&broker.queues.churn.connections_closed);
     match end {
         End::ByClient => tracing::info!(name, "connection closed"),
@@ -137,6 +140,29 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
             );
         }
     }
+}
+
+/// Tells the event exchange of a connection.
+fn announce(broker: &Broker, event: &'static str, client: &Client) {
+    broker.queues.announcer.event(event, |headers| {
+        headers
+            .text("name", &client.name)
+            .text("user", &client.user)
+            .text("vhost", &client.vhost)
+            .text("protocol", "{0,9,1}")
+            .text("auth_mechanism", &client.mechanism)
+            .text("host", &client.here.ip().to_string())
+            .number("port", client.here.port().into())
+            .text("peer_host", &client.peer.ip().to_string())
+            .number("peer_port", client.peer.port().into())
+            .flag("ssl", false)
+            .number("channel_max", client.channel_max.into())
+            .number("frame_max", client.frame_max.into())
+            .number("timeout", client.heartbeat_s)
+            .number("connected_at", client.connected_at)
+            .table("client_properties", &client.properties)
+            .text("user_who_performed_action", &client.user);
+    });
 }
 
 /// What management shows of the connection.

@@ -3,6 +3,8 @@
 mod admin;
 mod admission;
 mod alarms;
+mod announcer;
+mod binding;
 mod channel;
 mod clients;
 mod clock;
@@ -12,6 +14,7 @@ mod connection;
 mod consumer_port;
 mod events;
 mod farewell;
+mod firehose;
 mod handle;
 mod handshake;
 mod holding;
@@ -24,6 +27,7 @@ mod operate;
 mod outbox;
 mod publisher;
 mod queue_cell;
+mod queues;
 mod registry;
 mod relay;
 mod replies;
@@ -58,16 +62,9 @@ pub use self::{
 };
 
 use self::{
-    admin::Parameters,
-    admission::Admissions,
-    clients::Connections,
-    events::Events,
-    login_budget::LoginBudget,
-    registry::{Queues, Vhost},
-    relay::Relay,
-    sampler::Sampler,
-    stats::Attempts,
-    timers::Timers,
+    admin::Parameters, admission::Admissions, clients::Connections, events::Events,
+    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
+    stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -376,8 +373,8 @@ pub struct Server {
     amqp_address: Option<SocketAddr>,
     found: Found,
     listener: Option<JoinHandle<()>>,
-    /// Dead letters, timers, alarms.
-    tasks: [JoinHandle<()>; 4],
+    /// Samples, dead letters, timers, alarms, announcements.
+    tasks: [JoinHandle<()>; 5],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -446,6 +443,9 @@ impl Server {
             tokio::spawn(relay.run()),
             tokio::spawn(timers.run(Arc::clone(&broker.queues))),
             tokio::spawn(Arc::clone(&broker.alarms).watch()),
+            tokio::spawn(
+                Arc::clone(&broker.queues.announcer).run(Arc::clone(&broker), options.default_vhost),
+            ),
         ];
         Ok(Self {
             broker,

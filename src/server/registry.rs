@@ -11,10 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::broker::{
-    definition::{
-        BindingDefinition, Definition, Destination, ExchangeDefinition, Name, QueueDefinition,
-        VhostDefinition,
-    },
+    definition::{BindingDefinition, Definition, ExchangeDefinition, Name, QueueDefinition, VhostDefinition},
     error::{BrokerError, Resource},
     ids::QueueId,
     limits::{Limit, is_reached},
@@ -22,14 +19,17 @@ use crate::broker::{
     queue::Recovered as RecoveredRow,
     topology::{Removals, Topology},
 };
+use crate::protocol::field::FieldTable;
 use crate::server::{
+    binding::{check_owner, is_durable},
     clock,
     holding::HeldFor,
     publisher::{Batch, Publish},
     queue_cell::{ConnectionId, QueueCell, QueueHandle, Surroundings},
+    queues::Queues,
     relay::Relay,
     replies::Replies,
-    stats::{Churn, Counters, ExchangeTraffic, Sizes, add_one},
+    stats::{Counters, ExchangeTraffic, Sizes, add_one},
     timers::Timers,
 };
 use crate::storage::{DefinitionKey, Done, Op, Recovered, Store, StoreFailure};
@@ -52,6 +52,8 @@ pub(super) struct Vhost {
     queues: Arc<Queues>,
     /// Consumers of direct replies.
     pub(super) replies: Replies,
+    /// A copy of every publish and delivery goes to the firehose.
+    pub(super) tracing: Arc<AtomicBool>,
     /// Of all its queues, channels and exchanges, those that are gone included.
     pub(super) counters: Arc<Counters>,
     pub(super) exchange_traffic: ExchangeTraffic,
@@ -64,66 +66,6 @@ pub(super) struct Vhost {
     pub(super) holdings: Mutex<AHashMap<HeldFor, QueueHandle>>,
     /// Itself, for its queues.
     this: Weak<Self>,
-}
-
-/// All queues by number, for the store's answers.
-pub(super) struct Queues {
-    by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
-    pub(super) churn: Churn,
-}
-
-impl Queues {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            by_id: RwLock::default(),
-            churn: Churn::default(),
-        })
-    }
-
-    pub(super) fn get(&self, id: QueueId) -> Option<QueueHandle> {
-        self.by_id.read().get(&id).cloned()
-    }
-
-    pub(super) fn insert(&self, queue: &QueueHandle) {
-        self.by_id.write().insert(queue.id(), queue.clone());
-    }
-
-    pub(super) fn remove(&self, id: QueueId) {
-        self.by_id.write().remove(&id);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.by_id.read().len()
-    }
-
-    /// Lets queues for which time matters set their timers: the store runs now and answers reads.
-    pub(super) fn wake_timed(&self) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        for queue in queues {
-            let mut queue = queue.lock();
-            if queue.state.is_timed() {
-                queue.dispatch();
-            }
-        }
-    }
-
-    /// Messages ready and unacked in all queues.
-    pub(super) fn message_counts(&self) -> (u64, u64) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().fold((0, 0), |(ready, unacked), queue| {
-            let queue = queue.lock();
-            (
-                ready + queue.state.ready_count(),
-                unacked + queue.state.unacked_count(),
-            )
-        })
-    }
-
-    /// Memory that messages take, waiting or handed out.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
-    }
 }
 
 /// Conditions of queue.delete.
@@ -164,6 +106,7 @@ impl Vhost {
             store,
             queues,
             replies: Replies::default(),
+            tracing: Arc::default(),
             counters: Arc::default(),
             exchange_traffic: ExchangeTraffic::default(),
             routed: AtomicU64::new(0),
@@ -230,7 +173,7 @@ impl Vhost {
                     }
                     let cell = QueueCell::recovered(queue.clone(), self.surroundings(), &row);
                     cell.apply_policy(self.policy_of(&cell).as_ref());
-                    self.queues.by_id.write().insert(queue.id, cell.clone());
+                    self.queues.insert(&cell);
                     topology.add_queue(&queue.name, cell);
                 }
                 _ => {}
@@ -350,7 +293,7 @@ impl Vhost {
         let queues: Vec<QueueHandle> = gone.queues().cloned().collect();
         for queue in &queues {
             queue.lock().state.delete();
-            self.queues.by_id.write().remove(&queue.id());
+            self.queues.remove(queue.id());
         }
         let undefine = |key| Op::Undefine { key, done: None };
         for exchange in gone.exchanges() {
@@ -424,7 +367,32 @@ impl Vhost {
         }
         topology.set_policy_alternate(&stored.name, self.policy_alternate(&stored.name));
         self.changed();
+        self.queues
+            .announcer
+            .event("exchange.created", |headers| headers.exchange(&stored));
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
+    }
+
+    /// Creates one of the broker's own internal topic exchanges unless it exists.
+    pub(super) fn ensure_system_exchange(&self, name: &str) {
+        let mut topology = self.topology.write();
+        if topology.exchange(name).is_some() {
+            return;
+        }
+        let definition = ExchangeDefinition {
+            vhost: Name::clone(&self.name),
+            name: name.into(),
+            kind: "topic".into(),
+            durable: true,
+            auto_delete: false,
+            internal: true,
+            arguments: FieldTable::default(),
+        };
+        if topology.restore_exchange(definition.clone()).is_ok() {
+            self.changed();
+            // Nobody waits for it: it is created again at the next start if it is lost.
+            drop(self.define(Definition::Exchange(definition)));
+        }
     }
 
     pub(super) fn delete_exchange(
@@ -448,12 +416,15 @@ impl Vhost {
         if let Some(existing) = topology.queue(definition.name.as_bytes()) {
             return Err(existing.clone());
         }
+        self.queues.announcer.event("queue.created", |headers| {
+            headers.queue(&definition, owner.is_some())
+        });
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
         let cell = QueueCell::declared(definition, owner, self.surroundings());
         cell.apply_policy(self.policy_of(&cell).as_ref());
         add_one(&self.queues.churn.queues_created);
-        self.queues.by_id.write().insert(cell.id(), cell.clone());
+        self.queues.insert(&cell);
         topology.add_queue(&name, cell.clone());
         self.changed();
         Ok((cell, stored.map(|definition| self.define(definition))))
@@ -491,6 +462,9 @@ impl Vhost {
             guard.state.delete()
         };
         add_one(&self.queues.churn.queues_deleted);
+        self.queues.announcer.event("queue.deleted", |headers| {
+            headers.text("name", queue.name()).text("vhost", &self.name);
+        });
         self.queues.remove(queue.id());
         self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
@@ -524,6 +498,9 @@ impl Vhost {
             return Ok(None);
         }
         self.changed();
+        self.queues
+            .announcer
+            .event("binding.created", |headers| headers.binding(&stored));
         let durable = is_durable(&topology, &stored);
         let mut batch = None;
         for (route, message) in topology.replay(&stored) {
@@ -566,7 +543,14 @@ impl Vhost {
 
     /// Removes definitions from the store, those that are not there included: it ignores them.
     fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+        let announcer = &self.queues.announcer;
+        for binding in &removals.bindings {
+            announcer.event("binding.deleted", |headers| headers.binding(binding));
+        }
         for exchange in &removals.exchanges {
+            announcer.event("exchange.deleted", |headers| {
+                headers.text("name", &exchange.name).text("vhost", &self.name);
+            });
             self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
         }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
@@ -588,34 +572,4 @@ impl Vhost {
         self.store.log(&mut ops);
         Some(durable)
     }
-}
-
-/// A binding lives on only when both its ends do.
-fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefinition) -> bool {
-    let lasting = |name: &str| {
-        topology
-            .exchange(name)
-            .is_some_and(|exchange| exchange.definition().durable)
-    };
-    let destination = match &binding.destination {
-        Destination::Queue(name) => topology
-            .queue(name.as_bytes())
-            .is_some_and(|queue| queue.definition.durable),
-        Destination::Exchange(name) => lasting(name),
-    };
-    destination && lasting(&binding.source)
-}
-
-fn check_owner(
-    topology: &Topology<QueueHandle>,
-    binding: &BindingDefinition,
-    connection: ConnectionId,
-) -> Result<(), BrokerError> {
-    if let Destination::Queue(name) = &binding.destination
-        && let Some(queue) = topology.queue(name.as_bytes())
-        && queue.owner.is_some_and(|owner| owner != connection)
-    {
-        return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
-    }
-    Ok(())
 }

@@ -6,11 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::ids::{QueueId, Timestamp};
-use crate::server::{
-    clock,
-    queue_cell::QueueHandle,
-    registry::{DeleteIf, Queues},
-};
+use crate::server::{clock, queue_cell::QueueHandle, queues::Queues, registry::DeleteIf};
 
 /// So many queues are woken before others get the processor.
 const STRIDE: usize = 64;

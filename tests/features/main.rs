@@ -11,6 +11,7 @@
 mod client;
 
 mod access;
+mod announcements;
 mod basic_ack;
 mod basic_consume;
 mod basic_publish;
@@ -21,6 +22,7 @@ mod dead_letter;
 mod delay;
 mod durability;
 mod exchange;
+mod exchanges_more;
 mod expiry;
 mod lapin;
 mod legacy;

@@ -4,7 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
-use super::{Reply, Settlement};
+use super::{
+    Reply, Settlement,
+    properties::{check_properties, check_user_id},
+};
 use crate::broker::{
     delay::may_be_asked,
     error::{BrokerError, Resource},
@@ -24,7 +27,6 @@ use crate::protocol::{
 use crate::server::{
     close::Fault,
     connection::Connection,
-    consumer_port::told,
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
@@ -149,6 +151,9 @@ impl Connection {
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
+        if self.traced {
+            self.tap.published(number, &message, &route);
+        }
         if replies {
             self.vhost.replies.deliver(&message);
         }
@@ -467,28 +472,7 @@ impl Connection {
             self.outbox.method(number, &Method::BasicGetEmpty);
             return Ok(());
         };
-        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
-        let mut ledger = out.unacked.lock();
-        let delivery_tag = if no_ack {
-            ledger.skip()
-        } else {
-            let unacked = UnackedDelivery {
-                queue,
-                consumer: None,
-                entry: delivery.entry,
-            };
-            ledger.add(unacked, false)
-        };
-        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
-        let method = Method::BasicGetOk {
-            delivery_tag,
-            redelivered,
-            exchange: name(message.exchange()),
-            routing_key: name(message.routing_key()),
-            message_count: u32::try_from(delivery.remaining).unwrap_or(u32::MAX),
-        };
-        out.outbox
-            .append(|frames| out.write_content(frames, &message, |out| method.encode(out)));
+        out.got(queue, delivery, no_ack);
         Ok(())
     }
 }
@@ -549,88 +533,5 @@ fn build_selected(
             Message::new_hiding(&parts, hidden, &pieces.concat(), scratch)
         }
         Body::Pieces(pieces, _) => Message::with_large_body_hiding(&parts, hidden, pieces, scratch),
-    }
-}
-
-/// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
-fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError> {
-    if raw.has_expiration()
-        && let Ok(Some(value)) = raw.expiration()
-    {
-        check_expiration(value)?;
-    }
-    Ok(())
-}
-
-/// Nobody may speak for another (amqp-behaviour 7.5).
-fn check_user_id(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
-    if raw.has_user_id()
-        && let Ok(Some(claimed)) = raw.user_id()
-        && claimed != user.as_bytes()
-    {
-        let claimed = String::from_utf8_lossy(claimed).into_owned();
-        return Err(BrokerError::ForeignUserId {
-            claimed,
-            user: user.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-fn check_expiration(value: &[u8]) -> Result<(), BrokerError> {
-    const MAX: i64 = 315_360_000_000;
-    let text = String::from_utf8_lossy(value);
-    let refuse = |detail: String| {
-        Err(BrokerError::InvalidExpiration {
-            value: text.to_string(),
-            detail,
-        })
-    };
-    let sign = usize::from(text.starts_with(['+', '-']));
-    let digits = text
-        .get(sign..)
-        .unwrap_or("")
-        .bytes()
-        .take_while(u8::is_ascii_digit)
-        .count();
-    let (number, rest) = text.split_at_checked(sign + digits).unwrap_or((&text, ""));
-    if digits == 0 {
-        return refuse("no_integer".to_owned());
-    }
-    if !rest.is_empty() {
-        return refuse(format!("{{leftover_string,\"{rest}\"}}"));
-    }
-    match number.parse::<i64>() {
-        Ok(number) if number < 0 => refuse(format!("{{value_negative,{number}}}")),
-        Ok(number) if number <= MAX => Ok(()),
-        _ => refuse(format!("{{value_too_large,{number}}}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::check_expiration;
-
-    #[test]
-    fn an_expiration_is_a_decimal_number_and_nothing_else() {
-        for good in ["0", "60000", "+5", "315360000000"] {
-            assert!(check_expiration(good.as_bytes()).is_ok(), "{good}");
-        }
-        let bad = [
-            ("", "no_integer"),
-            ("abc", "no_integer"),
-            (" 5", "no_integer"),
-            ("1.5", "{leftover_string,\".5\"}"),
-            ("10s", "{leftover_string,\"s\"}"),
-            ("-1", "{value_negative,-1}"),
-            ("315360000001", "{value_too_large,315360000001}"),
-        ];
-        for (value, detail) in bad {
-            let error = check_expiration(value.as_bytes()).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("invalid expiration '{value}': {detail}")
-            );
-        }
     }
 }

@@ -117,6 +117,7 @@ impl Connection {
                     id,
                 },
             );
+            self.announce_consumer(number, &tag, &name, options.prefetch, wanted);
             // The answer precedes the first delivery, which the dispatch may make.
             if !wanted.nowait {
                 self.outbox
@@ -147,6 +148,22 @@ impl Connection {
         let consumer = self.vhost.replies.add(Arc::clone(&channel.out), Bytes::from(tag));
         channel.replies = Some(consumer);
         Ok(Reply::None)
+    }
+
+    /// Tells the event exchange of a new consumer.
+    fn announce_consumer(&self, number: u16, tag: &str, queue: &str, prefetch: u16, wanted: &Wanted) {
+        self.broker.queues.announcer.event("consumer.created", |headers| {
+            headers
+                .text("consumer_tag", tag)
+                .text("queue", queue)
+                .text("vhost", &self.vhost.name)
+                .text("channel", &format!("{} ({number})", self.client.name))
+                .flag("exclusive", wanted.exclusive)
+                .flag("ack_required", !wanted.no_ack)
+                .number("prefetch_count", prefetch.into())
+                .table("arguments", &wanted.arguments)
+                .text("user_who_performed_action", &self.user);
+        });
     }
 
     /// Permissions changed: consumers whose queue the user may not read any more are cancelled by the server.
@@ -201,6 +218,14 @@ impl Connection {
         }
         let mut unused = None;
         if let Some(consumer) = channel.consumers.remove(tag.as_bytes()) {
+            self.broker.queues.announcer.event("consumer.deleted", |headers| {
+                headers
+                    .text("consumer_tag", &tag)
+                    .text("queue", consumer.queue.name())
+                    .text("vhost", &self.vhost.name)
+                    .text("channel", &format!("{} ({number})", self.client.name))
+                    .text("user_who_performed_action", &self.user);
+            });
             let empty = consumer.queue.cancel(consumer.id);
             consumer.queue.lock().dispatch();
             unused = (empty && consumer.queue.definition.auto_delete).then_some(consumer.queue);

@@ -6,6 +6,8 @@ mod confirm;
 mod consume;
 mod delay;
 mod exchange;
+mod get;
+mod properties;
 mod queue;
 mod tx;
 
@@ -31,6 +33,7 @@ use crate::server::{
     confirms::ChannelConfirms,
     connection::Connection,
     consumer_port::{ChannelFacts, ChannelOut},
+    firehose::Tap,
     outbox::Outbox,
     queue_cell::ConnectionId,
     registry::{DeleteIf, Durable},
@@ -67,6 +70,7 @@ impl Channel {
         outbox: Arc<Outbox>,
         frame_max: u32,
         cancel_notify: bool,
+        tap: Arc<Tap>,
     ) -> Self {
         let frame_max = if frame_max == 0 {
             UNLIMITED_FRAME
@@ -84,6 +88,7 @@ impl Channel {
             cancelled: Mutex::default(),
             counters: Arc::default(),
             facts: ChannelFacts::default(),
+            tap,
         });
         Self {
             out,
@@ -227,12 +232,13 @@ impl Connection {
     /// Takes away what a channel holds: its consumers, its unacked messages, its promises. It stays as one that waits
     /// for close-ok.
     pub(super) fn release_channel(&mut self, number: u16) {
+        if self.client.remove_channel(number) {
+            self.announce_channel("channel.closed", number);
+            add_one(&self.broker.queues.churn.channels_closed);
+        }
         let Some(channel) = self.channels.get_mut(&number) else {
             return;
         };
-        if self.client.remove_channel(number) {
-            add_one(&self.broker.queues.churn.channels_closed);
-        }
         channel.closing = true;
         channel.assembler = Assembler::default();
         let uncommitted = channel.transaction.take();

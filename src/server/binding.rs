@@ -1,0 +1,39 @@
+//! What of a binding the topology cannot know, because a queue's owner and durability are the server's.
+
+use crate::broker::{
+    definition::{BindingDefinition, Destination},
+    error::{BrokerError, Resource},
+    topology::Topology,
+};
+use crate::server::queue_cell::{ConnectionId, QueueHandle};
+
+/// A binding lives on only when both its ends do.
+pub(super) fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefinition) -> bool {
+    let lasting = |name: &str| {
+        topology
+            .exchange(name)
+            .is_some_and(|exchange| exchange.definition().durable)
+    };
+    let destination = match &binding.destination {
+        Destination::Queue(name) => topology
+            .queue(name.as_bytes())
+            .is_some_and(|queue| queue.definition.durable),
+        Destination::Exchange(name) => lasting(name),
+    };
+    destination && lasting(&binding.source)
+}
+
+/// Another connection's exclusive queue is not to be bound or unbound.
+pub(super) fn check_owner(
+    topology: &Topology<QueueHandle>,
+    binding: &BindingDefinition,
+    connection: ConnectionId,
+) -> Result<(), BrokerError> {
+    if let Destination::Queue(name) = &binding.destination
+        && let Some(queue) = topology.queue(name.as_bytes())
+        && queue.owner.is_some_and(|owner| owner != connection)
+    {
+        return Err(BrokerError::Locked(Resource::queue(name, topology.vhost())));
+    }
+    Ok(())
+}

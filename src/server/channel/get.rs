@@ -1,0 +1,42 @@
+//! The answer to basic.get.
+
+use std::sync::Arc;
+
+use crate::broker::{queue::Delivery, unacked::UnackedDelivery};
+use crate::protocol::{field::ShortString, method::Method};
+use crate::server::{
+    consumer_port::{ChannelOut, told},
+    queue_cell::QueueHandle,
+};
+
+impl ChannelOut {
+    /// Gives a message its tag, enters it in the ledger and sends it.
+    pub(super) fn got(&self, queue: QueueHandle, delivery: Delivery, no_ack: bool) {
+        let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
+        let from = Arc::clone(queue.name());
+        let mut ledger = self.unacked.lock();
+        let delivery_tag = if no_ack {
+            ledger.skip()
+        } else {
+            let unacked = UnackedDelivery {
+                queue,
+                consumer: None,
+                entry: delivery.entry,
+            };
+            ledger.add(unacked, false)
+        };
+        if self.traced() {
+            self.tap.delivered(self.id, &message, &from, redelivered);
+        }
+        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
+        let method = Method::BasicGetOk {
+            delivery_tag,
+            redelivered,
+            exchange: name(message.exchange()),
+            routing_key: name(message.routing_key()),
+            message_count: u32::try_from(delivery.remaining).unwrap_or(u32::MAX),
+        };
+        self.outbox
+            .append(|frames| self.write_content(frames, &message, |out| method.encode(out)));
+    }
+}

@@ -1,0 +1,128 @@
+//! What the broker publishes about itself: the firehose and the event exchange.
+
+use crate::client::{
+    Broker, Channel, Message, Value, access_request, bind, cancel, consume, declare, delete, exchange, get,
+    publish, text,
+};
+
+/// A channel on a connection of its own, consuming all of an exchange of the broker's.
+fn listening(broker: &Broker, exchange: &str, keys: &[&str]) -> Channel {
+    let channel = broker.channel();
+    channel.queue("listener");
+    for key in keys {
+        channel.ok(bind("listener", exchange, key));
+    }
+    channel.consume("listener", "", "no-ack");
+    channel
+}
+
+fn header(message: &Message, name: &str) -> String {
+    match message.header(name) {
+        Some(Value::LongString(text)) => String::from_utf8(text.as_bytes().to_vec()).unwrap(),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+#[test]
+fn the_firehose_copies_publishes_and_deliveries_while_it_is_on() {
+    let broker = Broker::start();
+    let handle = broker.server().handle();
+    let listener = listening(&broker, "amq.rabbitmq.trace", &["#"]);
+    let channel = broker.channel();
+    channel.queue("q");
+    channel.fill("q", &["before"]);
+    assert_eq!(channel.drain("q"), ["before"]);
+    assert!(handle.set_tracing("/", true) && !handle.set_tracing("missing", true));
+    assert_eq!(handle.is_traced("/"), Some(true));
+    channel.send(publish("", "q", "body").headers([("h", text("v"))]));
+    let copy = listener.delivery();
+    assert_eq!(copy.exchange, "amq.rabbitmq.trace");
+    assert_eq!((copy.key.as_str(), copy.text().as_str()), ("publish.", "body"));
+    assert_eq!(header(&copy, "exchange_name"), "");
+    assert_eq!(header(&copy, "user"), "guest");
+    assert_eq!(header(&copy, "vhost"), "/");
+    assert_eq!(copy.header("channel"), Some(&Value::LongInt(channel.id().into())));
+    let Some(Value::FieldArray(queues)) = copy.header("routed_queues") else {
+        panic!("{copy:?}")
+    };
+    assert_eq!(queues.as_slice(), [text("q")]);
+    let Some(Value::FieldTable(properties)) = copy.header("properties") else {
+        panic!("{copy:?}")
+    };
+    assert!(properties.inner().contains_key("headers"));
+    channel.got(get("q", "no-ack")).unwrap();
+    let copy = listener.delivery();
+    assert_eq!((copy.key.as_str(), copy.text().as_str()), ("deliver.q", "body"));
+    assert_eq!(copy.header("redelivered"), Some(&Value::LongInt(0)));
+    channel.consume("q", "t", "no-ack");
+    channel.publish("", "q", "to a consumer");
+    let mut keys = [listener.delivery().key, listener.delivery().key];
+    keys.sort_unstable();
+    assert_eq!(keys, ["deliver.q", "publish."]);
+    assert!(handle.set_tracing("/", false));
+    channel.publish("", "q", "after");
+    channel.ok(access_request());
+    listener.ok(access_request());
+    listener.nothing();
+}
+
+#[test]
+fn the_event_exchange_tells_what_comes_and_goes() {
+    let broker = Broker::start();
+    let early = broker.channel();
+    early.refuses(
+        bind("q", "amq.rabbitmq.event", "#"),
+        404,
+        "NOT_FOUND - no exchange 'amq.rabbitmq.event' in vhost '/'",
+    );
+    assert!(broker.server().handle().enable_events("/"));
+    let keys = [
+        "queue.*",
+        "exchange.*",
+        "binding.*",
+        "connection.*",
+        "channel.*",
+        "consumer.*",
+    ];
+    let listener = listening(&broker, "amq.rabbitmq.event", &keys);
+    let expect = |key: &str, name: &str, value: &str| {
+        // What the listener itself did may come between.
+        loop {
+            let event = listener.delivery();
+            assert_eq!(event.exchange, "amq.rabbitmq.event");
+            if event.key == key && event.header(name) == Some(&text(value)) {
+                assert!(event.header("timestamp_in_ms").is_some() && event.properties.timestamp().is_some());
+                return event;
+            }
+        }
+    };
+    let connection = broker.connect();
+    let created = expect("connection.created", "user", "guest");
+    let name = header(&created, "name");
+    let channel = connection.channel();
+    expect("channel.created", "connection", &name);
+    channel.ok(exchange("e", "topic", "durable"));
+    assert_eq!(header(&expect("exchange.created", "name", "e"), "type"), "topic");
+    channel.ok(declare("q", "exclusive"));
+    let queue = expect("queue.created", "name", "q");
+    assert_eq!(queue.header("exclusive"), Some(&true.into()));
+    channel.ok(bind("q", "e", "k"));
+    assert_eq!(
+        header(&expect("binding.created", "source_name", "e"), "routing_key"),
+        "k"
+    );
+    channel.ok(consume("q", "t", ""));
+    assert_eq!(
+        header(&expect("consumer.created", "consumer_tag", "t"), "queue"),
+        "q"
+    );
+    channel.ok(cancel("t"));
+    expect("consumer.deleted", "consumer_tag", "t");
+    channel.ok(delete("q", ""));
+    expect("queue.deleted", "name", "q");
+    expect("binding.deleted", "destination_name", "q");
+    channel.close();
+    expect("channel.closed", "connection", &name);
+    connection.close();
+    expect("connection.closed", "name", &name);
+}
