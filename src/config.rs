@@ -88,6 +88,7 @@ struct RawAmqp {
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
     global_qos: bool,
+    event_exchange: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -308,6 +309,7 @@ impl Config {
             amqp_listen: listen("amqp.listen", &raw.amqp.listen)?,
             limits,
             alarms,
+            event_exchange: raw.amqp.event_exchange,
             default_vhost: raw.auth.default_vhost,
             default_queue_type: raw.auth.default_queue_type,
             access: AccessOptions {

@@ -14,6 +14,7 @@ use crate::protocol::{
     properties::Properties,
 };
 use crate::server::{
+    Broker,
     announcer::{Announcement, Announcer, EVENT_EXCHANGE, TRACE_EXCHANGE},
     handle::Handle,
     queue_cell::QueueHandle,
@@ -153,11 +154,17 @@ impl Handle {
     /// Creates `amq.rabbitmq.event` in a vhost and publishes events to it from now on; they go to the default vhost.
     /// False when there is no such vhost.
     pub fn enable_events(&self, default_vhost: &str) -> bool {
-        let Some(vhost) = self.broker.vhost(default_vhost) else {
+        self.broker.enable_events(default_vhost)
+    }
+}
+
+impl Broker {
+    pub(super) fn enable_events(&self, default_vhost: &str) -> bool {
+        let Some(vhost) = self.vhost(default_vhost) else {
             return false;
         };
         vhost.ensure_system_exchange(EVENT_EXCHANGE);
-        self.broker.queues.announcer.set_events(true);
+        self.queues.announcer.set_events(true);
         true
     }
 }

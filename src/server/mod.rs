@@ -168,6 +168,8 @@ pub struct Options {
     pub limits: Limits,
     pub alarms: AlarmOptions,
     pub default_vhost: String,
+    /// Creates `amq.rabbitmq.event` in the default vhost and publishes events there.
+    pub event_exchange: bool,
     /// What queues become that ask for no type, in vhosts that say nothing either.
     pub default_queue_type: String,
     pub access: AccessOptions,
@@ -185,6 +187,7 @@ impl Options {
             limits: Limits::default(),
             alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
+            event_exchange: false,
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
             permits: Permits::default(),
@@ -436,6 +439,9 @@ impl Server {
             relay: Arc::clone(&relay),
             shutdown,
         });
+        if options.event_exchange {
+            broker.enable_events(&options.default_vhost);
+        }
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
         let tasks = [

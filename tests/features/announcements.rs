@@ -67,6 +67,25 @@ fn the_firehose_copies_publishes_and_deliveries_while_it_is_on() {
 }
 
 #[test]
+fn a_binding_to_the_event_exchange_outlives_a_restart() {
+    let broker = Broker::start_with(|options| options.event_exchange = true);
+    let channel = broker.channel();
+    channel.ok(declare("durable", "durable"));
+    channel.ok(bind("durable", "amq.rabbitmq.event", "exchange.created"));
+    channel.ok(exchange("first", "fanout", ""));
+    // Nobody waits for an announcement, so it may come after the answer.
+    while channel.count("durable").0 == 0 {}
+    let mut broker = broker;
+    broker.restart();
+    assert!(broker.server().handle().enable_events("/"));
+    let channel = broker.channel();
+    channel.ok(exchange("second", "fanout", ""));
+    channel.consume("durable", "", "no-ack");
+    let told = [channel.delivery(), channel.delivery()];
+    assert_eq!(told.map(|event| header(&event, "name")), ["first", "second"]);
+}
+
+#[test]
 fn the_event_exchange_tells_what_comes_and_goes() {
     let broker = Broker::start();
     let early = broker.channel();

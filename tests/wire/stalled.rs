@@ -185,7 +185,7 @@ fn an_operator_closes_with_320_and_his_reason() {
     canary.sings();
 }
 
-/// Proves: H52
+/// Proves: H52, ALM-001, ALM-002, ALM-003, ALM-004, ALM-005
 #[test]
 fn an_alarm_blocks_who_publishes_and_nobody_else() {
     let broker = Broker::start(|_| ());
