@@ -381,6 +381,23 @@ pub struct Server {
     store_failed: watch::Receiver<Option<String>>,
 }
 
+/// Starts what runs beside the connections for as long as the broker does.
+fn background(
+    broker: &Arc<Broker>,
+    relay: Arc<Relay>,
+    timers: Arc<Timers>,
+    event_vhost: String,
+) -> [JoinHandle<()>; 5] {
+    let announcer = Arc::clone(&broker.queues.announcer);
+    [
+        tokio::spawn(sampler::sample(Arc::clone(broker))),
+        tokio::spawn(relay.run()),
+        tokio::spawn(timers.run(Arc::clone(&broker.queues))),
+        tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        tokio::spawn(announcer.run(Arc::clone(broker), event_vhost)),
+    ]
+}
+
 impl Server {
     /// Opens the store, recovers what it held and starts to listen.
     ///
@@ -444,15 +461,7 @@ impl Server {
         }
         let listening = options.amqp_listen.map(|address| accept(&broker, address));
         let (amqp_address, task) = listening.transpose()?.unzip();
-        let tasks = [
-            tokio::spawn(sampler::sample(Arc::clone(&broker))),
-            tokio::spawn(relay.run()),
-            tokio::spawn(timers.run(Arc::clone(&broker.queues))),
-            tokio::spawn(Arc::clone(&broker.alarms).watch()),
-            tokio::spawn(
-                Arc::clone(&broker.queues.announcer).run(Arc::clone(&broker), options.default_vhost),
-            ),
-        ];
+        let tasks = background(&broker, relay, timers, options.default_vhost);
         Ok(Self {
             broker,
             amqp_address: amqp_address.flatten(),

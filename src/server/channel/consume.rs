@@ -43,6 +43,32 @@ impl super::Channel {
     fn uses_tag(&self, tag: &Bytes) -> bool {
         self.consumers.contains_key(tag) || self.replies.as_ref().is_some_and(|replies| replies.tag == *tag)
     }
+
+    /// What a consumer of this queue may be like.
+    ///
+    /// # Errors
+    /// 406 for arguments the queue's type does not take, 540 for a limit of the whole channel on a quorum queue.
+    fn consumer_options(
+        &self,
+        wanted: &Wanted,
+        queue: &QueueHandle,
+        resource: &Resource,
+    ) -> Result<ConsumerOptions, BrokerError> {
+        let kind = QueueKind::of(&queue.definition.arguments);
+        check_foreign(&wanted.arguments, kind, resource)?;
+        let quorum = kind == QueueKind::Quorum;
+        if quorum && self.out.unacked.lock().is_limited() {
+            let text = format!("{resource} does not support global qos");
+            return Err(BrokerError::NotImplemented(text));
+        }
+        Ok(ConsumerOptions {
+            no_ack: wanted.no_ack,
+            prefetch: self.prefetch,
+            // Quorum queues ignore it.
+            exclusive: wanted.exclusive && !quorum,
+            priority: priority(&wanted.arguments, resource)?,
+        })
+    }
 }
 
 impl Connection {
@@ -77,20 +103,7 @@ impl Connection {
         let resource = Resource::queue(&name, &self.vhost.name);
         self.rights.check(Verb::Read, &resource)?;
         let queue = self.vhost.queue(&name, self.id)?;
-        let kind = QueueKind::of(&queue.definition.arguments);
-        check_foreign(&wanted.arguments, kind, &resource)?;
-        let quorum = kind == QueueKind::Quorum;
-        if quorum && channel.out.unacked.lock().is_limited() {
-            let text = format!("{resource} does not support global qos");
-            return Err(BrokerError::NotImplemented(text));
-        }
-        let options = ConsumerOptions {
-            no_ack: wanted.no_ack,
-            prefetch: channel.prefetch,
-            // Quorum queues ignore it.
-            exclusive: wanted.exclusive && !quorum,
-            priority: priority(&wanted.arguments, &resource)?,
-        };
+        let options = channel.consumer_options(wanted, &queue, &resource)?;
         let port = ConsumerPort {
             channel: Arc::clone(&channel.out),
             queue: queue.weak(),
