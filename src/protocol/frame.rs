@@ -126,6 +126,7 @@ pub fn snippet(payload: &[u8]) -> String {
 }
 
 /// Appends a frame around what `payload` writes.
+#[inline]
 pub fn write(out: &mut BytesMut, kind: u8, channel: u16, payload: impl FnOnce(&mut BytesMut)) {
     out.put_u8(kind);
     out.put_u16(channel);
@@ -140,6 +141,7 @@ pub fn write(out: &mut BytesMut, kind: u8, channel: u16, payload: impl FnOnce(&m
 }
 
 /// Appends the head of a frame whose payload of `len` octets and end octet the caller adds.
+#[inline]
 pub fn write_head(out: &mut BytesMut, kind: u8, channel: u16, len: usize) {
     out.put_u8(kind);
     out.put_u16(channel);

@@ -163,6 +163,7 @@ fn resume(waiting: &[(QueueHandle, ConsumerId)]) {
 }
 
 /// The message as its consumer is told of it: where deliveries are counted, a redelivered one carries the counts.
+#[inline]
 pub(super) fn told(entry: &Entry, queue: &QueueCell) -> Message {
     if entry.acquired == 0
         || QueueKind::of(&queue.definition.arguments) == QueueKind::Classic && entry.failed == 0
@@ -196,6 +197,7 @@ impl ChannelOut {
     }
 
     /// Writes a method with the message as its content.
+    #[inline]
     pub(super) fn write_content(
         &self,
         frames: &mut Frames,

@@ -367,6 +367,7 @@ impl QueueGuard<'_> {
     }
 
     /// Puts a message at the end; gives what the store must keep of it here.
+    #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
         let expires_at = match self.state.lifetime_ms(&message) {

@@ -43,6 +43,7 @@ struct Consumer<P> {
 }
 
 impl<P> Consumer<P> {
+    #[inline]
     fn has_credit(&self) -> bool {
         self.options.no_ack || self.options.prefetch == 0 || self.unacked < u64::from(self.options.prefetch)
     }
@@ -189,6 +190,7 @@ impl<P: Port> Consumers<P> {
     }
 
     /// The consumer whose turn it is, if any can take a message. It keeps its turn until [`Self::give`].
+    #[inline]
     pub(super) fn next_available(&mut self) -> Option<ConsumerId> {
         while let Some(&(_, id)) = self.line.front() {
             let Some(consumer) = self.all.get_mut(&id) else {
@@ -217,11 +219,13 @@ impl<P: Port> Consumers<P> {
         None
     }
 
+    #[inline]
     pub(super) fn needs_ack(&self, id: ConsumerId) -> bool {
         self.all.get(&id).is_none_or(|consumer| !consumer.options.no_ack)
     }
 
     /// Gives a message to the consumer at the front of the line.
+    #[inline]
     pub(super) fn give(&mut self, id: ConsumerId, mut delivery: Delivery) {
         let Some(consumer) = self.all.get_mut(&id) else {
             return;

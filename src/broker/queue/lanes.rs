@@ -37,11 +37,13 @@ impl Lane {
     }
 
     /// Whether its oldest message is in memory. What stands behind an empty gap comes forward for it.
+    #[inline]
     pub(super) fn has_ready(&mut self) -> bool {
         self.ready.can_pop(self.gap.as_ref().map(Gap::from))
             || (self.close_empty_gap() && self.ready.can_pop(None))
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.ready.pop(self.gap.as_ref().map(Gap::from))?;
         self.delivered = self.delivered.max(entry.seq);
@@ -104,6 +106,7 @@ impl Lanes {
     }
 
     /// The level a message belongs to.
+    #[inline]
     pub(super) fn level(&self, message: &Message) -> u8 {
         if self.max == 0 {
             0
@@ -115,6 +118,7 @@ impl Lanes {
     }
 
     /// The lane of a level, made when it was never used.
+    #[inline]
     pub(super) fn at(&mut self, level: u8) -> &mut Lane {
         let at = if self.all.len() == 1 && level == 0 {
             0
@@ -133,6 +137,7 @@ impl Lanes {
     }
 
     /// The highest level that holds a message.
+    #[inline]
     pub(super) fn top(&mut self) -> &mut Lane {
         while self.top + 1 < self.all.len() && self.all.get(self.top).is_some_and(Lane::is_empty) {
             self.top += 1;
@@ -168,11 +173,13 @@ impl Lanes {
     }
 
     /// Whether a message can be handed out from memory.
+    #[inline]
     pub(super) fn has_ready(&mut self) -> bool {
         self.top().has_ready()
     }
 
     /// The oldest message of the highest level, unless it has to be read from disk first.
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry> {
         self.top().pop()
     }

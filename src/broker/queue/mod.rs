@@ -282,12 +282,14 @@ impl<P: Port> QueueState<P> {
     }
 
     /// Whether a message of this kind is the store's business here.
+    #[inline]
     pub fn stores(&self, message: &Message) -> bool {
         self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
     }
 
     /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
     /// [`Self::lifetime_ms`].
+    #[inline]
     pub fn enqueue(&mut self, message: Message, expires_at: Timestamp) -> Option<Place> {
         if self.deleted {
             return None;
@@ -417,6 +419,7 @@ impl<P: Port> QueueState<P> {
         (!self.dead.is_empty()).then(|| std::mem::take(&mut self.dead))
     }
 
+    #[inline]
     fn settle(&mut self, consumer: Option<ConsumerId>, bytes: u64) {
         self.unacked = self.unacked.saturating_sub(1);
         self.unacked_bytes = self.unacked_bytes.saturating_sub(bytes);
@@ -495,10 +498,12 @@ impl<P: Port> QueueState<P> {
         risen.then_some(self.delivered)
     }
 
+    #[inline]
     fn has_ready(&mut self) -> bool {
         self.returns.has_front() || self.lanes.has_ready()
     }
 
+    #[inline]
     fn pop_ready(&mut self) -> Option<Entry> {
         let entry = match self.returns.pop_front() {
             Some(entry) => entry,

@@ -30,6 +30,7 @@ pub(super) struct Ready {
 /// The deadline of a hollow place.
 const HOLLOW: Timestamp = Timestamp(u64::MAX);
 
+#[inline]
 fn is_hollow(entry: &Entry) -> bool {
     entry.expires_at == HOLLOW
 }
@@ -37,6 +38,7 @@ fn is_hollow(entry: &Entry) -> bool {
 /// What an entry costs beside its message.
 const ENTRY_BYTES: usize = 64;
 
+#[inline]
 fn cost(entry: &Entry) -> usize {
     entry.message.memory_bytes() + ENTRY_BYTES
 }
@@ -55,6 +57,7 @@ impl Ready {
     }
 
     /// A new message, behind all others.
+    #[inline]
     pub(super) fn push_tail(&mut self, entry: Entry) {
         if self.split {
             self.tail_bytes += cost(&entry);
@@ -64,6 +67,7 @@ impl Ready {
         }
     }
 
+    #[inline]
     fn push_head(&mut self, entry: Entry) {
         self.head_bytes += cost(&entry);
         self.head.push_back(entry);
@@ -75,6 +79,7 @@ impl Ready {
     }
 
     /// Whether [`Self::pop`] would give a message.
+    #[inline]
     pub(super) fn can_pop(&self, gap_from: Option<Seq>) -> bool {
         !self.head.is_empty()
             || self
@@ -170,6 +175,7 @@ impl Ready {
     }
 
     /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
+    #[inline]
     pub(super) fn pop(&mut self, gap_from: Option<Seq>) -> Option<Entry> {
         let front = self.head.front().map(|entry| entry.seq);
         if let Some((&seq, _)) = self.returned.first_key_value()

@@ -20,6 +20,7 @@ impl Removed {
     }
 
     /// Notes a message that left, when the store keeps it.
+    #[inline]
     pub fn note(&mut self, entry: &Entry) {
         if entry.stored {
             self.push(entry.place());

@@ -122,6 +122,7 @@ impl Connection {
     }
 
     /// Puts a routed message with the others of this read, or with its transaction.
+    #[inline]
     fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) {
         let Routed {
             route,
@@ -180,6 +181,7 @@ impl Connection {
 
     /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
     /// are.
+    #[inline]
     fn address_replies(&self, number: u16, properties: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
         let raw = RawProperties::new(properties);
         if !raw.has_reply_to() || raw.reply_to().ok().flatten() != Some(PSEUDO_QUEUE.as_bytes()) {
@@ -200,6 +202,7 @@ impl Connection {
     }
 
     /// Finds the queues and builds the message.
+    #[inline]
     fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
         let raw = RawProperties::new(parts.properties);
         check_properties(raw).map_err(|error| self.exchange_first(parts.exchange, error))?;
@@ -236,6 +239,7 @@ impl Connection {
     }
 
     /// Topic permissions, then the claimed user (amqp-behaviour 2.4). Most users have neither rules nor claims.
+    #[inline]
     fn check_sender(&self, parts: &MessageParts<'_>, raw: RawProperties<'_>) -> Result<(), BrokerError> {
         if self.rights.has_topics() {
             let exchange = String::from_utf8_lossy(parts.exchange);
@@ -495,6 +499,7 @@ fn each_queue(
     }
 }
 
+#[inline]
 fn build(parts: &MessageParts<'_>, body: Body<'_>, scratch: &mut Vec<u8>) -> Message {
     match body {
         Body::Slice(slice) => Message::new(parts, slice, scratch),

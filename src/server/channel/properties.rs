@@ -4,6 +4,7 @@ use crate::broker::error::BrokerError;
 use crate::protocol::properties::RawProperties;
 
 /// The properties that the broker acts on must make sense (amqp-behaviour 2.4, 7.5).
+#[inline]
 pub(super) fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError> {
     if raw.has_expiration()
         && let Ok(Some(value)) = raw.expiration()
@@ -14,6 +15,7 @@ pub(super) fn check_properties(raw: RawProperties<'_>) -> Result<(), BrokerError
 }
 
 /// Nobody may speak for another (amqp-behaviour 7.5).
+#[inline]
 pub(super) fn check_user_id(raw: RawProperties<'_>, user: &str) -> Result<(), BrokerError> {
     if raw.has_user_id()
         && let Ok(Some(claimed)) = raw.user_id()
