@@ -2,11 +2,6 @@
 //! [`call::Call`] and answer with an [`answer::Answer`]; sockets and headers are the listener's. Everything is done
 //! through the server's [`Handle`].
 
-#![allow(
-    dead_code,
-    reason = "the pieces that change things come with the resources that use them"
-)]
-
 mod answer;
 mod api;
 mod auth;

@@ -6,7 +6,6 @@ use std::{fs, path::Path};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Process {
     pub(super) resident_bytes: u64,
-    pub(super) memory_total_bytes: u64,
     pub(super) open_files: u64,
     pub(super) open_files_max: u64,
     pub(super) threads: u64,
@@ -25,7 +24,6 @@ impl Process {
         let resident = statm.split_whitespace().nth(1).map_or(0, number);
         Self {
             resident_bytes: resident * PAGE_BYTES,
-            memory_total_bytes: labelled(&read("/proc/meminfo"), "MemTotal:") * 1024,
             open_files: fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
             open_files_max: open_files_max(),
             threads: labelled(&status, "Threads:"),
@@ -83,7 +81,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_files_and_threads() {
         let process = Process::now(Path::new("/"));
-        assert!(process.resident_bytes > 0 && process.memory_total_bytes > process.resident_bytes);
+        assert!(process.resident_bytes > 0);
         assert!(process.open_files > 0 && process.open_files_max >= process.open_files);
         assert!(process.threads > 0 && process.processors > 0 && process.disk_free_bytes > 0);
     }
