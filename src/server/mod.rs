@@ -12,6 +12,7 @@ mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
+mod doors;
 mod events;
 mod farewell;
 mod firehose;
@@ -62,7 +63,7 @@ pub use self::{
 };
 
 use self::{
-    admin::Parameters, admission::Admissions, clients::Connections, events::Events,
+    admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
     login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
     stats::Attempts, timers::Timers,
 };
@@ -253,6 +254,8 @@ pub(crate) struct Broker {
     started_at: u64,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    doors: Doors,
+    birth: admin::Birth,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -373,9 +376,7 @@ impl Broker {
 /// A running broker.
 pub struct Server {
     broker: Arc<Broker>,
-    amqp_address: Option<SocketAddr>,
     found: Found,
-    listener: Option<JoinHandle<()>>,
     /// Samples, dead letters, timers, alarms, announcements.
     tasks: [JoinHandle<()>; 5],
     store_failed: watch::Receiver<Option<String>>,
@@ -430,7 +431,7 @@ impl Server {
             loopback_users,
             password_hashing,
             ..
-        } = options.access;
+        } = options.access.clone();
         let broker = Arc::new(Broker {
             store,
             vhosts: RwLock::new(vhosts),
@@ -454,19 +455,21 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            doors: Doors::new(options.amqp_listen),
+            birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,
         });
         if options.event_exchange {
             broker.enable_events(&options.default_vhost);
         }
-        let listening = options.amqp_listen.map(|address| accept(&broker, address));
-        let (amqp_address, task) = listening.transpose()?.unzip();
+        if let Err((address, source)) = broker.doors.open(&broker) {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
         let tasks = background(&broker, relay, timers, options.default_vhost);
         Ok(Self {
             broker,
-            amqp_address: amqp_address.flatten(),
             found,
-            listener: task,
             tasks,
             store_failed,
         })
@@ -474,7 +477,7 @@ impl Server {
 
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
-        self.amqp_address
+        self.broker.doors.address()
     }
 
     /// The door for management and tests.
@@ -518,9 +521,7 @@ impl Server {
     pub async fn stop(self, reason: &str) {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
-        if let Some(listener) = self.listener {
-            listener.abort();
-        }
+        self.broker.doors.shut().await;
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {
@@ -543,23 +544,6 @@ impl Server {
             tracing::error!(%error, "the store did not close");
         }
     }
-}
-
-/// Listens for clients; gives the address that was chosen and the task.
-fn accept(
-    broker: &Arc<Broker>,
-    address: SocketAddr,
-) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
-    let listening = match listener::listen(address) {
-        Ok(listening) => listening,
-        Err(source) => {
-            broker.store.close();
-            return Err(StartError::Listen { address, source });
-        }
-    };
-    let chosen = listening.local_addr().ok();
-    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
-    Ok((chosen, task))
 }
 
 /// The vhosts the store kept, with what they held.

@@ -10,6 +10,10 @@ use std::{
 use clap::Parser;
 use serde::Deserialize;
 
+mod settings;
+
+pub use self::settings::Setting;
+
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
 use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
@@ -211,6 +215,8 @@ pub struct Config {
     pub log_json: bool,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// Every setting as it was given, by name.
+    pub settings: Vec<Setting>,
 }
 
 /// What is wrong with the configuration. The text names the setting.
@@ -232,7 +238,7 @@ fn bad(key: &'static str, problem: impl std::fmt::Display) -> ConfigError {
 }
 
 /// Every setting has its default here; `etc/leveret.toml` explains them.
-const DEFAULTS: &str = include_str!("../etc/leveret.toml");
+const DEFAULTS: &str = include_str!("../../etc/leveret.toml");
 
 impl Config {
     /// Reads all sources.
@@ -276,14 +282,18 @@ impl Config {
             ("log.level", flags.log_level.clone()),
             ("log.format", flags.log_format.clone()),
         ];
+        let given = overrides.iter().filter(|(_, value)| value.is_some());
+        let by_flag: Vec<&str> = given.map(|(key, _)| *key).collect();
         for (key, value) in overrides {
             builder = builder.set_override_option(key, value)?;
         }
-        let raw: Raw = builder.build()?.try_deserialize()?;
-        Self::check(raw, file)
+        let built = builder.build()?;
+        let settings = settings::list(&built.cache, &by_flag);
+        let raw: Raw = built.try_deserialize()?;
+        Self::check(raw, file, settings)
     }
 
-    fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn check(raw: Raw, file: Option<PathBuf>, settings: Vec<Setting>) -> Result<Self, ConfigError> {
         raw.check()?;
         let limits = limits(&raw.amqp, &raw.auth, &raw.limits)?;
         let log_json = match &*raw.log.format {
@@ -332,6 +342,7 @@ impl Config {
             log_filter: raw.log.level,
             log_json,
             file,
+            settings,
         })
     }
 }
