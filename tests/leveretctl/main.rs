@@ -2,6 +2,7 @@
 //! those of Debian's RabbitMQ 3.10 where that has the command (`interop/ctl.py` runs both).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::too_many_lines, reason = "a session is read from top to bottom")]
 
 mod access;
 mod broker;

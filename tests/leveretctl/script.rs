@@ -29,7 +29,8 @@ pub(crate) fn check(broker: &Broker, session: &str) {
     }
     for (command, code, out, err) in steps {
         let mut words = crate::broker::words(&command);
-        let tool = if words[0].starts_with("rabbitmq-") || words[0] == "leveretctl" {
+        let own = ["rabbitmq-", "leveretctl"];
+        let tool = if own.iter().any(|own| command.starts_with(own)) {
             words.remove(0)
         } else {
             "rabbitmqctl".to_owned()
