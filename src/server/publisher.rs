@@ -308,7 +308,7 @@ impl Batch {
                 UnackedDelivery {
                     queue,
                     consumer,
-                    entry,
+                    mut entry,
                 },
             how,
             ..
@@ -319,8 +319,12 @@ impl Batch {
             };
             let mut removed = Removed::new();
             match how {
-                Settlement::Requeue(why) => guard.requeue(consumer, entry, why),
+                Settlement::Requeue(why) => ops.extend(guard.take_back(consumer, entry, why)),
                 Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
+                Settlement::RejectAs(message) => {
+                    entry.message = message;
+                    guard.state.reject(consumer, entry, &mut removed);
+                }
                 Settlement::Ack => {
                     if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
                         removed.push(entry.place());
