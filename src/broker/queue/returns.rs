@@ -24,7 +24,8 @@ pub enum Return {
     Postponed,
     /// basic.reject with requeue, or its consumer went away with it: an attempt that failed.
     Failed,
-    /// Its consumer said when to try again: an attempt that failed.
+    /// Its consumer asked for another attempt at this time, or when the queue's settings say: one that failed, and counted
+    /// in every queue.
     RetryAt(Timestamp),
 }
 
@@ -167,7 +168,7 @@ impl<P: Port> QueueState<P> {
             Return::RetryAt(due) => due,
             Return::Postponed | Return::Failed => Timestamp::NONE,
         };
-        let counted = self.settings.counts_returns() || due.is_some();
+        let counted = self.settings.counts_returns() || matches!(why, Return::RetryAt(_));
         if counted {
             entry.acquired = entry.acquired.saturating_add(1);
             entry.failed = entry.failed.saturating_add(u16::from(why.is_failure()));

@@ -113,7 +113,7 @@ impl Connection {
                 self.confirm_order(number, None);
             }
             Settle::Retry(at) => {
-                let how = Settlement::Requeue(at.map_or(Return::Failed, Return::RetryAt));
+                let how = Settlement::Requeue(Return::RetryAt(at.unwrap_or_default()));
                 self.settle_one(number, tag, how);
             }
             Settle::Reject(added) => {
