@@ -56,6 +56,11 @@ impl AckTimeouts {
         due
     }
 
+    #[cfg(test)]
+    pub(super) fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
     pub(super) fn extend(&mut self, tag: u64, until: Timestamp) {
         self.extended.insert(tag, until);
     }
@@ -130,7 +135,11 @@ impl AckTimeouts {
             && at.after(timeout_ms) <= now
         {
             older = tag;
-            if self.marks.get(1).is_some_and(|(at, _)| at.after(timeout_ms) <= now) {
+            if self
+                .marks
+                .get(1)
+                .is_some_and(|(at, _)| at.after(timeout_ms) <= now)
+            {
                 self.marks.pop_front();
             } else {
                 break;

@@ -241,18 +241,13 @@ impl<Q> Unacked<Q> {
     pub fn take(&mut self, tag: u64) -> Option<UnackedDelivery<Q>> {
         self.get(tag).ok()?;
         let mut taken = None;
-        self.settle(tag, false, |_, delivery| taken = Some(delivery)).ok()?;
+        self.settle(tag, false, |_, delivery| taken = Some(delivery))
+            .ok()?;
         taken
     }
 
     /// What the holder got from the tag `first` on is due in so many milliseconds; gives when.
-    pub fn note_timeout(
-        &mut self,
-        holder: Holder,
-        first: u64,
-        timeout_ms: u64,
-        now: Timestamp,
-    ) -> Timestamp {
+    pub fn note_timeout(&mut self, holder: Holder, first: u64, timeout_ms: u64, now: Timestamp) -> Timestamp {
         let (last, oldest) = (self.next_tag - 1, self.oldest().unwrap_or(self.next_tag));
         let timeouts = self.timeouts.get_or_insert_default();
         timeouts.note(holder, (first, last), timeout_ms, now, oldest)
@@ -499,5 +494,83 @@ mod tests {
         assert!(!ledger.reserve(waiter));
         assert_eq!(ledger.set_limit(0).len(), 1, "without a limit nobody waits");
         assert!(ledger.reserve(waiter));
+    }
+
+    const QUEUE: crate::broker::ids::QueueId = crate::broker::ids::QueueId(1);
+
+    fn overdue(ledger: &mut Unacked<()>, now: u64, default_ms: Option<u64>) -> Vec<u64> {
+        let holder = |delivery: &UnackedDelivery<()>| (QUEUE, delivery.consumer);
+        ledger.overdue(Timestamp(now), default_ms, holder, |delivery| {
+            delivery.consumer.is_some()
+        })
+    }
+
+    #[test]
+    fn each_consumer_has_its_own_time() {
+        let mut ledger = Unacked::default();
+        let (slow, fast) = (Some(ConsumerId(1)), Some(ConsumerId(2)));
+        let held = |consumer| UnackedDelivery {
+            consumer,
+            ..delivery(1)
+        };
+        let mut note = |consumer, timeout_ms, now| {
+            let tag = ledger.add(held(consumer), false);
+            ledger.note_timeout((QUEUE, consumer), tag, timeout_ms, Timestamp(now));
+            tag
+        };
+        let (a, b, c) = (note(slow, 100, 0), note(fast, 10, 0), note(slow, 100, 5));
+        assert_eq!(ledger.next_due(), Timestamp(10));
+        assert!(overdue(&mut ledger, 9, None).is_empty());
+        assert_eq!(overdue(&mut ledger, 50, None), [b]);
+        assert!(ledger.take_overdue(b).is_some());
+        ledger.extend(a, Timestamp(500)).unwrap();
+        assert_eq!(overdue(&mut ledger, 200, None), [c]);
+        assert!(overdue(&mut ledger, 499, None).is_empty());
+        assert_eq!(overdue(&mut ledger, 500, None), [a]);
+        assert_eq!(
+            settle(&mut ledger, b, false),
+            Ok(vec![]),
+            "a late ack is forgiven"
+        );
+        assert!(settle(&mut ledger, b, false).is_err(), "once");
+    }
+
+    #[test]
+    fn a_late_ack_of_several_settles_those_below() {
+        let mut ledger = Unacked::default();
+        for seq in 1..=3 {
+            ledger.add(delivery(seq), false);
+        }
+        ledger.take_overdue(2).unwrap();
+        assert_eq!(settle(&mut ledger, 2, true), Ok(vec![1]));
+        assert_eq!(settle(&mut ledger, 3, true), Ok(vec![3]));
+    }
+
+    #[test]
+    fn marks_tell_what_is_old_without_a_time_on_each() {
+        let mut ledger = Unacked::default();
+        assert!(!ledger.mark(Timestamp(1), 100), "nothing is held");
+        let first = ledger.add(delivery(1), false);
+        assert!(!ledger.mark(Timestamp(10), 100));
+        let second = ledger.add(delivery(2), false);
+        assert!(!ledger.mark(Timestamp(50), 100));
+        assert!(!ledger.mark(Timestamp(109), 100));
+        assert!(ledger.mark(Timestamp(110), 100));
+        assert_eq!(overdue(&mut ledger, 110, Some(100)), [first]);
+        assert_eq!(settle(&mut ledger, first, false), Ok(vec![1]));
+        assert!(!ledger.mark(Timestamp(140), 100));
+        assert!(ledger.mark(Timestamp(150), 100));
+        assert_eq!(overdue(&mut ledger, 150, Some(100)), [second]);
+    }
+
+    #[test]
+    fn a_run_of_many_deliveries_is_noted_once() {
+        let mut ledger = Unacked::default();
+        for now in 0..100_000 {
+            let tag = ledger.add(delivery(1), false);
+            ledger.note_timeout((QUEUE, None), tag, 10_000, Timestamp(now / 10));
+        }
+        let timeouts = ledger.timeouts.as_ref().unwrap();
+        assert!(timeouts.run_count() <= 258, "{} runs", timeouts.run_count());
     }
 }

@@ -58,7 +58,10 @@ impl AckTimer {
             let mut timers = self.timers.due.lock();
             timers.remove(&key(armed));
             timers.insert(key(due), Arc::downgrade(&self.control));
-            if timers.first_key_value().is_some_and(|(first, _)| *first == key(due)) {
+            if timers
+                .first_key_value()
+                .is_some_and(|(first, _)| *first == key(due))
+            {
                 self.timers.earlier.notify_one();
             }
         }

@@ -11,9 +11,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{
     message::Message,
-    queue::{
-        ConsumerId, Delivery, Entry, Port, arguments::QueueKind, timeout::AckTimeout, with_counts,
-    },
+    queue::{ConsumerId, Delivery, Entry, Port, arguments::QueueKind, timeout::AckTimeout, with_counts},
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::{

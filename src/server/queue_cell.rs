@@ -511,7 +511,12 @@ impl QueueGuard<'_> {
 
     /// Takes a delivery back; gives what the store must know of it, if anything, for the caller to log.
     #[must_use]
-    pub(super) fn take_back(&mut self, consumer: Option<ConsumerId>, entry: Entry, why: Return) -> Option<Op> {
+    pub(super) fn take_back(
+        &mut self,
+        consumer: Option<ConsumerId>,
+        entry: Entry,
+        why: Return,
+    ) -> Option<Op> {
         let mut removed = Removed::new();
         let now = if self.state.settings().retry.is_some() {
             self.now()

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::{
-    Arguments, Broker, Event, Login, Method, Value, ack, consume, declare, publish, text,
-};
+use crate::client::{Arguments, Broker, Event, Login, Method, Value, ack, consume, declare, publish, text};
 
 fn text_of(ms: i64) -> String {
     format!(
@@ -68,7 +66,11 @@ fn on_request_only_the_message_goes_back_and_a_late_ack_is_forgiven() {
     channel.send(ack(first.tag, ""));
     channel.send(ack(second.tag, ""));
     assert_eq!(channel.count("q").0, 0);
-    channel.refuses(ack(first.tag, ""), 406, "PRECONDITION_FAILED - unknown delivery tag 1");
+    channel.refuses(
+        ack(first.tag, ""),
+        406,
+        "PRECONDITION_FAILED - unknown delivery tag 1",
+    );
 }
 
 #[test]
@@ -82,13 +84,11 @@ fn a_consumer_may_ask_for_more_time() {
     channel.fill("q", &["a"]);
     channel.consume("q", "t", "");
     let tag = channel.delivery().tag;
-    channel.send(
-        publish("amq.settle", "", "").headers([
-            ("x-delivery-tag", Value::LongLongInt(i64::try_from(tag).unwrap())),
-            ("x-op", text("extend")),
-            ("x-timeout", 60_000.into()),
-        ]),
-    );
+    channel.send(publish("amq.settle", "", "").headers([
+        ("x-delivery-tag", Value::LongLongInt(i64::try_from(tag).unwrap())),
+        ("x-op", text("extend")),
+        ("x-timeout", 60_000.into()),
+    ]));
     assert!(channel.next_within(Duration::from_millis(600)).is_none());
     channel.send(ack(tag, ""));
     assert_eq!(channel.count("q").0, 0);

@@ -129,13 +129,19 @@ fn an_ack_and_a_publish_are_one_step() {
     assert_eq!(channel.count("q").0, 0);
     let result = channel.get("next").unwrap();
     assert_eq!(result.text(), "result");
-    assert_eq!(result.header("x-op"), None, "what was meant for the broker stays there");
+    assert_eq!(
+        result.header("x-op"),
+        None,
+        "what was meant for the broker stays there"
+    );
 }
 
 #[test]
 fn an_ack_whose_publish_cannot_be_is_none() {
     let (_broker, channel) = start();
-    channel.declare(declare("full", "").args([("x-max-length", 0.into()), ("x-overflow", text("reject-publish"))]));
+    channel.declare(
+        declare("full", "").args([("x-max-length", 0.into()), ("x-overflow", text("reject-publish"))]),
+    );
     channel.send(publish("", "q", "job"));
     channel.confirms(1);
     let tag = channel.get("q").unwrap().tag;

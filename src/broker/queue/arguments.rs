@@ -97,7 +97,11 @@ const KNOWN: &[(&str, Shape, Types)] = &[
     // RabbitMQ knows these for quorum queues only; here every queue can limit and delay its retries.
     ("x-delivery-limit", Shape::Unchecked, CQ),
     (timeout::TIMEOUT, DURATION, CQ),
-    (timeout::ACTION, Shape::OneOf(timeout::ACTIONS, "invalid_action"), CQ),
+    (
+        timeout::ACTION,
+        Shape::OneOf(timeout::ACTIONS, "invalid_action"),
+        CQ,
+    ),
     ("x-consumer-disconnected-timeout", DURATION, Q),
     ("x-delayed-retry-type", Shape::Unchecked, CQ),
     ("x-delayed-retry-min", Shape::Unchecked, CQ),

@@ -185,7 +185,11 @@ impl Connection {
     /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
     /// are.
     #[inline]
-    pub(super) fn address_replies(&self, number: u16, properties: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+    pub(super) fn address_replies(
+        &self,
+        number: u16,
+        properties: &[u8],
+    ) -> Result<Option<Vec<u8>>, BrokerError> {
         let raw = RawProperties::new(properties);
         if !raw.has_reply_to() || raw.reply_to().ok().flatten() != Some(PSEUDO_QUEUE.as_bytes()) {
             return Ok(None);

@@ -56,9 +56,7 @@ impl Channel {
     /// The timeout a delivery has of its own, from its consumer or else its queue.
     fn own_timeout(&self, delivery: &UnackedDelivery<QueueHandle>) -> AckTimeout {
         let consumer = self.consumer_of(&delivery.queue, delivery.consumer);
-        let own = consumer
-            .map(|(_, consumer)| consumer.timeout)
-            .unwrap_or_default();
+        let own = consumer.map(|(_, consumer)| consumer.timeout).unwrap_or_default();
         own.or(delivery.queue.ack_timeout())
     }
 }

@@ -130,7 +130,6 @@ fn priority(name: &str) -> u8 {
 pub(super) struct Disk {
     pub(super) messages: BTreeMap<(u8, Seq), Message>,
     pub(super) deadlines: BTreeMap<(u8, Seq), Timestamp>,
-    /// What it was told of messages that came back.
     pub(super) returned: Vec<Returned>,
     /// Oldest first. A purge makes reads stale: their answers still come.
     reads: VecDeque<(ReadFrom, bool)>,
@@ -306,10 +305,9 @@ impl Bench {
             bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
             returned: std::mem::take(&mut self.disk.returned),
-            deadlines: if self.disk.deadlines.is_empty() {
-                Deadlines::InOrder(Timestamp::NONE)
-            } else {
-                Deadlines::Mixed
+            deadlines: match self.disk.deadlines.is_empty() {
+                true => Deadlines::InOrder(Timestamp::NONE),
+                false => Deadlines::Mixed,
             },
         };
         self.queue = QueueState::recovered(QueueId(7), &row);
