@@ -289,7 +289,7 @@ impl Config {
             builder = builder.set_override_option(key, value)?;
         }
         let built = builder.build()?;
-        let settings = settings::list(&built.cache, &by_flag);
+        let settings = settings::list(&built.cache, &by_flag, file.as_deref());
         let raw: Raw = built.try_deserialize()?;
         Self::check(raw, file, settings)
     }

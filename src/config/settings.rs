@@ -1,10 +1,14 @@
 //! Which settings there are, what they are, and where each came from: for `leveretctl environment`.
 
+use std::path::Path;
+
 use config::{Value, ValueKind};
 use serde_json::json;
 
 /// Settings whose values nobody is shown.
 const SECRETS: [&str; 2] = ["auth.default_password", "auth.anonymous_password"];
+
+const FILE: &str = "file";
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,9 +21,15 @@ pub struct Setting {
 }
 
 /// All leaves, by key.
-pub(super) fn list(root: &Value, by_flag: &[&str]) -> Vec<Setting> {
+pub(super) fn list(root: &Value, by_flag: &[&str], file: Option<&Path>) -> Vec<Setting> {
     let mut found = Vec::new();
     walk(String::new(), root, by_flag, &mut found);
+    for setting in &mut found {
+        // The library shortens the path by what this directory is, which says nothing elsewhere.
+        if let Some(file) = file.filter(|_| setting.origin == FILE) {
+            setting.origin = file.display().to_string();
+        }
+    }
     found.sort_by(|left, right| left.key.cmp(&right.key));
     found
 }
@@ -41,7 +51,7 @@ fn walk(key: String, value: &Value, by_flag: &[&str], found: &mut Vec<Setting>) 
         _ if by_flag.contains(&key.as_str()) => "flag".to_owned(),
         None => "default".to_owned(),
         Some("the environment") => "environment".to_owned(),
-        Some(other) => other.to_owned(),
+        Some(_) => FILE.to_owned(),
     };
     let value = if SECRETS.contains(&key.as_str()) && !is_empty(value) {
         json!("[redacted]")

@@ -127,6 +127,21 @@ pub(super) static ROUTES: [Route; 16] = [
     ),
 ];
 
+/// In the words of RabbitMQ's tools.
+pub(super) const APP_STOPPED: &str = "this command requires the 'rabbit' app to be running on the target node. \
+                                      Start it with 'rabbitmqctl start_app'.";
+
+/// Routes that answer between `stop_app` and `start_app`: those that look at the program or steer it.
+pub(super) fn serves_when_stopped(path: &str) -> bool {
+    path.starts_with("/leveret/")
+        || path.starts_with("/health/")
+        || path.starts_with("/nodes")
+        || matches!(
+            path,
+            "/feature-flags" | "/whoami" | "/version" | "/auth" | "/overview"
+        )
+}
+
 fn operator(call: &Call) -> Result<&dyn Operator, ApiError> {
     let operator = call.settings.operator.as_deref();
     operator.ok_or_else(|| ApiError::unavailable("this broker is part of another program"))
