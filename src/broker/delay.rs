@@ -56,7 +56,7 @@ pub fn due(properties: RawProperties<'_>, now: Timestamp) -> Timestamp {
 }
 
 /// Any integer, a decimal string, or a float, which loses its fraction.
-fn milliseconds(value: &FieldValue) -> Option<i64> {
+pub(super) fn milliseconds(value: &FieldValue) -> Option<i64> {
     let from_float = |float: f64| format!("{:.0}", float.trunc()).parse().ok();
     match value {
         FieldValue::F32(float) => from_float(f64::from(*float)),

@@ -95,6 +95,7 @@ struct RawAmqp {
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
     global_qos: bool,
+    consumer_timeout_ms: u64,
     event_exchange: bool,
 }
 
@@ -434,6 +435,8 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
         login_failures_per_minute: auth.login_failures_per_minute,
         dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
         global_qos: amqp.global_qos,
+        consumer_timeout: (amqp.consumer_timeout_ms > 0)
+            .then(|| Duration::from_millis(amqp.consumer_timeout_ms)),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod ack_timers;
 mod admin;
 mod admission;
 mod alarms;
@@ -108,6 +109,8 @@ pub struct Limits {
     /// basic.qos with global on limits all consumers of the channel together, as until RabbitMQ 4.2; otherwise it is
     /// treated as without global, as since 4.3.
     pub global_qos: bool,
+    /// How long a consumer may hold a delivery unsettled where nothing else is said; `None` is for ever.
+    pub consumer_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -122,6 +125,7 @@ impl Default for Limits {
             login_failures_per_minute: 10,
             dead_peer_timeout: Duration::from_secs(120),
             global_qos: true,
+            consumer_timeout: Some(Duration::from_secs(1800)),
             connection_max: None,
             channel_max_per_node: None,
             consumer_max_per_channel: None,
@@ -378,7 +382,7 @@ pub struct Server {
     broker: Arc<Broker>,
     found: Found,
     /// Samples, dead letters, timers, alarms, announcements.
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 6],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -388,13 +392,15 @@ fn background(
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     event_vhost: String,
-) -> [JoinHandle<()>; 5] {
+) -> [JoinHandle<()>; 6] {
     let announcer = Arc::clone(&broker.queues.announcer);
+    let ack_timers = Arc::clone(&broker.admissions.ack_timers);
     [
         tokio::spawn(sampler::sample(Arc::clone(broker))),
         tokio::spawn(relay.run()),
         tokio::spawn(timers.run(Arc::clone(&broker.queues))),
         tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        tokio::spawn(ack_timers.run(Arc::downgrade(broker))),
         tokio::spawn(announcer.run(Arc::clone(broker), event_vhost)),
     ]
 }

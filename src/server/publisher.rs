@@ -303,31 +303,10 @@ impl Batch {
                 });
             }
         }
-        for Settled {
-            delivery:
-                UnackedDelivery {
-                    queue,
-                    consumer,
-                    entry,
-                },
-            how,
-            ..
-        } in settled
-        {
-            let Some(guard) = find(&mut guards, &handles, &queue) else {
-                continue;
-            };
-            let mut removed = Removed::new();
-            match how {
-                Settlement::Requeue(why) => guard.requeue(consumer, entry, why),
-                Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
-                Settlement::Ack => {
-                    if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                        removed.push(entry.place());
-                    }
-                }
+        for settled in settled {
+            if let Some(guard) = find(&mut guards, &handles, &settled.delivery.queue) {
+                settle(guard, settled, &mut ops);
             }
-            ops.extend(guard.acks(removed));
         }
         let durable = (!ops.is_empty()).then(|| {
             let (done, durable) = durable_done();
@@ -424,6 +403,28 @@ fn note(list: &mut Vec<(Arc<ChannelConfirms>, Vec<u64>)>, confirms: &Arc<Channel
         Some((channel, tags)) if Arc::ptr_eq(channel, confirms) => tags.push(tag),
         _ => list.push((Arc::clone(confirms), vec![tag])),
     }
+}
+
+/// Settles one delivery of a transaction.
+fn settle(guard: &mut QueueGuard<'_>, settled: Settled, ops: &mut Vec<Op>) {
+    let UnackedDelivery {
+        consumer, mut entry, ..
+    } = settled.delivery;
+    let mut removed = Removed::new();
+    match settled.how {
+        Settlement::Requeue(why) => ops.extend(guard.take_back(consumer, entry, why)),
+        Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
+        Settlement::RejectAs(message) => {
+            entry.message = message;
+            guard.state.reject(consumer, entry, &mut removed);
+        }
+        Settlement::Ack => {
+            if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
+                removed.push(entry.place());
+            }
+        }
+    }
+    ops.extend(guard.acks(removed));
 }
 
 /// The guard of a queue that is among the locked ones.

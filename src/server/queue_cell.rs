@@ -22,7 +22,9 @@ use crate::broker::{
     policy::EffectivePolicy,
     queue::{
         ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
-        arguments, settings::QueueSettings,
+        arguments,
+        settings::QueueSettings,
+        timeout::{AckTimeout, TimeoutAction},
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -75,6 +77,8 @@ pub(super) struct QueueCell {
     pub(super) loaded: Notify,
     /// A read failed.
     damaged: AtomicBool,
+    /// How long its consumers may take; read with every hand-out.
+    ack_timeout: [AtomicU64; 2],
     /// What passed through it; written under its lock.
     pub(super) counters: Counters,
     /// What the counters amounted to when they were last sampled.
@@ -164,6 +168,7 @@ impl QueueCell {
         } else {
             QueueSettings::new(&definition.arguments, None)
         };
+        let ack_timeout = encode_timeout(settings.ack_timeout);
         state.apply_settings(settings, clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
@@ -176,6 +181,7 @@ impl QueueCell {
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
             damaged: AtomicBool::new(false),
+            ack_timeout: ack_timeout.map(AtomicU64::new),
             counters: Counters::default(),
             sampled: AtomicU64::new(0),
             this: Weak::clone(this),
@@ -226,9 +232,28 @@ impl QueueCell {
         let settings = QueueSettings::new(&self.definition.arguments, policy.map(Arc::as_ref));
         *self.policy.lock() = policy.cloned();
         let mut queue = self.lock();
+        for (place, value) in self.ack_timeout.iter().zip(encode_timeout(settings.ack_timeout)) {
+            place.store(value, Ordering::Relaxed);
+        }
         if *queue.state.settings() != settings {
             queue.state.apply_settings(settings, clock::now());
             queue.dispatch();
+        }
+    }
+
+    /// How long its consumers may take to settle a delivery.
+    #[inline]
+    pub(super) fn ack_timeout(&self) -> AckTimeout {
+        let [ms, action] = &self.ack_timeout;
+        let ms = ms.load(Ordering::Relaxed);
+        AckTimeout {
+            timeout_ms: (ms != u64::MAX).then_some(ms),
+            action: match action.load(Ordering::Relaxed) {
+                1 => Some(TimeoutAction::Close),
+                2 => Some(TimeoutAction::Cancel),
+                3 => Some(TimeoutAction::Requeue),
+                _ => None,
+            },
         }
     }
 
@@ -336,6 +361,17 @@ impl QueueCell {
         }
         self.around.store.log(&mut ops);
     }
+}
+
+/// For [`QueueCell::ack_timeout`] to read.
+fn encode_timeout(timeout: AckTimeout) -> [u64; 2] {
+    let action = match timeout.action {
+        None => 0,
+        Some(TimeoutAction::Close) => 1,
+        Some(TimeoutAction::Cancel) => 2,
+        Some(TimeoutAction::Requeue) => 3,
+    };
+    [timeout.timeout_ms.unwrap_or(u64::MAX), action]
 }
 
 impl QueueCell {
@@ -468,14 +504,31 @@ impl QueueGuard<'_> {
 
     /// Takes a delivery back.
     pub(super) fn requeue(&mut self, consumer: Option<ConsumerId>, entry: Entry, why: Return) {
+        if let Some(op) = self.take_back(consumer, entry, why) {
+            self.cell.around.store.log(&mut vec![op]);
+        }
+    }
+
+    /// Takes a delivery back; gives what the store must know of it, if anything, for the caller to log.
+    #[must_use]
+    pub(super) fn take_back(
+        &mut self,
+        consumer: Option<ConsumerId>,
+        entry: Entry,
+        why: Return,
+    ) -> Option<Op> {
         let mut removed = Removed::new();
         let now = if self.state.settings().retry.is_some() {
             self.now()
         } else {
             Timestamp::NONE
         };
-        self.state.requeue(consumer, entry, why, now, &mut removed);
+        let returned = self.state.requeue(consumer, entry, why, now, &mut removed);
         self.log_removed(removed);
+        returned.map(|returned| Op::Returned {
+            queue: self.cell.id(),
+            returned,
+        })
     }
 
     /// Settles a delivery for good, unconsumed.

@@ -167,6 +167,7 @@ impl Vhost {
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
+                            returned: row.returned.clone(),
                         });
                     if self.restore_holding(queue, &row) {
                         continue;

@@ -10,7 +10,7 @@ use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::PolicyKind,
-    queue::Deadlines,
+    queue::{Deadlines, Returned},
 };
 use crate::storage::{StoreError, StoreFailure};
 
@@ -62,6 +62,8 @@ pub enum Op {
     },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.
     Delivered { queue: QueueId, through: Seq },
+    /// A stored message came back: how often, and until when it waits. Forgotten with the message.
+    Returned { queue: QueueId, returned: Returned },
     /// All or nothing.
     Tx { ops: Vec<Self>, done: Option<Done> },
     /// Tells when everything logged before is durable.
@@ -186,6 +188,8 @@ pub struct RecoveredQueue {
     pub delivered_through: Seq,
     /// The lanes that hold messages, ascending, each with its own low end.
     pub lanes: Vec<(u8, Seq)>,
+    /// Messages that came back before, ascending by lane and seq.
+    pub returned: Vec<Returned>,
 }
 
 impl Op {
@@ -210,9 +214,11 @@ impl Op {
                 usize::from(done.is_some()) + ops.iter().map(Self::waiters).sum::<usize>()
             }
             Self::Barrier { .. } => 1,
-            Self::Ack { .. } | Self::Purge { .. } | Self::Delivered { .. } | Self::ReserveQueueIds { .. } => {
-                0
-            }
+            Self::Ack { .. }
+            | Self::Purge { .. }
+            | Self::Returned { .. }
+            | Self::Delivered { .. }
+            | Self::ReserveQueueIds { .. } => 0,
         }
     }
 

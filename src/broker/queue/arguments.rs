@@ -1,7 +1,10 @@
 //! Queue arguments: which are known, what they may hold, and how a redeclaration is compared (amqp-behaviour 4.1,
 //! 2.3). What they mean for a queue is in `settings.rs`.
 
-use crate::broker::error::{BrokerError, Resource};
+use crate::broker::{
+    error::{BrokerError, Resource},
+    queue::timeout,
+};
 use crate::protocol::field::{FieldTable, FieldValue, equivalent};
 
 /// Ten years in milliseconds, RabbitMQ's bound for every duration.
@@ -93,7 +96,12 @@ const KNOWN: &[(&str, Shape, Types)] = &[
     ("x-initial-cluster-size", POSITIVE, S),
     // RabbitMQ knows these for quorum queues only; here every queue can limit and delay its retries.
     ("x-delivery-limit", Shape::Unchecked, CQ),
-    ("x-consumer-timeout", DURATION, Q),
+    (timeout::TIMEOUT, DURATION, CQ),
+    (
+        timeout::ACTION,
+        Shape::OneOf(timeout::ACTIONS, "invalid_action"),
+        CQ,
+    ),
     ("x-consumer-disconnected-timeout", DURATION, Q),
     ("x-delayed-retry-type", Shape::Unchecked, CQ),
     ("x-delayed-retry-min", Shape::Unchecked, CQ),
@@ -210,6 +218,20 @@ pub fn check(arguments: &FieldTable, queue: &Resource) -> Result<(), BrokerError
         ));
     }
     Ok(())
+}
+
+/// Refuses a wrong type or value of one argument, which a consumer may have as well.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_one(arguments: &FieldTable, name: &str, queue: &Resource) -> Result<(), BrokerError> {
+    let known = KNOWN.iter().find(|(known, ..)| *known == name);
+    match (arguments.get(name), known) {
+        (Some(value), Some((_, shape, _))) => {
+            check_value(value, *shape).map_err(|detail| invalid(name, queue, detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn invalid(name: &str, queue: &Resource, detail: String) -> BrokerError {

@@ -12,6 +12,7 @@ mod ready;
 mod removed;
 mod returns;
 pub mod settings;
+pub mod timeout;
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub use self::{
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
     removed::Removed,
-    returns::{Return, with_counts},
+    returns::{Return, Returned, with_counts},
 };
 
 /// A message in its place in one queue.
@@ -168,6 +169,8 @@ pub struct Recovered {
     pub bytes: u64,
     pub delivered_through: Seq,
     pub deadlines: Deadlines,
+    /// What is known of messages that came back.
+    pub returned: Vec<Returned>,
 }
 
 impl Recovered {
@@ -179,6 +182,7 @@ impl Recovered {
         bytes: 0,
         delivered_through: Seq(0),
         deadlines: Deadlines::InOrder(Timestamp::NONE),
+        returned: Vec::new(),
     };
 }
 
@@ -234,6 +238,7 @@ impl<P: Port> QueueState<P> {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
             state.recover_deadlines(row.deadlines);
+            state.returns.recall(&row.returned);
         }
         state
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::broker::{
     definition::Name,
     policy::{EffectivePolicy, Overflow, RetryType},
-    queue::arguments::QueueKind,
+    queue::{arguments::QueueKind, timeout::AckTimeout},
 };
 use crate::protocol::field::{FieldTable, FieldValue};
 
@@ -41,6 +41,8 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u64>,
     /// Returned messages wait before they are delivered again.
     pub retry: Option<Retry>,
+    /// How long its consumers may take to settle.
+    pub ack_timeout: AckTimeout,
     /// A holding queue: nobody consumes from it, and messages leave it when they are due.
     pub holds: bool,
 }
@@ -100,6 +102,7 @@ impl QueueSettings {
             dead_letter: dead_letter(arguments, policy, kind, overflow).map(Arc::new),
             delivery_limit: delivery_limit(arguments, policy, kind),
             retry: retry(arguments, policy),
+            ack_timeout: AckTimeout::of_queue(arguments, policy),
             holds: false,
         }
     }
