@@ -33,7 +33,7 @@ pub trait Operator: Send + Sync {
     fn reload(&self) -> Result<Value, String>;
 }
 
-pub(super) static ROUTES: [Route; 16] = [
+pub(super) static ROUTES: [Route; 17] = [
     get(
         "/leveret/status",
         Level::Monitor,
@@ -118,6 +118,12 @@ pub(super) static ROUTES: [Route; 16] = [
         Level::Admin,
         set_tracing,
         "Switches the firehose of a vhost",
+    ),
+    post(
+        "/leveret/backup",
+        Level::Admin,
+        backup,
+        "Copies the store into a new directory; over the control socket only",
     ),
     post(
         "/leveret/authenticate",
@@ -321,4 +327,16 @@ fn authenticate(call: &Call) -> Result<Answer, ApiError> {
         Ok(_) => Ok(Answer::no_content()),
         Err(_) => Err(ApiError::bad_request("invalid credentials")),
     }
+}
+
+/// Only for the operator of this machine: a user of the API must not make the broker write where it likes.
+fn backup(call: &Call) -> Result<Answer, ApiError> {
+    if !call.caller.local {
+        return Err(ApiError::not_authorised("only over the control socket"));
+    }
+    let directory = text(call, "directory")?;
+    call.handle
+        .backup(std::path::Path::new(&directory))
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(Answer::no_content())
 }

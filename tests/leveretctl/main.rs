@@ -9,6 +9,7 @@ mod broker;
 mod health;
 mod lists;
 mod node;
+mod ours;
 mod policies;
 mod script;
 mod settings;

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run(program: Program, words: &[String]) -> Result<(), Failure> {
+    commands::bench(program, words)?;
     if usage::answer(program, words)? {
         return Ok(());
     }

@@ -1,7 +1,12 @@
 //! All commands, one file per subject with a table of its commands.
 
+mod backup;
 mod connections;
 mod definitions;
+mod difference;
+mod doctor;
+mod documents;
+mod explain;
 mod flags;
 mod health;
 mod limits;
@@ -17,6 +22,8 @@ mod status;
 mod users;
 mod vhosts;
 
+pub(crate) use documents::bench;
+
 use crate::{
     command::Spec,
     failure::{Failure, exit},
@@ -26,7 +33,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 16] = [
+static TABLES: [&[Spec]; 21] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -43,6 +50,11 @@ static TABLES: [&[Spec]; 16] = [
     &settings::COMMANDS,
     &flags::COMMANDS,
     &plugins::COMMANDS,
+    &explain::COMMANDS,
+    &doctor::COMMANDS,
+    &difference::COMMANDS,
+    &backup::COMMANDS,
+    &documents::COMMANDS,
 ];
 
 /// The commands that a program has.

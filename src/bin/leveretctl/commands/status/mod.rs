@@ -120,7 +120,7 @@ pub(super) static COMMANDS: [Spec; 11] = [
         tools: DIAGNOSTICS,
         group: GROUP,
         args: "",
-        options: &[value("format", "format", "accepted for RabbitMQ's sake")],
+        options: &[],
         about: "The broker does not speak TLS yet: lists none",
         run: no_tls,
     },
