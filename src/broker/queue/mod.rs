@@ -10,6 +10,7 @@ mod limits;
 mod paging;
 mod ready;
 mod removed;
+pub mod retry;
 mod returns;
 pub mod settings;
 pub mod timeout;
