@@ -424,6 +424,8 @@ impl Server {
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
+        clock::compare_with(recovered.last_written);
+        vhosts.values().for_each(|vhost| vhost.drop_orphaned_holdings());
         queues.wake_timed();
         store.log(&mut first.into_iter().map(admin::define).collect());
         let found = Found {

@@ -44,7 +44,14 @@ pub struct QueueSettings {
     /// How long its consumers may take to settle.
     pub ack_timeout: AckTimeout,
     /// A holding queue: nobody consumes from it, and messages leave it when they are due.
-    pub holds: bool,
+    pub holds: Option<Holds>,
+}
+
+/// For whom a holding queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    ForExchange,
+    ForQueue,
 }
 
 /// Attempts a quorum queue allows when nobody says otherwise.
@@ -90,12 +97,12 @@ impl QueueSettings {
             delivery_limit: delivery_limit(arguments, policy, kind),
             retry: Retry::of(arguments, policy),
             ack_timeout: AckTimeout::of_queue(arguments, policy),
-            holds: false,
+            holds: None,
         }
     }
 
     /// Those of a holding queue.
-    pub fn holding() -> Self {
+    pub fn holding(holds: Holds) -> Self {
         let route = DeadLetterRoute {
             exchange: Bytes::new(),
             routing_key: None,
@@ -103,7 +110,7 @@ impl QueueSettings {
         };
         Self {
             dead_letter: Some(Arc::new(route)),
-            holds: true,
+            holds: Some(holds),
             ..Self::default()
         }
     }
