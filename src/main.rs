@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -10,8 +11,8 @@ use clap::Parser;
 use leveret::{
     config::{Config, Flags},
     management::{self, Management, Operator},
-    operator::{Program, SetFilter, Signals},
-    server::{Server, StartError},
+    operator::{self, Program, SetFilter, Signals},
+    server::{Handle, Server, StartError},
     storage::StoreError,
     tools::{self, ToolError},
 };
@@ -83,6 +84,18 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
             return fail(&format!("{error}; {advice}"), exit::UNAVAILABLE);
         }
     };
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    if let Some(file) = config.definitions {
+        let taken = take_in_definitions(server.handle(), file).await;
+        if let Err(problem) = taken {
+            server
+                .stop("broker forced connection closure with reason 'shutdown'")
+                .await;
+            return fail(&problem, exit::CONFIG);
+        }
+    }
     announce(&server, &management, &data_dir, config.file.as_deref());
     let failed = tokio::select! {
         () = signals.stop.recv() => None,
@@ -102,6 +115,12 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         () = signals.stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
+}
+
+/// What the configuration wants to be there.
+async fn take_in_definitions(handle: Handle, file: PathBuf) -> Result<(), String> {
+    let taking = tokio::task::spawn_blocking(move || operator::take_in_definitions(&handle, &file));
+    taking.await.map_err(|error| error.to_string())?
 }
 
 /// Starts the log; gives what changes its filter.

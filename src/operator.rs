@@ -1,7 +1,7 @@
 //! The running program as its operator steers it: its end, its settings and its log. The broker itself is steered through
 //! the server's handle.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -11,14 +11,15 @@ use tokio::{
 };
 
 use crate::config::{Config, Flags, Setting};
-use crate::management::Operator;
+use crate::management::{Management, Operator};
 use crate::server::Handle;
 
 /// Changes the log's filter; the program knows which subscriber it made.
 pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Settings that a reload takes over; the others need a restart.
-const LIVE: [&str; 3] = [
+const LIVE: [&str; 4] = [
+    "definitions.file",
     "log.level",
     "alarms.vm_memory_high_watermark",
     "alarms.disk_free_limit",
@@ -97,6 +98,9 @@ impl Operator for Program {
         // Everything is checked before anything is changed.
         let config = Config::load(&self.flags).map_err(|error| error.to_string())?;
         let mut state = self.state.lock();
+        if let Some(file) = &config.definitions {
+            take_in_definitions(&self.handle, file)?;
+        }
         let changed: Vec<&Setting> = config
             .settings
             .iter()
@@ -137,6 +141,18 @@ impl Operator for Program {
         }
         Ok(told)
     }
+}
+
+/// Takes in the definitions that the configuration names. For a thread that may wait.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn take_in_definitions(handle: &Handle, file: &Path) -> Result<(), String> {
+    let name = file.display();
+    let document = std::fs::read(file).map_err(|error| format!("definitions.file: {name}: {error}"))?;
+    Management::import(handle, document).map_err(|problem| format!("definitions.file: {name}: {problem}"))?;
+    tracing::info!("definitions taken in from {name}");
+    Ok(())
 }
 
 /// What the system tells a program.

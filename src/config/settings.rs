@@ -9,6 +9,8 @@ use serde_json::json;
 const SECRETS: [&str; 2] = ["auth.default_password", "auth.anonymous_password"];
 
 const FILE: &str = "file";
+/// As the configuration library calls it.
+pub(super) const ENVIRONMENT: &str = "the environment";
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +52,9 @@ fn walk(key: String, value: &Value, by_flag: &[&str], found: &mut Vec<Setting>) 
     let origin = match value.origin() {
         _ if by_flag.contains(&key.as_str()) => "flag".to_owned(),
         None => "default".to_owned(),
-        Some("the environment") => "environment".to_owned(),
+        Some(ENVIRONMENT) => "environment".to_owned(),
+        // Lines of a rabbitmq.conf say which.
+        Some(line) if line.contains(".conf:") => line.to_owned(),
         Some(_) => FILE.to_owned(),
     };
     let value = if SECRETS.contains(&key.as_str()) && !is_empty(value) {

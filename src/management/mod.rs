@@ -150,6 +150,15 @@ impl Management {
         self.metrics_address
     }
 
+    /// Takes a definitions file in, as a POST to `/api/definitions` does: checked whole before anything is done. For a
+    /// thread that may wait.
+    ///
+    /// # Errors
+    /// What is wrong with the definitions, in the words of the API.
+    pub fn import(handle: &Handle, document: Vec<u8>) -> Result<(), String> {
+        definitions::take_in_locally(handle, &document).map_err(|error| error.to_string())
+    }
+
     /// Ends the listeners at once.
     pub fn stop(self) {
         for task in self.tasks {

@@ -100,3 +100,67 @@ fn the_environment_tells_origins_and_a_reload_takes_over_what_can_change() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_rabbitmq_conf_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let definitions = dir.path().join("defs.json");
+    std::fs::write(&definitions, "{\"vhosts\":[{\"name\":\"from_file\"}]}").unwrap();
+    let file = dir.path().join("rabbitmq.conf");
+    let conf = format!(
+        "default_user = alice\ndefault_pass = secret\nheartbeat = 21\n\
+         vm_memory_high_watermark.relative = 0.7\nload_definitions = {}\n\
+         listeners.ssl.default = 5671\n",
+        definitions.display()
+    );
+    std::fs::write(&file, &conf).unwrap();
+    let file = file.to_str().unwrap();
+    let broker = Broker::start_with(&["--config", file], &[("RABBITMQ_DEFAULT_VHOST", "other")]);
+    assert_eq!(broker.quiet("list_users -s"), "alice\t[administrator]\n");
+    assert_eq!(broker.quiet("list_vhosts -s"), "from_file\nother\n");
+    assert_eq!(broker.quiet("authenticate_user alice secret"), "Success\n");
+    let environment = broker.quiet("environment");
+    for row in [
+        format!("amqp.heartbeat\t21\t{file}:3"),
+        format!("alarms.vm_memory_high_watermark\t0.7\t{file}:4"),
+        "auth.default_vhost\tother\tenvironment".to_owned(),
+    ] {
+        assert!(
+            environment.lines().any(|line| line == row),
+            "{row} in\n{environment}"
+        );
+    }
+    // Definitions are taken in at a reload too, and bad ones change nothing.
+    std::fs::write(&definitions, "{\"vhosts\":[{\"name\":\"later\"}]}").unwrap();
+    let reload = || broker.run("leveretctl", &["-q", "reload"]);
+    assert_eq!(reload().code, 0);
+    assert_eq!(broker.quiet("list_vhosts -s"), "from_file\nlater\nother\n");
+    std::fs::write(&definitions, "{\"vhosts\":[{}]}").unwrap();
+    std::fs::write(file, conf.replace("0.7", "0.8")).unwrap();
+    assert_eq!(reload().code, 65);
+    assert!(
+        broker
+            .quiet("environment")
+            .contains("alarms.vm_memory_high_watermark\t0.7\t")
+    );
+}
+
+#[test]
+fn an_unknown_key_of_a_rabbitmq_conf_stops_the_start_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rabbitmq.conf");
+    std::fs::write(&file, "heartbeet = 3\n").unwrap();
+    let started = std::process::Command::new(env!("CARGO_BIN_EXE_leveret"))
+        .arg("--config")
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .output()
+        .unwrap();
+    assert_eq!(started.status.code(), Some(78), "{started:?}");
+    let told = String::from_utf8_lossy(&started.stderr);
+    assert!(
+        told.contains("rabbitmq.conf:1: unknown setting heartbeet; did you mean heartbeat?"),
+        "{told}"
+    );
+}

@@ -10,6 +10,7 @@ use crate::{
     command::Spec,
     commands,
     failure::{Failure, exit},
+    nearest::nearest,
     program::Program,
 };
 
@@ -201,32 +202,6 @@ pub(crate) fn unknown_command(program: Program, name: &str) -> Failure {
         None => format!("See '{} help' for the commands there are.\n", program.name()),
     };
     Failure::plain(exit::USAGE, format!("\nCommand '{name}' not found. \n{hint}"))
-}
-
-/// The most similar of the known names, when it is similar enough to have been meant.
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|known| (distance(name, known), known));
-    let (distance, known) = scored.min()?;
-    (distance <= (name.len() / 3).max(1)).then_some(known)
-}
-
-/// Edits from one word to the other (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (at, left) in left.chars().enumerate() {
-        let mut diagonal = at;
-        let mut before = at + 1;
-        if let Some(first) = row.first_mut() {
-            *first = before;
-        }
-        for (cell, right) in row.iter_mut().skip(1).zip(right.chars()) {
-            let replaced = diagonal + usize::from(left != right);
-            diagonal = *cell;
-            before = replaced.min(before + 1).min(*cell + 1);
-            *cell = before;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 fn refusal(error: &clap::Error) -> Failure {

@@ -7,6 +7,8 @@ mod client;
 mod command;
 mod commands;
 mod failure;
+#[path = "../../config/nearest.rs"]
+mod nearest;
 mod output;
 mod program;
 mod usage;
