@@ -424,8 +424,6 @@ impl Server {
         let alarms = Alarms::new(options.alarms, &data_dir, store.clone(), Arc::clone(&queues));
         let (events, store_failed) = Events::new(Arc::clone(&queues), Arc::clone(&alarms));
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
-        clock::compare_with(recovered.last_written);
-        vhosts.values().for_each(|vhost| vhost.drop_orphaned_holdings());
         queues.wake_timed();
         store.log(&mut first.into_iter().map(admin::define).collect());
         let found = Found {
@@ -562,6 +560,7 @@ fn restore_vhosts(
     relay: &Arc<Relay>,
     timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
+    clock::compare_with(recovered.last_written);
     let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
     for definition in &recovered.definitions {
         let Definition::Vhost(definition) = definition else {
@@ -578,6 +577,7 @@ fn restore_vhosts(
             Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
+        vhost.drop_orphaned_holdings();
         vhosts.insert(definition.name.to_string(), vhost);
     }
     Ok(vhosts)
