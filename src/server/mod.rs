@@ -560,6 +560,7 @@ fn restore_vhosts(
     relay: &Arc<Relay>,
     timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
+    clock::compare_with(recovered.last_written);
     let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
     for definition in &recovered.definitions {
         let Definition::Vhost(definition) = definition else {
@@ -576,6 +577,7 @@ fn restore_vhosts(
             Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
+        vhost.drop_orphaned_holdings();
         vhosts.insert(definition.name.to_string(), vhost);
     }
     Ok(vhosts)

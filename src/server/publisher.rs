@@ -43,6 +43,8 @@ pub(super) struct Routes {
     scratch: Vec<u8>,
     /// Exchanges on the way of the last message that want it for their history; whoever builds it takes them.
     pub(super) keepers: SmallVec<[Name; 1]>,
+    /// Exchanges on the way of the last message that hold it back.
+    pub(super) delaying: SmallVec<[Name; 1]>,
 }
 
 impl Routes {
@@ -117,7 +119,7 @@ impl Routes {
             now: clock::now(),
         };
         let routing = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
-        self.keepers = routing.keepers;
+        (self.keepers, self.delaying) = (routing.keepers, routing.delaying);
         Ok((Arc::from(found.as_slice()), routing.by_key))
     }
 

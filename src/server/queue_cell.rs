@@ -163,10 +163,9 @@ impl QueueCell {
         if arguments::single_active(&definition.arguments) {
             state.set_single_active();
         }
-        let settings = if definition.name.starts_with(holding::PREFIX) {
-            QueueSettings::holding()
-        } else {
-            QueueSettings::new(&definition.arguments, None)
+        let settings = match holding::holds(&definition) {
+            Some(holds) => QueueSettings::holding(holds),
+            None => QueueSettings::new(&definition.arguments, None),
         };
         let ack_timeout = encode_timeout(settings.ack_timeout);
         state.apply_settings(settings, clock::now());
@@ -346,8 +345,36 @@ impl QueueCell {
         }
     }
 
+    /// Drops all ready messages, and dead letters that wait for a target; gives how many that were.
+    pub(super) fn purge(&self) -> u64 {
+        let keeps_letters = self
+            .lock()
+            .state
+            .settings()
+            .dead_letter
+            .as_ref()
+            .is_some_and(|route| route.at_least_once);
+        let letters = match self.this.upgrade() {
+            Some(this) if keeps_letters => self.around.relay.forget(&QueueHandle(this)),
+            _ => Vec::new(),
+        };
+        let mut queue = self.lock();
+        let mut removed = Removed::new();
+        for letter in &letters {
+            queue.state.dead_letter_left();
+            if let Some(place) = letter.stored {
+                removed.push(place);
+            }
+        }
+        queue.log_removed(removed);
+        let mut purged = queue.state.purge();
+        self.log_purged(&mut purged);
+        queue.dispatch();
+        purged.messages + letters.len() as u64
+    }
+
     /// Logs what a purge removed.
-    pub(super) fn log_purged(&self, purged: &mut Purged) {
+    fn log_purged(&self, purged: &mut Purged) {
         self.damaged.store(false, Ordering::Release);
         let queue = self.id();
         let mut ops = self.acks(std::mem::take(&mut purged.removed));
@@ -406,13 +433,13 @@ impl QueueGuard<'_> {
     #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
-        let expires_at = match self.state.lifetime_ms(&message) {
-            Some(ms) => self.now().after(ms),
-            None if self.state.settings().holds => {
+        let expires_at = match (self.state.lifetime_ms(&message), self.state.settings().holds) {
+            (Some(ms), _) => self.now().after(ms),
+            (None, Some(holds)) => {
                 let now = self.now();
-                delay::due(RawProperties::new(message.properties()), now)
+                delay::due(RawProperties::new(message.properties()), holds, now)
             }
-            None => Timestamp::NONE,
+            (None, None) => Timestamp::NONE,
         };
         self.cell.counters.bump(Count::Publish, 1);
         let place = self.state.enqueue(message, expires_at)?;

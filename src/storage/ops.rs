@@ -1,6 +1,6 @@
 //! The words between the broker and the store: what can be logged, what is answered, who is told.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
@@ -168,6 +168,8 @@ pub struct Recovered {
     pub took: Duration,
     /// Nothing was there: the store was created by this open.
     pub fresh: bool,
+    /// When something was last made durable, by the clock of that time.
+    pub last_written: Option<SystemTime>,
 }
 
 /// A queue's row.

@@ -66,6 +66,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
         queues,
         took: start.elapsed(),
         fresh,
+        last_written: mark.written(),
     };
     returned::recover(&rocks, &mut ledger, &mut recovered)?;
     recovered.took = start.elapsed();

@@ -3,7 +3,7 @@
 
 use crate::broker::{
     error::{BrokerError, Resource},
-    queue::timeout,
+    queue::{retry, timeout},
 };
 use crate::protocol::field::{FieldTable, FieldValue, equivalent};
 
@@ -22,6 +22,12 @@ enum Shape {
     QueueType,
     /// `x-queue-version`: only the second one is left.
     Version,
+    /// A number from 1 up by which waits grow.
+    Multiplier,
+    /// A list of waits in milliseconds.
+    Schedule,
+    /// A number from 0 to 1.
+    Share,
     /// `x-max-age` of streams; a length of time in text.
     Unchecked,
 }
@@ -103,9 +109,12 @@ const KNOWN: &[(&str, Shape, Types)] = &[
         CQ,
     ),
     ("x-consumer-disconnected-timeout", DURATION, Q),
-    ("x-delayed-retry-type", Shape::Unchecked, CQ),
-    ("x-delayed-retry-min", Shape::Unchecked, CQ),
-    ("x-delayed-retry-max", Shape::Unchecked, CQ),
+    (retry::TYPE, Shape::Unchecked, CQ),
+    (retry::MIN, Shape::Unchecked, CQ),
+    (retry::MAX, Shape::Unchecked, CQ),
+    (retry::MULTIPLIER, Shape::Multiplier, CQ),
+    (retry::SCHEDULE, Shape::Schedule, CQ),
+    (retry::JITTER, Shape::Share, CQ),
     ("x-max-age", Shape::Unchecked, S),
     ("x-stream-max-segment-size-bytes", Shape::Unchecked, S),
     ("x-stream-filter-size-bytes", Shape::Unchecked, S),
@@ -281,6 +290,15 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
             2 => Ok(()),
             n => Err(format!("\"unsupported queue version '{n}'\"")),
         },
+        Shape::Multiplier => match retry::number(value).and_then(retry::multiplier) {
+            Some(_) => Ok(()),
+            None => Err("invalid_multiplier".to_owned()),
+        },
+        Shape::Share => match retry::number(value).and_then(retry::share) {
+            Some(_) => Ok(()),
+            None => Err("invalid_jitter".to_owned()),
+        },
+        Shape::Schedule => retry::schedule(value).map(|_| ()),
         Shape::Unchecked => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ mod limits;
 mod paging;
 mod ready;
 mod removed;
+pub mod retry;
 mod returns;
 pub mod settings;
 pub mod timeout;
@@ -399,7 +400,7 @@ impl<P: Port> QueueState<P> {
 
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
-        let reason = if self.settings.holds { Reason::Due } else { reason };
+        let reason = self.settings.holds.map_or(reason, |_| Reason::Due);
         match &self.settings.dead_letter {
             Some(route) => {
                 self.dying += u64::from(route.at_least_once);

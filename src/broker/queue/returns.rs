@@ -7,9 +7,7 @@ use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
     queue::{
-        ConsumerId, Entry, Port, QueueState, Reason, Removed,
-        arguments::QueueKind,
-        settings::{QueueSettings, Retry},
+        ConsumerId, Entry, Port, QueueState, Reason, Removed, arguments::QueueKind, settings::QueueSettings,
     },
 };
 use crate::protocol::{
@@ -180,7 +178,7 @@ impl<P: Port> QueueState<P> {
         }
         if let Some(retry) = &self.settings.retry
             && !due.is_some()
-            && let Some(ms) = retry.wait_ms(&entry, why)
+            && let Some(ms) = retry.wait_ms(entry.seq, entry.failed, why)
         {
             due = now.after(ms);
         }
@@ -238,18 +236,6 @@ impl QueueSettings {
     /// Whether messages carry counts of their deliveries.
     pub fn counts_returns(&self) -> bool {
         self.kind == QueueKind::Quorum || self.delivery_limit.is_some() || self.retry.is_some()
-    }
-}
-
-impl Retry {
-    /// How long this message waits; `None` when it does not.
-    fn wait_ms(&self, entry: &Entry, why: Return) -> Option<u64> {
-        let waits = match why {
-            Return::Failed | Return::RetryAt(_) => self.failed,
-            Return::Postponed => self.returned,
-        };
-        let wait = self.min_ms.saturating_mul(u64::from(entry.failed).max(1));
-        waits.then(|| self.max_ms.map_or(self.min_ms, |max| wait.min(max)))
     }
 }
 
