@@ -3,6 +3,7 @@
 
 use crate::broker::{
     definition::{Definition, Name, QueueDefinition},
+    delay::HOLDING_PREFIX,
     ids::QueueId,
     queue::{Recovered as RecoveredRow, settings::Holds},
     topology::Topology,
@@ -14,8 +15,6 @@ use crate::server::{
 };
 use crate::storage::{DefinitionKey, Op};
 
-/// What the names of holding queues begin with; no client can declare such a name.
-pub(super) const PREFIX: &str = "amq.delayed.";
 const EXCHANGE: &str = "x-holds-for-exchange";
 const QUEUE: &str = "x-holds-for-queue";
 
@@ -59,7 +58,7 @@ impl HeldFor {
 
 /// What a queue holds for, when it is a holding queue.
 pub(super) fn holds(definition: &QueueDefinition) -> Option<Holds> {
-    if !definition.name.starts_with(PREFIX) {
+    if !definition.name.starts_with(HOLDING_PREFIX) {
         return None;
     }
     match HeldFor::of(&definition.arguments)? {
@@ -95,7 +94,7 @@ impl Vhost {
         let id = self.store().next_queue_id();
         let definition = QueueDefinition {
             vhost: Name::clone(&self.name),
-            name: format!("{PREFIX}{}", id.0).into(),
+            name: format!("{HOLDING_PREFIX}{}", id.0).into(),
             id,
             durable,
             auto_delete: false,
@@ -123,7 +122,7 @@ impl Vhost {
 
     /// Puts back a holding queue that the store kept. False when the queue is an ordinary one.
     pub(super) fn restore_holding(&self, definition: &QueueDefinition, row: &RecoveredRow) -> bool {
-        if !definition.name.starts_with(PREFIX) {
+        if !definition.name.starts_with(HOLDING_PREFIX) {
             return false;
         }
         if let Some(held_for) = HeldFor::of(&definition.arguments) {

@@ -305,6 +305,7 @@ impl Bench {
             bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
             returned: std::mem::take(&mut self.disk.returned),
+            scheduled: (0, 0),
             deadlines: match self.disk.deadlines.is_empty() {
                 true => Deadlines::InOrder(Timestamp::NONE),
                 false => Deadlines::Mixed,
