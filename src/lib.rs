@@ -15,4 +15,6 @@ pub mod management;
 
 pub mod config;
 
+pub mod operator;
+
 pub mod tools;

@@ -2,18 +2,20 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
 use leveret::{
     config::{Config, Flags},
-    management::{self, Management},
-    server::{Server, StartError},
+    management::{self, Management, Operator},
+    operator::{self, Program, SetFilter, Signals},
+    server::{Handle, Server, StartError},
     storage::StoreError,
     tools::{self, ToolError},
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Exit codes of sysexits.h: supervisors and scripts tell failures apart by them.
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&format!("{error}"), exit::CONFIG),
     };
-    start_tracing(&config);
+    let set_filter = start_tracing(&config);
     if let Some(command) = &flags.command {
         return match tools::run(command, &config.data_dir) {
             Ok(()) => ExitCode::SUCCESS,
@@ -39,30 +41,38 @@ fn main() -> ExitCode {
         };
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(run(flags, config, set_filter)),
         Err(error) => fail(&format!("cannot start threads: {error}"), 1),
     }
 }
 
-async fn run(config: Config) -> ExitCode {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                return fail(&format!("cannot listen for signals: {error}"), 1);
-            }
-        };
+async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}"), 1),
+    };
     let data_dir = config.data_dir.display().to_string();
     let server = match Server::start(config.server).await {
         Ok(server) => server,
         Err(error) => return fail(&hint(&error), exit_code(&error)),
     };
+    let program = Program::new(
+        flags,
+        config.settings,
+        config.log_filter,
+        server.handle(),
+        set_filter,
+    );
+    tokio::spawn(signals.hangup.reload(Arc::clone(&program)));
     let management = management::Options {
         http_listen: config.http_listen,
         metrics_listen: config.metrics_listen,
+        control_socket: Some(config.data_dir.join("control.sock")),
         data_dir: config.data_dir,
         amqp_address: server.amqp_address(),
         body_bytes_max: config.http_body_bytes_max,
+        operator: Some(Arc::clone(&program) as Arc<dyn Operator>),
+        config_file: config.file.clone(),
     };
     let management = match Management::start(&server.handle(), management) {
         Ok(management) => management,
@@ -74,10 +84,22 @@ async fn run(config: Config) -> ExitCode {
             return fail(&format!("{error}; {advice}"), exit::UNAVAILABLE);
         }
     };
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    if let Some(file) = config.definitions {
+        let taken = take_in_definitions(server.handle(), file).await;
+        if let Err(problem) = taken {
+            server
+                .stop("broker forced connection closure with reason 'shutdown'")
+                .await;
+            return fail(&problem, exit::CONFIG);
+        }
+    }
     announce(&server, &management, &data_dir, config.file.as_deref());
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.stop.recv() => None,
+        () = program.asked_to_stop() => None,
         reason = server.store_failed() => Some(reason),
     };
     if let Some(reason) = failed {
@@ -90,25 +112,45 @@ async fn run(config: Config) -> ExitCode {
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
     tokio::select! {
         () = drained => tracing::info!("stopped"),
-        _ = terminate.recv() => tracing::warn!("stopped at once by a second signal"),
-        _ = interrupt.recv() => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
 }
 
-fn start_tracing(config: &Config) {
+/// What the configuration wants to be there.
+async fn take_in_definitions(handle: Handle, file: PathBuf) -> Result<(), String> {
+    let taking = tokio::task::spawn_blocking(move || operator::take_in_definitions(&handle, &file));
+    taking.await.map_err(|error| error.to_string())?
+}
+
+/// Starts the log; gives what changes its filter.
+fn start_tracing(config: &Config) -> SetFilter {
     let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     if config.log_json {
-        lines.json().init();
+        let lines = lines.json().with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.init();
+        Box::new(move |text| change(text, |new| filter.reload(new)))
     } else {
-        lines
+        let lines = lines
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
-            .init();
+            .with_filter_reloading();
+        let filter = lines.reload_handle();
+        lines.init();
+        Box::new(move |text| change(text, |new| filter.reload(new)))
     }
+}
+
+fn change(
+    text: &str,
+    reload: impl Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error>,
+) -> Result<(), String> {
+    let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    reload(filter).map_err(|error| error.to_string())
 }
 
 /// One screen: what runs, where, and what was found.

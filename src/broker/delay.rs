@@ -2,7 +2,7 @@
 //! `x-opt-delivery-delay` or `x-opt-delivery-time` on a publish to any exchange. Until they are due, such messages stand in
 //! a holding queue, which nobody sees; its deadlines are the times at which they are due.
 
-use crate::broker::{ids::Timestamp, message::Message};
+use crate::broker::{ids::Timestamp, message::Message, queue::settings::Holds};
 use crate::protocol::{
     field::FieldValue,
     properties::{Properties, PropertyError, RawProperties},
@@ -47,16 +47,16 @@ pub fn queue_due(properties: RawProperties<'_>, now: Timestamp) -> Option<Timest
     (due > now).then_some(due)
 }
 
-/// When a held message is due, whoever asked for the delay.
-pub fn due(properties: RawProperties<'_>, now: Timestamp) -> Timestamp {
-    match exchange_delay_ms(properties) {
-        Some(ms) => now.after(ms),
-        None => queue_due(properties, now).unwrap_or(now),
+/// When a message is due that waits for this holder. Headers that are meant for the other kind say nothing.
+pub fn due(properties: RawProperties<'_>, holds: Holds, now: Timestamp) -> Timestamp {
+    match holds {
+        Holds::ForExchange => exchange_delay_ms(properties).map_or(now, |ms| now.after(ms)),
+        Holds::ForQueue => queue_due(properties, now).unwrap_or(now),
     }
 }
 
 /// Any integer, a decimal string, or a float, which loses its fraction.
-fn milliseconds(value: &FieldValue) -> Option<i64> {
+pub(super) fn milliseconds(value: &FieldValue) -> Option<i64> {
     let from_float = |float: f64| format!("{:.0}", float.trunc()).parse().ok();
     match value {
         FieldValue::F32(float) => from_float(f64::from(*float)),
@@ -144,6 +144,22 @@ mod tests {
             "else",
             FieldValue::Void
         ))));
+    }
+
+    #[test]
+    fn each_holder_goes_by_its_own_header() {
+        let mut headers = FieldTable::new();
+        headers.insert(DELAY, FieldValue::I32(5000));
+        headers.insert(QUEUE_DELAY, FieldValue::I32(200));
+        let properties = Properties {
+            headers: Some(headers),
+            ..Properties::default()
+        };
+        let mut bytes = BytesMut::new();
+        properties.encode(&mut bytes);
+        let due = |holds| due(RawProperties::new(&bytes), holds, Timestamp(10_000));
+        assert_eq!(due(Holds::ForExchange), Timestamp(15_000));
+        assert_eq!(due(Holds::ForQueue), Timestamp(10_200));
     }
 
     #[test]

@@ -120,6 +120,11 @@ pub enum BrokerError {
     InvalidExchange(String),
     #[error("unknown delivery tag {0}")]
     UnknownDeliveryTag(u64),
+    #[error(
+        "delivery acknowledgement on channel {channel} timed out. Timeout value used: {timeout_ms} ms. This timeout \
+         value can be configured, see consumers doc guide to learn more"
+    )]
+    AckTimeout { channel: u16, timeout_ms: i64 },
     #[error("attempt to reuse consumer tag '{0}'")]
     ConsumerTagReused(String),
     #[error("reply consumer cannot acknowledge")]
@@ -218,6 +223,7 @@ impl BrokerError {
             | Self::ReplyConsumerMissing
             | Self::InvalidMessage(_)
             | Self::UnknownDeliveryTag(_)
+            | Self::AckTimeout { .. }
             | Self::MessageTooLarge { .. }
             | Self::InvalidExpiration { .. }
             | Self::ForeignUserId { .. }

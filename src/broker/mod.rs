@@ -1,5 +1,6 @@
 //! The AMQP model: values and functions. No sockets, no files, no clock, no task.
 
+pub mod ack_timeouts;
 pub mod confirm;
 pub mod confirms;
 pub mod definition;
@@ -15,6 +16,7 @@ pub mod policy;
 pub mod queue;
 mod seen;
 pub mod sender_selected;
+pub mod settle;
 pub mod topology;
 pub mod unacked;
 pub mod user;

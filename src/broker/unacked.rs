@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::broker::{
+    ack_timeouts::{AckTimeouts, Holder},
     error::BrokerError,
+    ids::Timestamp,
     queue::{ConsumerId, Entry},
 };
 
@@ -23,6 +25,8 @@ pub struct Unacked<Q> {
     outstanding: usize,
     /// `basic.qos` with global on; hardly any channel has it.
     limit: Option<Box<ChannelLimit<Q>>>,
+    /// Until when deliveries must be settled; nothing before somebody asks.
+    timeouts: Option<Box<AckTimeouts>>,
 }
 
 /// How much all consumers of a channel may hold together (amqp-behaviour 2.4).
@@ -55,6 +59,7 @@ impl<Q> Default for Unacked<Q> {
             slots: VecDeque::new(),
             outstanding: 0,
             limit: None,
+            timeouts: None,
         }
     }
 }
@@ -157,15 +162,14 @@ impl<Q> Unacked<Q> {
             }
             return Ok(());
         }
-        let unknown = BrokerError::UnknownDeliveryTag(tag);
         let Ok(at) = self.slots.binary_search_by_key(&tag, |(tag, _)| *tag) else {
-            return Err(unknown);
+            return self.settle_late(tag, multiple, settled);
         };
         let Some((_, slot)) = self.slots.get_mut(at) else {
-            return Err(unknown);
+            return Err(BrokerError::UnknownDeliveryTag(tag));
         };
         if slot.is_none() {
-            return Err(unknown);
+            return self.settle_late(tag, multiple, settled);
         }
         if multiple {
             for (tag, delivery) in self.slots.drain(..=at) {
@@ -186,6 +190,154 @@ impl<Q> Unacked<Q> {
         }
         self.tidy();
         Ok(())
+    }
+
+    /// A tag that is not outstanding: that is forgiven when its delivery was taken back.
+    #[cold]
+    fn settle_late(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        mut settled: impl FnMut(u64, UnackedDelivery<Q>),
+    ) -> Result<(), BrokerError> {
+        let timeouts = self.timeouts.as_mut();
+        if !timeouts.is_some_and(|timeouts| timeouts.is_forgiven(tag)) {
+            return Err(BrokerError::UnknownDeliveryTag(tag));
+        }
+        while multiple
+            && let Some(first) = self.oldest().filter(|first| *first < tag)
+            && let Some(delivery) = self.take(first)
+        {
+            settled(first, delivery);
+        }
+        Ok(())
+    }
+
+    /// The tag of the next delivery.
+    pub fn next_tag(&self) -> u64 {
+        self.next_tag
+    }
+
+    /// The lowest tag that is outstanding.
+    fn oldest(&self) -> Option<u64> {
+        let mut slots = self.slots.iter();
+        slots
+            .find(|(_, delivery)| delivery.is_some())
+            .map(|(tag, _)| *tag)
+    }
+
+    /// An outstanding delivery.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownDeliveryTag`].
+    pub fn get(&self, tag: u64) -> Result<&UnackedDelivery<Q>, BrokerError> {
+        let at = self.slots.binary_search_by_key(&tag, |(tag, _)| *tag).ok();
+        let slot = at.and_then(|at| self.slots.get(at));
+        slot.and_then(|(_, delivery)| delivery.as_ref())
+            .ok_or(BrokerError::UnknownDeliveryTag(tag))
+    }
+
+    /// Takes one delivery out.
+    pub fn take(&mut self, tag: u64) -> Option<UnackedDelivery<Q>> {
+        self.get(tag).ok()?;
+        let mut taken = None;
+        self.settle(tag, false, |_, delivery| taken = Some(delivery))
+            .ok()?;
+        taken
+    }
+
+    /// What the holder got from the tag `first` on is due in so many milliseconds; gives when.
+    pub fn note_timeout(&mut self, holder: Holder, first: u64, timeout_ms: u64, now: Timestamp) -> Timestamp {
+        let (last, oldest) = (self.next_tag - 1, self.oldest().unwrap_or(self.next_tag));
+        let timeouts = self.timeouts.get_or_insert_default();
+        timeouts.note(holder, (first, last), timeout_ms, now, oldest)
+    }
+
+    /// An outstanding delivery is due at this time, whatever its timeout was. Gives when the first of all is.
+    ///
+    /// # Errors
+    /// [`BrokerError::UnknownDeliveryTag`].
+    pub fn extend(&mut self, tag: u64, until: Timestamp) -> Result<Timestamp, BrokerError> {
+        self.get(tag)?;
+        let mut timeouts = self.timeouts.take().unwrap_or_default();
+        timeouts.extend(tag, until);
+        if timeouts.extended_len() > 64 + 2 * self.outstanding {
+            timeouts.retain_extended(|tag| self.get(tag).is_ok());
+        }
+        self.timeouts = Some(timeouts);
+        Ok(self.next_due())
+    }
+
+    /// When the first delivery with a timeout of its own is due.
+    pub fn next_due(&self) -> Timestamp {
+        match (&self.timeouts, self.oldest()) {
+            (Some(timeouts), Some(oldest)) => timeouts.next_due(oldest),
+            _ => Timestamp::NONE,
+        }
+    }
+
+    /// Called now and then for the timeout that holds for all. True when a delivery may be older, for
+    /// [`Self::overdue`] to find.
+    pub fn mark(&mut self, now: Timestamp, timeout_ms: u64) -> bool {
+        let Some(oldest) = self.oldest() else {
+            if let Some(timeouts) = &mut self.timeouts {
+                timeouts.clear_marks();
+            }
+            return false;
+        };
+        let timeouts = self.timeouts.get_or_insert_default();
+        timeouts.mark(now, self.next_tag, timeout_ms);
+        timeouts.older_than(timeout_ms, now) > oldest
+    }
+
+    /// The outstanding deliveries whose time is over, ascending. `default_ms` holds for those for which `has_own` is
+    /// false; `None` is for ever.
+    pub fn overdue(
+        &mut self,
+        now: Timestamp,
+        default_ms: Option<u64>,
+        holder: impl Fn(&UnackedDelivery<Q>) -> Holder,
+        has_own: impl Fn(&UnackedDelivery<Q>) -> bool,
+    ) -> Vec<u64> {
+        let Some(mut timeouts) = self.timeouts.take() else {
+            return Vec::new();
+        };
+        let mut overdue = timeouts.take_due_extensions(now);
+        overdue.retain(|tag| self.get(*tag).is_ok());
+        for (of, first, last) in timeouts.take_due_runs(now) {
+            overdue.extend(self.between(first, last).filter_map(|(tag, delivery)| {
+                (holder(delivery) == of && timeouts.extension(tag).is_none()).then_some(tag)
+            }));
+        }
+        if let Some(default_ms) = default_ms {
+            let older = timeouts.older_than(default_ms, now);
+            let old = self.between(0, older.saturating_sub(1));
+            let old = old.filter(|(_, delivery)| !has_own(delivery));
+            overdue.extend(
+                old.map(|(tag, _)| tag)
+                    .filter(|tag| timeouts.extension(*tag).is_none()),
+            );
+        }
+        self.timeouts = Some(timeouts);
+        overdue.sort_unstable();
+        overdue.dedup();
+        overdue
+    }
+
+    /// Outstanding deliveries from one tag to another.
+    fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, &UnackedDelivery<Q>)> {
+        let from = self.slots.partition_point(|(tag, _)| *tag < first);
+        let slots = self.slots.iter().skip(from);
+        slots
+            .take_while(move |(tag, _)| *tag <= last)
+            .filter_map(|(tag, delivery)| Some((*tag, delivery.as_ref()?)))
+    }
+
+    /// Takes back a delivery whose time is over; a late ack of it is forgiven.
+    pub fn take_overdue(&mut self, tag: u64) -> Option<UnackedDelivery<Q>> {
+        let taken = self.take(tag)?;
+        self.timeouts.get_or_insert_default().forgive(tag);
+        Some(taken)
     }
 
     /// A settled delivery is outstanding again under its tag: its transaction was rolled back.
@@ -342,5 +494,83 @@ mod tests {
         assert!(!ledger.reserve(waiter));
         assert_eq!(ledger.set_limit(0).len(), 1, "without a limit nobody waits");
         assert!(ledger.reserve(waiter));
+    }
+
+    const QUEUE: crate::broker::ids::QueueId = crate::broker::ids::QueueId(1);
+
+    fn overdue(ledger: &mut Unacked<()>, now: u64, default_ms: Option<u64>) -> Vec<u64> {
+        let holder = |delivery: &UnackedDelivery<()>| (QUEUE, delivery.consumer);
+        ledger.overdue(Timestamp(now), default_ms, holder, |delivery| {
+            delivery.consumer.is_some()
+        })
+    }
+
+    #[test]
+    fn each_consumer_has_its_own_time() {
+        let mut ledger = Unacked::default();
+        let (slow, fast) = (Some(ConsumerId(1)), Some(ConsumerId(2)));
+        let held = |consumer| UnackedDelivery {
+            consumer,
+            ..delivery(1)
+        };
+        let mut note = |consumer, timeout_ms, now| {
+            let tag = ledger.add(held(consumer), false);
+            ledger.note_timeout((QUEUE, consumer), tag, timeout_ms, Timestamp(now));
+            tag
+        };
+        let (a, b, c) = (note(slow, 100, 0), note(fast, 10, 0), note(slow, 100, 5));
+        assert_eq!(ledger.next_due(), Timestamp(10));
+        assert!(overdue(&mut ledger, 9, None).is_empty());
+        assert_eq!(overdue(&mut ledger, 50, None), [b]);
+        assert!(ledger.take_overdue(b).is_some());
+        ledger.extend(a, Timestamp(500)).unwrap();
+        assert_eq!(overdue(&mut ledger, 200, None), [c]);
+        assert!(overdue(&mut ledger, 499, None).is_empty());
+        assert_eq!(overdue(&mut ledger, 500, None), [a]);
+        assert_eq!(
+            settle(&mut ledger, b, false),
+            Ok(vec![]),
+            "a late ack is forgiven"
+        );
+        assert!(settle(&mut ledger, b, false).is_err(), "once");
+    }
+
+    #[test]
+    fn a_late_ack_of_several_settles_those_below() {
+        let mut ledger = Unacked::default();
+        for seq in 1..=3 {
+            ledger.add(delivery(seq), false);
+        }
+        ledger.take_overdue(2).unwrap();
+        assert_eq!(settle(&mut ledger, 2, true), Ok(vec![1]));
+        assert_eq!(settle(&mut ledger, 3, true), Ok(vec![3]));
+    }
+
+    #[test]
+    fn marks_tell_what_is_old_without_a_time_on_each() {
+        let mut ledger = Unacked::default();
+        assert!(!ledger.mark(Timestamp(1), 100), "nothing is held");
+        let first = ledger.add(delivery(1), false);
+        assert!(!ledger.mark(Timestamp(10), 100));
+        let second = ledger.add(delivery(2), false);
+        assert!(!ledger.mark(Timestamp(50), 100));
+        assert!(!ledger.mark(Timestamp(109), 100));
+        assert!(ledger.mark(Timestamp(110), 100));
+        assert_eq!(overdue(&mut ledger, 110, Some(100)), [first]);
+        assert_eq!(settle(&mut ledger, first, false), Ok(vec![1]));
+        assert!(!ledger.mark(Timestamp(140), 100));
+        assert!(ledger.mark(Timestamp(150), 100));
+        assert_eq!(overdue(&mut ledger, 150, Some(100)), [second]);
+    }
+
+    #[test]
+    fn a_run_of_many_deliveries_is_noted_once() {
+        let mut ledger = Unacked::default();
+        for now in 0..100_000 {
+            let tag = ledger.add(delivery(1), false);
+            ledger.note_timeout((QUEUE, None), tag, 10_000, Timestamp(now / 10));
+        }
+        let timeouts = ledger.timeouts.as_ref().unwrap();
+        assert!(timeouts.run_count() <= 258, "{} runs", timeouts.run_count());
     }
 }

@@ -189,6 +189,12 @@ impl ApiError {
     }
 }
 
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.reason)
+    }
+}
+
 /// A refusal of the broker's, raised on behalf of the caller.
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {

@@ -13,9 +13,20 @@ use crate::server::{Handle, LoginRefusal, Protocol};
 pub(super) struct Caller {
     pub(super) name: String,
     pub(super) tags: Vec<String>,
+    /// The operator of this machine, who may do everything in every vhost without being a user.
+    pub(super) local: bool,
 }
 
 impl Caller {
+    /// Root or the broker's own user, over the control socket.
+    pub(super) fn local() -> Self {
+        Self {
+            name: "leveretctl".to_owned(),
+            tags: vec!["administrator".to_owned()],
+            local: true,
+        }
+    }
+
     fn has(&self, tags: &[&str]) -> bool {
         self.tags.iter().any(|tag| tags.contains(&tag.as_str()))
     }
@@ -84,7 +95,8 @@ pub(super) fn login(handle: &Handle, user: &str, password: &[u8], peer: IpAddr) 
     let tags = handle.login(user, password, peer);
     handle.note_auth_attempt(Protocol::Http, tags.is_ok());
     let name = user.to_owned();
-    tags.map(|tags| Caller { name, tags })
+    let local = false;
+    tags.map(|tags| Caller { name, tags, local })
         .map_err(|refusal| match refusal {
             LoginRefusal::Credentials => ApiError::wrong_login(),
             LoginRefusal::Loopback => ApiError::not_authorised("User can only log in via localhost"),

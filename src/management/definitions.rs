@@ -267,6 +267,13 @@ fn import_vhost(call: &Call) -> Result<Answer, ApiError> {
     take_in(call, Some(&name))
 }
 
+/// Takes a document in for the program itself.
+pub(super) fn take_in_locally(handle: &Handle, document: &[u8]) -> Result<(), ApiError> {
+    let plan = Plan::read(&object(document, "failed_to_parse_json")?, None)?;
+    plan.check(handle)?;
+    plan.carry_out(handle)
+}
+
 fn take_in(call: &Call, vhost: Option<&str>) -> Result<Answer, ApiError> {
     let body = upload(call);
     let plan = Plan::read(&object(&body, "failed_to_parse_json")?, vhost)?;

@@ -227,7 +227,7 @@ fn quorum_critical(_: &Call) -> Result<Answer, ApiError> {
 }
 
 fn in_service(call: &Call) -> Result<Answer, ApiError> {
-    if call.handle.is_stopping() {
+    if call.handle.is_stopping() || !call.handle.is_app_running() {
         return Err(failed("the node is stopping", json!({})));
     }
     Ok(healthy(json!({})))

@@ -1,12 +1,7 @@
 //! The HTTP side: sockets, limits, and what is the same for every answer. A connection's task only reads and writes; the
 //! work of a call runs in the thread pool, so that no list, however long, holds up a message.
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::Write, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -15,7 +10,8 @@ use axum::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 
@@ -23,7 +19,7 @@ use crate::management::{Settings, answer, answer::Answer, answer::ApiError};
 use crate::server::Handle;
 
 /// Clients at a time; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 256;
+pub(super) const CONNECTIONS_MAX: usize = 256;
 /// A request's head must be complete after this, and a kept connection speak again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// And its body after this much longer.
@@ -32,7 +28,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Smaller answers are not worth compressing.
 const GZIP_MIN: usize = 300;
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener does with a request.
 pub(super) type Respond = fn(&Handle, &Arc<Settings>, Received) -> Response<Body>;
@@ -45,6 +41,8 @@ pub(super) struct Received {
     pub(super) headers: HeaderMap,
     pub(super) body: Result<Vec<u8>, ApiError>,
     pub(super) peer: IpAddr,
+    /// Came over the control socket from root or the broker's own user, who need no password.
+    pub(super) trusted: bool,
 }
 
 /// Serves until the broker stops.
@@ -61,6 +59,13 @@ pub(super) async fn serve(handle: Handle, settings: Arc<Settings>, listener: Tcp
         match accepted {
             Ok((socket, peer)) => {
                 let (handle, settings) = (handle.clone(), Arc::clone(&settings));
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY");
+                }
+                let peer = Peer {
+                    address: peer.ip().to_canonical(),
+                    trusted: false,
+                };
                 tokio::spawn(async move {
                     client(handle, settings, socket, peer, respond).await;
                     drop(place);
@@ -74,21 +79,27 @@ pub(super) async fn serve(handle: Handle, settings: Arc<Settings>, listener: Tcp
     }
 }
 
-async fn client(
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// See [`Received::trusted`].
+    pub(super) trusted: bool,
+}
+
+/// Serves one client until it goes or the broker stops.
+pub(super) async fn client(
     handle: Handle,
     settings: Arc<Settings>,
-    socket: TcpStream,
-    peer: SocketAddr,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
     respond: Respond,
 ) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
-    }
     let stopping = handle.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (handle, settings) = (handle.clone(), Arc::clone(&settings));
         async move {
-            let received = receive(request, settings.body_bytes_max, peer.ip().to_canonical()).await;
+            let received = receive(request, settings.body_bytes_max, peer).await;
             let (method, path) = (received.method.clone(), received.path.clone());
             let answered = tokio::task::spawn_blocking(move || respond(&handle, &settings, received)).await;
             Ok::<_, std::convert::Infallible>(answered.unwrap_or_else(|error| {
@@ -116,12 +127,12 @@ async fn client(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, %peer, "HTTP connection ended");
+        tracing::debug!(%error, ?peer, "HTTP connection ended");
     }
 }
 
 /// Takes the request in, its body bounded in size and time.
-async fn receive(request: Request<Incoming>, max: usize, peer: IpAddr) -> Received {
+async fn receive(request: Request<Incoming>, max: usize, peer: Peer) -> Received {
     let (head, body) = request.into_parts();
     let body = if head.headers.contains_key(header::CONTENT_ENCODING) {
         Err(ApiError::compressed())
@@ -139,7 +150,8 @@ async fn receive(request: Request<Incoming>, max: usize, peer: IpAddr) -> Receiv
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body,
-        peer,
+        peer: peer.address,
+        trusted: peer.trusted,
     }
 }
 

@@ -10,6 +10,8 @@ mod call;
 mod channels;
 mod connections;
 mod consumers;
+mod control;
+mod control_socket;
 mod definitions;
 mod exchanges;
 mod health;
@@ -33,6 +35,10 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::task::JoinHandle;
 
+use control_socket::ControlSocket;
+
+pub use control::Operator;
+
 use crate::server::{Handle, listen};
 
 /// How the HTTP listeners behave.
@@ -46,6 +52,12 @@ pub struct Options {
     pub amqp_address: Option<SocketAddr>,
     /// Octets of a request's body.
     pub body_bytes_max: usize,
+    /// Where the operator of this machine finds the API without a password; `None` serves none.
+    pub control_socket: Option<PathBuf>,
+    /// The program around the broker, if it wants to be steered.
+    pub operator: Option<Arc<dyn Operator>>,
+    /// The file that the settings came from, for reports.
+    pub config_file: Option<PathBuf>,
 }
 
 /// What the resources know beside the broker.
@@ -54,6 +66,8 @@ struct Settings {
     body_bytes_max: usize,
     /// Protocol and address of every listener.
     listeners: Vec<(&'static str, SocketAddr)>,
+    operator: Option<Arc<dyn Operator>>,
+    config_file: Option<String>,
 }
 
 /// Running HTTP listeners. They end with the broker.
@@ -96,6 +110,8 @@ impl Management {
         let settings = Arc::new(Settings {
             data_dir: options.data_dir,
             body_bytes_max: options.body_bytes_max,
+            operator: options.operator,
+            config_file: options.config_file.map(|file| file.display().to_string()),
             listeners: listeners
                 .into_iter()
                 .filter_map(|(protocol, address)| Some((protocol, address?)))
@@ -109,10 +125,18 @@ impl Management {
             let serving = listener::serve(handle.clone(), Arc::clone(&settings), listener?, respond);
             Some(tokio::spawn(serving))
         });
+        let mut tasks: Vec<JoinHandle<()>> = tasks.collect();
+        if let Some(path) = options.control_socket {
+            match ControlSocket::open(&path) {
+                Ok(socket) => tasks.push(tokio::spawn(socket.serve(handle.clone(), settings))),
+                // The broker serves its clients without; operators have the HTTP listener.
+                Err(error) => tracing::warn!(%error, path = %path.display(), "no control socket"),
+            }
+        }
         Ok(Self {
             http_address,
             metrics_address,
-            tasks: tasks.collect(),
+            tasks,
         })
     }
 
@@ -124,6 +148,15 @@ impl Management {
     /// Where metrics are served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Takes a definitions file in, as a POST to `/api/definitions` does: checked whole before anything is done. For a
+    /// thread that may wait.
+    ///
+    /// # Errors
+    /// What is wrong with the definitions, in the words of the API.
+    pub fn import(handle: &Handle, document: Vec<u8>) -> Result<(), String> {
+        definitions::take_in_locally(handle, &document).map_err(|error| error.to_string())
     }
 
     /// Ends the listeners at once.

@@ -141,7 +141,7 @@ pub(super) fn spec(object: &Map<String, Value>) -> Result<VhostSpec, ApiError> {
 fn set(call: &Call) -> Result<Answer, ApiError> {
     let name = amqp_json::new_name(call.name("name"))?;
     let change = block_on(call.handle.put_vhost(name, spec(&call.object()?)?))?;
-    if change == Change::Created {
+    if change == Change::Created && !call.caller.local {
         // Who makes a vhost may use it.
         let all = || ".*".to_owned();
         block_on(call.handle.set_permission(Permission {

@@ -14,6 +14,7 @@ use crate::broker::{
     definition::Name,
     limits::{Limit, is_reached},
 };
+use crate::server::ack_timers::{AckTimer, AckTimers};
 
 /// What others tell a connection. Its task waits for [`Control::told`].
 #[derive(Default)]
@@ -29,6 +30,8 @@ pub(super) struct Told {
     pub(super) close: Option<String>,
     /// Permissions changed: consumers may have to go.
     pub(super) recheck: bool,
+    /// Deliveries may have been held for too long.
+    pub(super) timeouts: bool,
 }
 
 impl Control {
@@ -37,10 +40,15 @@ impl Control {
         loop {
             self.notify.notified().await;
             let told = std::mem::take(&mut *self.told.lock());
-            if told.close.is_some() || told.recheck {
+            if told.close.is_some() || told.recheck || told.timeouts {
                 return told;
             }
         }
+    }
+
+    /// Deliveries may have been held for too long.
+    pub(super) fn check_timeouts(&self) {
+        self.tell(|told| told.timeouts = true);
     }
 
     fn tell(&self, order: impl FnOnce(&mut Told)) {
@@ -74,6 +82,8 @@ pub(super) struct Admissions {
     table: Mutex<Table>,
     /// Of the whole broker.
     channels: Arc<AtomicUsize>,
+    /// For channels whose consumers may not take for ever.
+    pub(super) ack_timers: Arc<AckTimers>,
 }
 
 /// Which limits a connection must not exceed.
@@ -119,6 +129,11 @@ impl Ticket {
             self.user_channels.load(Ordering::Relaxed),
             self.admissions.channels.load(Ordering::Relaxed),
         )
+    }
+
+    /// For a channel of this connection.
+    pub(super) fn ack_timer(&self) -> AckTimer {
+        AckTimer::new(&self.admissions.ack_timers, &self.control)
     }
 
     /// Counts one more channel.

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{memory, queues::Queues};
+use crate::server::{Handle, memory, queues::Queues};
 use crate::storage::Store;
 
 /// Memory is looked at this often when the limit is near, and at most ten times more seldom when it is far.
@@ -308,6 +308,25 @@ impl Alarms {
         state.books_peak = state.books_peak.saturating_sub(given_back).max(books);
         state.resident_before = resident;
         resident.saturating_sub(state.books_peak - books)
+    }
+}
+
+impl Handle {
+    /// What the alarms are raised at, as it was given.
+    pub fn alarm_options(&self) -> AlarmOptions {
+        self.broker.alarms.state.lock().options
+    }
+
+    /// As [`Alarms::set_memory_high_watermark`].
+    pub fn set_memory_high_watermark(&self, watermark: Watermark) {
+        self.broker.alarms.set_memory_high_watermark(watermark);
+        tracing::info!(?watermark, "memory high watermark set");
+    }
+
+    /// As [`Alarms::set_disk_free_limit`].
+    pub fn set_disk_free_limit(&self, limit: Watermark) {
+        self.broker.alarms.set_disk_free_limit(limit);
+        tracing::info!(?limit, "disk free limit set");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::broker::{definition::Name, limits::is_reached};
+use crate::broker::definition::Name;
 use crate::protocol::{
     assembler::{AssemblyError, SHARED_FRAME_MIN, Step, whole_publish},
     frame::{self, Frame},
@@ -249,8 +249,25 @@ impl Connection {
         if let Some(reason) = told.close {
             return Err(Close::new(ReplyCode::ConnectionForced, reason, MethodId::NONE));
         }
-        self.cancel_unreadable();
+        if told.timeouts
+            && let Err(fault) = self.check_timeouts()
+        {
+            self.fault(fault)?;
+        }
+        if told.recheck {
+            self.cancel_unreadable();
+        }
         Ok(())
+    }
+
+    /// Channels open: the user's, the broker's.
+    pub(super) fn channels_open(&self) -> (usize, usize) {
+        self.ticket.channels()
+    }
+
+    /// By which others tell this connection things.
+    pub(super) fn ticket_control(&self) -> &Control {
+        &self.ticket.control
     }
 
     /// Waits for the end of an alarm without reading: the client's acks, heartbeats and even its close wait with its
@@ -437,7 +454,7 @@ impl Connection {
         }
         self.check_channel_limits()?;
         let channel = Channel::new(
-            self.ticket.open_channel(),
+            &self.ticket,
             frame.channel,
             self.id,
             Arc::clone(&self.outbox),
@@ -451,40 +468,6 @@ impl Connection {
         self.channels.insert(frame.channel, channel);
         self.outbox.method(frame.channel, &Method::ChannelOpenOk);
         Ok(Next::Read)
-    }
-
-    /// Tells the event exchange of a channel.
-    pub(super) fn announce_channel(&self, event: &'static str, number: u16) {
-        self.broker.queues.announcer.event(event, |headers| {
-            headers
-                .text("name", &format!("{} ({number})", self.client.name))
-                .text("connection", &self.client.name)
-                .number("number", number.into())
-                .text("user", &self.user)
-                .text("vhost", &self.vhost.name)
-                .text("user_who_performed_action", &self.user);
-        });
-    }
-
-    /// Limits that operators set, beside the negotiated one (amqp-behaviour 1.6).
-    fn check_channel_limits(&self) -> Result<(), Fault> {
-        let refuse = |text| Err(Fault::connection(ReplyCode::NotAllowed, text, MethodId::NONE));
-        let user_max = self.broker.access().user(&self.user);
-        let user_max = user_max.and_then(|user| user.limits.max_channels);
-        let (of_user, of_node) = self.ticket.channels();
-        if let Some(limit) = is_reached(user_max, of_user) {
-            return refuse(format!(
-                "number of channels opened for user '{}' has reached the maximum allowed user limit of {limit}",
-                self.user
-            ));
-        }
-        if let Some(limit) = is_reached(self.broker.limits().channel_max_per_node, of_node) {
-            return refuse(format!(
-                "number of channels opened on node '{}' has reached the maximum allowed limit of {limit}",
-                self.broker.cluster_name()
-            ));
-        }
-        Ok(())
     }
 
     /// After our channel.close everything is read over until the client's close-ok (amqp-behaviour 2.1).

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{
     message::Message,
-    queue::{ConsumerId, Delivery, Entry, Port, arguments::QueueKind, with_counts},
+    queue::{ConsumerId, Delivery, Entry, Port, arguments::QueueKind, timeout::AckTimeout, with_counts},
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::{
@@ -20,6 +20,7 @@ use crate::protocol::{
     method::{Method, encode_deliver},
 };
 use crate::server::{
+    ack_timers::AckTimer,
     confirms::ChannelConfirms,
     firehose::Tap,
     outbox::{Frames, Outbox},
@@ -47,6 +48,8 @@ pub(super) struct ChannelOut {
     pub(super) counters: Arc<Counters>,
     pub(super) facts: ChannelFacts,
     pub(super) tap: Arc<Tap>,
+    /// Rings when a delivery should have been settled.
+    pub(super) ack_timer: AckTimer,
 }
 
 /// What management shows of a channel beside its counts.
@@ -65,6 +68,8 @@ pub(super) struct ConsumerPort {
     pub(super) tag: Bytes,
     pub(super) no_ack: bool,
     pub(super) arguments: FieldTable,
+    /// What the consumer itself says about it.
+    pub(super) timeout: AckTimeout,
 }
 
 impl Port for ConsumerPort {
@@ -91,7 +96,9 @@ impl Port for ConsumerPort {
         };
         let (mut given, mut redeliveries) = (0, 0);
         let traced = self.channel.traced();
+        let timeout = self.timeout.or(queue.ack_timeout()).timeout_ms;
         let mut ledger = self.channel.unacked.lock();
+        let first = ledger.next_tag();
         self.channel.outbox.append(|frames| {
             for delivery in deliveries.drain(..) {
                 let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
@@ -125,6 +132,10 @@ impl Port for ConsumerPort {
                 });
             }
         });
+        if let Some(timeout_ms) = timeout.filter(|_| !self.no_ack) {
+            let holder = (queue.id(), Some(consumer));
+            self.channel.note_timeout(&mut ledger, holder, first, timeout_ms);
+        }
         let kind = if self.no_ack {
             Count::DeliverNoAck
         } else {

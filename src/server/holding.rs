@@ -4,7 +4,8 @@
 use crate::broker::{
     definition::{Definition, Name, QueueDefinition},
     ids::QueueId,
-    queue::Recovered as RecoveredRow,
+    queue::{Recovered as RecoveredRow, settings::Holds},
+    topology::Topology,
 };
 use crate::protocol::field::{FieldTable, FieldValue};
 use crate::server::{
@@ -56,7 +57,35 @@ impl HeldFor {
     }
 }
 
+/// What a queue holds for, when it is a holding queue.
+pub(super) fn holds(definition: &QueueDefinition) -> Option<Holds> {
+    if !definition.name.starts_with(PREFIX) {
+        return None;
+    }
+    match HeldFor::of(&definition.arguments)? {
+        HeldFor::Exchange(_) => Some(Holds::ForExchange),
+        HeldFor::Queue(_) => Some(Holds::ForQueue),
+    }
+}
+
 impl Vhost {
+    /// Where a message waits for exchanges that hold it back.
+    pub(super) fn exchange_holdings(&self, exchanges: &[Name]) -> Vec<QueueHandle> {
+        let durable = |name: &Name| {
+            let exchange = |topology: &Topology<QueueHandle>| {
+                topology
+                    .exchange(name)
+                    .map(|exchange| exchange.definition().durable)
+            };
+            Some((Name::clone(name), self.read(exchange)?))
+        };
+        exchanges
+            .iter()
+            .filter_map(durable)
+            .map(|(name, durable)| self.holding(HeldFor::Exchange(name), durable))
+            .collect()
+    }
+
     /// The holding queue of an exchange or a queue, made when it has none.
     pub(super) fn holding(&self, held_for: HeldFor, durable: bool) -> QueueHandle {
         let mut holdings = self.holdings.lock();
@@ -105,20 +134,45 @@ impl Vhost {
         true
     }
 
-    /// An exchange or queue is gone, and with it what waited for it.
-    pub(super) fn drop_holding(&self, held_for: &HeldFor) {
-        let Some(holding) = self.holdings.lock().remove(held_for) else {
-            return;
-        };
+    /// An exchange or queue is gone, and with it what waited for it. Gives what the store must forget, in the same
+    /// operation as the exchange or queue itself: a crash must not leave messages that wait for nothing.
+    #[must_use]
+    pub(super) fn drop_holding(&self, held_for: &HeldFor) -> Option<DefinitionKey> {
+        let holding = self.holdings.lock().remove(held_for)?;
+        self.forget_holding(&holding)
+    }
+
+    /// The vhost is gone, and all that waits in it.
+    pub(super) fn drop_all_holdings(&self) -> Vec<DefinitionKey> {
+        let holdings = std::mem::take(&mut *self.holdings.lock());
+        holdings
+            .values()
+            .filter_map(|holding| self.forget_holding(holding))
+            .collect()
+    }
+
+    fn forget_holding(&self, holding: &QueueHandle) -> Option<DefinitionKey> {
         holding.lock().state.delete();
         self.queues().remove(holding.id());
-        if holding.definition.durable {
-            let key = DefinitionKey::Queue {
-                vhost: Name::clone(&self.name),
-                name: Name::clone(holding.name()),
-                id: holding.id(),
+        holding.definition.durable.then(|| DefinitionKey::Queue {
+            vhost: Name::clone(&self.name),
+            name: Name::clone(holding.name()),
+            id: holding.id(),
+        })
+    }
+
+    /// Forgets holding queues that an older version left behind when it crashed in the middle of a deletion.
+    pub(super) fn drop_orphaned_holdings(&self) {
+        let orphans: Vec<HeldFor> = {
+            let holdings = self.holdings.lock();
+            let is_orphan = |held_for: &&HeldFor| match held_for {
+                HeldFor::Exchange(name) => self.read(|topology| topology.exchange(name).is_none()),
+                HeldFor::Queue(id) => self.queues().get(*id).is_none(),
             };
-            self.store().log(&mut vec![Op::Undefine { key, done: None }]);
-        }
+            holdings.keys().filter(is_orphan).cloned().collect()
+        };
+        let undefine = |key| Op::Undefine { key, done: None };
+        let gone = orphans.iter().filter_map(|held_for| self.drop_holding(held_for));
+        self.store().log(&mut gone.map(undefine).collect());
     }
 }

@@ -1,5 +1,6 @@
 //! Tasks and sockets: the running broker. Rules live in `broker`, bytes in `protocol`, the disk in `storage`.
 
+mod ack_timers;
 mod admin;
 mod admission;
 mod alarms;
@@ -12,6 +13,7 @@ mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
+mod doors;
 mod events;
 mod farewell;
 mod firehose;
@@ -62,7 +64,7 @@ pub use self::{
 };
 
 use self::{
-    admin::Parameters, admission::Admissions, clients::Connections, events::Events,
+    admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
     login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
     stats::Attempts, timers::Timers,
 };
@@ -107,6 +109,8 @@ pub struct Limits {
     /// basic.qos with global on limits all consumers of the channel together, as until RabbitMQ 4.2; otherwise it is
     /// treated as without global, as since 4.3.
     pub global_qos: bool,
+    /// How long a consumer may hold a delivery unsettled where nothing else is said; `None` is for ever.
+    pub consumer_timeout: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -121,6 +125,7 @@ impl Default for Limits {
             login_failures_per_minute: 10,
             dead_peer_timeout: Duration::from_secs(120),
             global_qos: true,
+            consumer_timeout: Some(Duration::from_secs(1800)),
             connection_max: None,
             channel_max_per_node: None,
             consumer_max_per_channel: None,
@@ -253,6 +258,8 @@ pub(crate) struct Broker {
     started_at: u64,
     relay: Arc<Relay>,
     timers: Arc<Timers>,
+    doors: Doors,
+    birth: admin::Birth,
     /// Becomes the reason when the broker stops.
     shutdown: watch::Sender<Option<String>>,
 }
@@ -373,11 +380,9 @@ impl Broker {
 /// A running broker.
 pub struct Server {
     broker: Arc<Broker>,
-    amqp_address: Option<SocketAddr>,
     found: Found,
-    listener: Option<JoinHandle<()>>,
     /// Samples, dead letters, timers, alarms, announcements.
-    tasks: [JoinHandle<()>; 5],
+    tasks: [JoinHandle<()>; 6],
     store_failed: watch::Receiver<Option<String>>,
 }
 
@@ -387,13 +392,15 @@ fn background(
     relay: Arc<Relay>,
     timers: Arc<Timers>,
     event_vhost: String,
-) -> [JoinHandle<()>; 5] {
+) -> [JoinHandle<()>; 6] {
     let announcer = Arc::clone(&broker.queues.announcer);
+    let ack_timers = Arc::clone(&broker.admissions.ack_timers);
     [
         tokio::spawn(sampler::sample(Arc::clone(broker))),
         tokio::spawn(relay.run()),
         tokio::spawn(timers.run(Arc::clone(&broker.queues))),
         tokio::spawn(Arc::clone(&broker.alarms).watch()),
+        tokio::spawn(ack_timers.run(Arc::downgrade(broker))),
         tokio::spawn(announcer.run(Arc::clone(broker), event_vhost)),
     ]
 }
@@ -430,7 +437,7 @@ impl Server {
             loopback_users,
             password_hashing,
             ..
-        } = options.access;
+        } = options.access.clone();
         let broker = Arc::new(Broker {
             store,
             vhosts: RwLock::new(vhosts),
@@ -454,19 +461,21 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            doors: Doors::new(options.amqp_listen),
+            birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,
         });
         if options.event_exchange {
             broker.enable_events(&options.default_vhost);
         }
-        let listening = options.amqp_listen.map(|address| accept(&broker, address));
-        let (amqp_address, task) = listening.transpose()?.unzip();
+        if let Err((address, source)) = broker.doors.open(&broker) {
+            broker.store.close();
+            return Err(StartError::Listen { address, source });
+        }
         let tasks = background(&broker, relay, timers, options.default_vhost);
         Ok(Self {
             broker,
-            amqp_address: amqp_address.flatten(),
             found,
-            listener: task,
             tasks,
             store_failed,
         })
@@ -474,7 +483,7 @@ impl Server {
 
     /// Where AMQP clients connect; with port 0 asked for, the one that was chosen.
     pub fn amqp_address(&self) -> Option<SocketAddr> {
-        self.amqp_address
+        self.broker.doors.address()
     }
 
     /// The door for management and tests.
@@ -518,9 +527,7 @@ impl Server {
     pub async fn stop(self, reason: &str) {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
-        if let Some(listener) = self.listener {
-            listener.abort();
-        }
+        self.broker.doors.shut().await;
         self.broker.shutdown.send_replace(Some(reason.to_owned()));
         let gone = async {
             while self.broker.connections.len() > 0 {
@@ -545,23 +552,6 @@ impl Server {
     }
 }
 
-/// Listens for clients; gives the address that was chosen and the task.
-fn accept(
-    broker: &Arc<Broker>,
-    address: SocketAddr,
-) -> Result<(Option<SocketAddr>, JoinHandle<()>), StartError> {
-    let listening = match listener::listen(address) {
-        Ok(listening) => listening,
-        Err(source) => {
-            broker.store.close();
-            return Err(StartError::Listen { address, source });
-        }
-    };
-    let chosen = listening.local_addr().ok();
-    let task = tokio::spawn(listener::accept_loop(Arc::clone(broker), listening));
-    Ok((chosen, task))
-}
-
 /// The vhosts the store kept, with what they held.
 fn restore_vhosts(
     store: &Store,
@@ -570,6 +560,7 @@ fn restore_vhosts(
     relay: &Arc<Relay>,
     timers: &Arc<Timers>,
 ) -> Result<AHashMap<String, Arc<Vhost>>, StartError> {
+    clock::compare_with(recovered.last_written);
     let mut vhosts: AHashMap<String, Arc<Vhost>> = AHashMap::new();
     for definition in &recovered.definitions {
         let Definition::Vhost(definition) = definition else {
@@ -586,6 +577,7 @@ fn restore_vhosts(
             Arc::clone(timers),
         );
         vhost.restore(recovered).map_err(StartError::Definition)?;
+        vhost.drop_orphaned_holdings();
         vhosts.insert(definition.name.to_string(), vhost);
     }
     Ok(vhosts)

@@ -176,12 +176,7 @@ impl Handle {
     /// # Errors
     /// [`OperateError`].
     pub fn purge_queue(&self, vhost: &str, name: &str) -> Result<u64, OperateError> {
-        let queue = self.vhost_of(vhost)?.queue(name, NOBODY)?;
-        let mut guard = queue.lock();
-        let mut purged = guard.state.purge();
-        queue.log_purged(&mut purged);
-        guard.dispatch();
-        Ok(purged.messages)
+        Ok(self.vhost_of(vhost)?.queue(name, NOBODY)?.purge())
     }
 
     /// # Errors

@@ -43,6 +43,8 @@ pub(super) struct Routes {
     scratch: Vec<u8>,
     /// Exchanges on the way of the last message that want it for their history; whoever builds it takes them.
     pub(super) keepers: SmallVec<[Name; 1]>,
+    /// Exchanges on the way of the last message that hold it back.
+    pub(super) delaying: SmallVec<[Name; 1]>,
 }
 
 impl Routes {
@@ -117,7 +119,7 @@ impl Routes {
             now: clock::now(),
         };
         let routing = vhost.read(|topology| topology.route(exchange, &message, &mut found))?;
-        self.keepers = routing.keepers;
+        (self.keepers, self.delaying) = (routing.keepers, routing.delaying);
         Ok((Arc::from(found.as_slice()), routing.by_key))
     }
 
@@ -307,31 +309,10 @@ impl Batch {
                 });
             }
         }
-        for Settled {
-            delivery:
-                UnackedDelivery {
-                    queue,
-                    consumer,
-                    entry,
-                },
-            how,
-            ..
-        } in settled
-        {
-            let Some(guard) = find(&mut guards, &handles, &queue) else {
-                continue;
-            };
-            let mut removed = Removed::new();
-            match how {
-                Settlement::Requeue(why) => guard.requeue(consumer, entry, why),
-                Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
-                Settlement::Ack => {
-                    if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
-                        removed.push(entry.place());
-                    }
-                }
+        for settled in settled {
+            if let Some(guard) = find(&mut guards, &handles, &settled.delivery.queue) {
+                settle(guard, settled, &mut ops);
             }
-            ops.extend(guard.acks(removed));
         }
         let durable = (!ops.is_empty()).then(|| {
             let (done, durable) = durable_done();
@@ -428,6 +409,28 @@ fn note(list: &mut Vec<(Arc<ChannelConfirms>, Vec<u64>)>, confirms: &Arc<Channel
         Some((channel, tags)) if Arc::ptr_eq(channel, confirms) => tags.push(tag),
         _ => list.push((Arc::clone(confirms), vec![tag])),
     }
+}
+
+/// Settles one delivery of a transaction.
+fn settle(guard: &mut QueueGuard<'_>, settled: Settled, ops: &mut Vec<Op>) {
+    let UnackedDelivery {
+        consumer, mut entry, ..
+    } = settled.delivery;
+    let mut removed = Removed::new();
+    match settled.how {
+        Settlement::Requeue(why) => ops.extend(guard.take_back(consumer, entry, why)),
+        Settlement::Reject => guard.state.reject(consumer, entry, &mut removed),
+        Settlement::RejectAs(message) => {
+            entry.message = message;
+            guard.state.reject(consumer, entry, &mut removed);
+        }
+        Settlement::Ack => {
+            if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
+                removed.push(entry.place());
+            }
+        }
+    }
+    ops.extend(guard.acks(removed));
 }
 
 /// The guard of a queue that is among the locked ones.

@@ -22,7 +22,9 @@ use crate::broker::{
     policy::EffectivePolicy,
     queue::{
         ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
-        arguments, settings::QueueSettings,
+        arguments,
+        settings::QueueSettings,
+        timeout::{AckTimeout, TimeoutAction},
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -75,6 +77,8 @@ pub(super) struct QueueCell {
     pub(super) loaded: Notify,
     /// A read failed.
     damaged: AtomicBool,
+    /// How long its consumers may take; read with every hand-out.
+    ack_timeout: [AtomicU64; 2],
     /// What passed through it; written under its lock.
     pub(super) counters: Counters,
     /// What the counters amounted to when they were last sampled.
@@ -159,11 +163,11 @@ impl QueueCell {
         if arguments::single_active(&definition.arguments) {
             state.set_single_active();
         }
-        let settings = if definition.name.starts_with(holding::PREFIX) {
-            QueueSettings::holding()
-        } else {
-            QueueSettings::new(&definition.arguments, None)
+        let settings = match holding::holds(&definition) {
+            Some(holds) => QueueSettings::holding(holds),
+            None => QueueSettings::new(&definition.arguments, None),
         };
+        let ack_timeout = encode_timeout(settings.ack_timeout);
         state.apply_settings(settings, clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
@@ -176,6 +180,7 @@ impl QueueCell {
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
             damaged: AtomicBool::new(false),
+            ack_timeout: ack_timeout.map(AtomicU64::new),
             counters: Counters::default(),
             sampled: AtomicU64::new(0),
             this: Weak::clone(this),
@@ -226,9 +231,28 @@ impl QueueCell {
         let settings = QueueSettings::new(&self.definition.arguments, policy.map(Arc::as_ref));
         *self.policy.lock() = policy.cloned();
         let mut queue = self.lock();
+        for (place, value) in self.ack_timeout.iter().zip(encode_timeout(settings.ack_timeout)) {
+            place.store(value, Ordering::Relaxed);
+        }
         if *queue.state.settings() != settings {
             queue.state.apply_settings(settings, clock::now());
             queue.dispatch();
+        }
+    }
+
+    /// How long its consumers may take to settle a delivery.
+    #[inline]
+    pub(super) fn ack_timeout(&self) -> AckTimeout {
+        let [ms, action] = &self.ack_timeout;
+        let ms = ms.load(Ordering::Relaxed);
+        AckTimeout {
+            timeout_ms: (ms != u64::MAX).then_some(ms),
+            action: match action.load(Ordering::Relaxed) {
+                1 => Some(TimeoutAction::Close),
+                2 => Some(TimeoutAction::Cancel),
+                3 => Some(TimeoutAction::Requeue),
+                _ => None,
+            },
         }
     }
 
@@ -321,8 +345,36 @@ impl QueueCell {
         }
     }
 
+    /// Drops all ready messages, and dead letters that wait for a target; gives how many that were.
+    pub(super) fn purge(&self) -> u64 {
+        let keeps_letters = self
+            .lock()
+            .state
+            .settings()
+            .dead_letter
+            .as_ref()
+            .is_some_and(|route| route.at_least_once);
+        let letters = match self.this.upgrade() {
+            Some(this) if keeps_letters => self.around.relay.forget(&QueueHandle(this)),
+            _ => Vec::new(),
+        };
+        let mut queue = self.lock();
+        let mut removed = Removed::new();
+        for letter in &letters {
+            queue.state.dead_letter_left();
+            if let Some(place) = letter.stored {
+                removed.push(place);
+            }
+        }
+        queue.log_removed(removed);
+        let mut purged = queue.state.purge();
+        self.log_purged(&mut purged);
+        queue.dispatch();
+        purged.messages + letters.len() as u64
+    }
+
     /// Logs what a purge removed.
-    pub(super) fn log_purged(&self, purged: &mut Purged) {
+    fn log_purged(&self, purged: &mut Purged) {
         self.damaged.store(false, Ordering::Release);
         let queue = self.id();
         let mut ops = self.acks(std::mem::take(&mut purged.removed));
@@ -336,6 +388,17 @@ impl QueueCell {
         }
         self.around.store.log(&mut ops);
     }
+}
+
+/// For [`QueueCell::ack_timeout`] to read.
+fn encode_timeout(timeout: AckTimeout) -> [u64; 2] {
+    let action = match timeout.action {
+        None => 0,
+        Some(TimeoutAction::Close) => 1,
+        Some(TimeoutAction::Cancel) => 2,
+        Some(TimeoutAction::Requeue) => 3,
+    };
+    [timeout.timeout_ms.unwrap_or(u64::MAX), action]
 }
 
 impl QueueCell {
@@ -370,13 +433,13 @@ impl QueueGuard<'_> {
     #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
-        let expires_at = match self.state.lifetime_ms(&message) {
-            Some(ms) => self.now().after(ms),
-            None if self.state.settings().holds => {
+        let expires_at = match (self.state.lifetime_ms(&message), self.state.settings().holds) {
+            (Some(ms), _) => self.now().after(ms),
+            (None, Some(holds)) => {
                 let now = self.now();
-                delay::due(RawProperties::new(message.properties()), now)
+                delay::due(RawProperties::new(message.properties()), holds, now)
             }
-            None => Timestamp::NONE,
+            (None, None) => Timestamp::NONE,
         };
         self.cell.counters.bump(Count::Publish, 1);
         let place = self.state.enqueue(message, expires_at)?;
@@ -468,14 +531,31 @@ impl QueueGuard<'_> {
 
     /// Takes a delivery back.
     pub(super) fn requeue(&mut self, consumer: Option<ConsumerId>, entry: Entry, why: Return) {
+        if let Some(op) = self.take_back(consumer, entry, why) {
+            self.cell.around.store.log(&mut vec![op]);
+        }
+    }
+
+    /// Takes a delivery back; gives what the store must know of it, if anything, for the caller to log.
+    #[must_use]
+    pub(super) fn take_back(
+        &mut self,
+        consumer: Option<ConsumerId>,
+        entry: Entry,
+        why: Return,
+    ) -> Option<Op> {
         let mut removed = Removed::new();
         let now = if self.state.settings().retry.is_some() {
             self.now()
         } else {
             Timestamp::NONE
         };
-        self.state.requeue(consumer, entry, why, now, &mut removed);
+        let returned = self.state.requeue(consumer, entry, why, now, &mut removed);
         self.log_removed(removed);
+        returned.map(|returned| Op::Returned {
+            queue: self.cell.id(),
+            returned,
+        })
     }
 
     /// Settles a delivery for good, unconsumed.

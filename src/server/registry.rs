@@ -167,6 +167,7 @@ impl Vhost {
                             bytes: row.bytes,
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
+                            returned: row.returned.clone(),
                         });
                     if self.restore_holding(queue, &row) {
                         continue;
@@ -307,6 +308,7 @@ impl Vhost {
             let (vhost, name) = (Name::clone(&self.name), Name::clone(&exchange.definition().name));
             ops.push(undefine(DefinitionKey::Exchange { vhost, name }));
         }
+        ops.extend(self.drop_all_holdings().into_iter().map(undefine));
         let durable = queues.iter().filter(|queue| queue.definition.durable);
         ops.extend(durable.map(|queue| {
             undefine(DefinitionKey::Queue {
@@ -403,7 +405,7 @@ impl Vhost {
         let mut topology = self.topology.write();
         let removals = topology.delete_exchange(name, if_unused)?;
         self.changed();
-        Ok(self.undefine(removals, None))
+        Ok(self.undefine(removals, []))
     }
 
     /// Adds a queue unless one of that name exists; then that one is given back.
@@ -466,7 +468,7 @@ impl Vhost {
             headers.text("name", queue.name()).text("vhost", &self.name);
         });
         self.queues.remove(queue.id());
-        self.drop_holding(&HeldFor::Queue(queue.id()));
+        let holding = self.drop_holding(&HeldFor::Queue(queue.id()));
         let removals = topology
             .remove_queue(queue.name())
             .map(|(_, removals)| removals)
@@ -477,7 +479,7 @@ impl Vhost {
             name: Name::clone(queue.name()),
             id: queue.id(),
         });
-        let durable = self.undefine(removals, key);
+        let durable = self.undefine(removals, key.into_iter().chain(holding));
         drop(topology);
         queue.loaded.notify_waiters();
         Ok(Some((messages, durable)))
@@ -529,7 +531,7 @@ impl Vhost {
         check_owner(&topology, binding, connection)?;
         let removals = topology.unbind(binding)?;
         self.changed();
-        Ok(self.undefine(removals, None))
+        Ok(self.undefine(removals, []))
     }
 
     fn define(&self, definition: Definition) -> Durable {
@@ -541,8 +543,13 @@ impl Vhost {
         durable
     }
 
-    /// Removes definitions from the store, those that are not there included: it ignores them.
-    fn undefine(&self, removals: Removals, queue: Option<DefinitionKey>) -> Option<Durable> {
+    /// Removes definitions from the store, all or nothing, those that are not there included: it ignores them.
+    fn undefine(
+        &self,
+        removals: Removals,
+        queues: impl IntoIterator<Item = DefinitionKey>,
+    ) -> Option<Durable> {
+        let mut holdings = Vec::new();
         let announcer = &self.queues.announcer;
         for binding in &removals.bindings {
             announcer.event("binding.deleted", |headers| headers.binding(binding));
@@ -551,7 +558,7 @@ impl Vhost {
             announcer.event("exchange.deleted", |headers| {
                 headers.text("name", &exchange.name).text("vhost", &self.name);
             });
-            self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name)));
+            holdings.extend(self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name))));
         }
         let exchanges = removals.exchanges.into_iter().filter(|exchange| exchange.durable);
         let exchanges = exchanges.map(|exchange| DefinitionKey::Exchange {
@@ -559,17 +566,18 @@ impl Vhost {
             name: exchange.name,
         });
         let bindings = removals.bindings.into_iter().map(DefinitionKey::Binding);
-        let mut ops: Vec<Op> = bindings
+        let ops: Vec<Op> = bindings
             .chain(exchanges)
-            .chain(queue)
+            .chain(queues)
+            .chain(holdings)
             .map(|key| Op::Undefine { key, done: None })
             .collect();
-        let (last, durable) = durable_done();
-        let Some(Op::Undefine { done, .. }) = ops.last_mut() else {
+        if ops.is_empty() {
             return None;
-        };
-        *done = Some(last);
-        self.store.log(&mut ops);
+        }
+        let (done, durable) = durable_done();
+        let done = Some(done);
+        self.store.log(&mut vec![Op::Tx { ops, done }]);
         Some(durable)
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::broker::{
     delay,
     message::Message,
-    queue::dead_letter::{self, DeadLetter, Reason, Rewritten},
+    queue::dead_letter::{self, DeadLetter, Reason},
 };
 use crate::server::{
     clock,
@@ -136,6 +136,38 @@ impl Relay {
             .sum();
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.inbox.lock().extend(parked);
+    }
+
+    /// A queue is purged: its dead letters that may not be lost and have not arrived go too. To be called without the
+    /// queue's lock.
+    pub(super) fn forget(&self, source: &QueueHandle) -> Vec<DeadLetter> {
+        // None of them is being moved meanwhile.
+        let _working = self.working.lock();
+        let mut forgotten = Vec::new();
+        let mut bytes = 0;
+        {
+            let mut inbox = self.inbox.lock();
+            let (theirs, others) = std::mem::take(&mut *inbox)
+                .into_iter()
+                .partition(|(queue, letter)| queue == source && letter.route.at_least_once);
+            *inbox = others;
+            let theirs: VecDeque<(QueueHandle, DeadLetter)> = theirs;
+            for (_, letter) in theirs {
+                bytes += letter.message.memory_bytes();
+                forgotten.push(letter);
+            }
+        }
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        let mut parked = self.parked.lock();
+        let pending = std::mem::take(&mut *parked);
+        for (queue, letter) in pending {
+            if queue == *source {
+                forgotten.push(letter);
+            } else {
+                parked.push((queue, letter));
+            }
+        }
+        forgotten
     }
 
     /// Moves all there is: the broker stops.
@@ -252,7 +284,14 @@ fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Mo
     if let Ok(rewritten) = &rewritten
         && let Some(vhost) = source.vhost()
     {
-        route(&vhost, &letter.route.exchange, rewritten, &mut targets);
+        let exchange = &letter.route.exchange;
+        go_from(
+            &vhost,
+            exchange,
+            &rewritten.keys,
+            &rewritten.message,
+            &mut targets,
+        );
         routed = !targets.is_empty();
         targets.retain(|queue| !rewritten.is_cycle(queue.name().as_bytes()));
     }
@@ -281,15 +320,7 @@ fn release(source: QueueHandle, letter: DeadLetter) -> Move {
                     .map(Bytes::copy_from_slice)
                     .collect();
                 message = delay::negated(&message).unwrap_or(message);
-                vhost.read(|topology| {
-                    topology.route_from_within(
-                        exchange.as_bytes(),
-                        &keys,
-                        &message,
-                        clock::now(),
-                        &mut targets,
-                    );
-                });
+                go_from(&vhost, exchange.as_bytes(), &keys, &message, &mut targets);
             }
             None => {}
         }
@@ -303,14 +334,19 @@ fn release(source: QueueHandle, letter: DeadLetter) -> Move {
     }
 }
 
-fn route(vhost: &Vhost, exchange: &[u8], rewritten: &Rewritten, targets: &mut SmallVec<[QueueHandle; 4]>) {
-    vhost.read(|topology| {
-        topology.route_from_within(
-            exchange,
-            &rewritten.keys,
-            &rewritten.message,
-            clock::now(),
-            targets,
-        )
-    });
+/// Adds where a message goes from an exchange, be it to wait.
+fn go_from(
+    vhost: &Vhost,
+    exchange: &[u8],
+    keys: &[Bytes],
+    message: &Message,
+    targets: &mut SmallVec<[QueueHandle; 4]>,
+) {
+    let delaying =
+        vhost.read(|topology| topology.route_from_within(exchange, keys, message, clock::now(), targets));
+    if !delaying.is_empty() {
+        targets.extend(vhost.exchange_holdings(&delaying));
+        // The order of locking.
+        targets.sort_unstable();
+    }
 }

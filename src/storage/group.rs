@@ -182,6 +182,7 @@ impl Group {
                 count,
                 bytes,
             } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
+            Op::Returned { queue, returned } => self.returned(queue, &returned, ledger, rocks),
             Op::Delivered { queue, through } => self.delivered(queue, through, ledger),
             Op::Tx { ops, done } => {
                 for op in ops {
@@ -260,6 +261,9 @@ impl Group {
             return Ok(());
         };
         for seq in seqs {
+            if !queue.returned.is_empty() {
+                self.forget_returned(id, queue, lane, seq.0, rocks);
+            }
             if !self.drop_pending(at, lane, seq.0) {
                 self.ack_stored(at, queue, lane, seq.0, rocks)?;
             }

@@ -20,6 +20,9 @@ pub(super) const NEXT_QUEUE_ID: &[u8] = b"\x00next-queue-id";
 /// In `meta`: u64, body ids below it may be in use.
 pub(super) const NEXT_BODY_ID: &[u8] = b"\x00next-body-id";
 
+/// In `meta`: begins the keys of returned messages, which go on like a page's. Sorts before every definition.
+pub(super) const RETURNED: &[u8; 9] = b"\x00returned";
+
 /// Keys of `meta` from here on are definitions.
 pub(super) const FIRST_DEFINITION: &[u8] = &[KIND_VHOST];
 const KIND_VHOST: u8 = 1;
@@ -46,6 +49,15 @@ pub(super) fn page(id: QueueId, lane: u8, first_seq: u64) -> [u8; 17] {
         *at = lane;
         seq.copy_from_slice(&first_seq.to_be_bytes());
     }
+    key
+}
+
+/// The record of a message that came back.
+pub(super) fn returned(id: QueueId, lane: u8, seq: u64) -> [u8; 26] {
+    let mut key = [0; 26];
+    let (prefix, place) = key.split_at_mut(RETURNED.len());
+    prefix.copy_from_slice(RETURNED);
+    place.copy_from_slice(&page(id, lane, seq));
     key
 }
 

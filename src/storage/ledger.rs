@@ -1,7 +1,7 @@
 //! What the store knows of each queue beside its disk: the numbers of its row and the metas of its pages. The committer
 //! changes it while it builds a group; readers take it shortly to learn pages and to filter what they read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use smallvec::SmallVec;
 
@@ -33,6 +33,8 @@ pub(super) struct QueueLedger {
     /// Its place in the group being built, or [`NO_GROUP`].
     pub(super) group: u32,
     pub(super) lanes: SmallVec<[LaneLedger; 1]>,
+    /// Places of messages that came back and have a record of it.
+    pub(super) returned: BTreeSet<(u8, u64)>,
 }
 
 /// The pages of one lane, ascending.
@@ -72,6 +74,7 @@ impl QueueLedger {
             has_bodies: row.has_bodies,
             group: NO_GROUP,
             lanes: lanes.collect(),
+            returned: BTreeSet::new(),
         }
     }
 

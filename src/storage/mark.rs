@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::storage::{
     StoreError,
@@ -21,6 +22,8 @@ pub(super) struct Mark {
     path: PathBuf,
     sequence: u64,
     next_slot: u64,
+    /// When it was last written before this start.
+    written: Option<SystemTime>,
 }
 
 impl Mark {
@@ -33,6 +36,9 @@ impl Mark {
             .truncate(false)
             .open(path)
             .map_err(|error| StoreError::from_io(path, error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| StoreError::from_io(path, error))?;
         let slots = [read_slot(&file, 0), read_slot(&file, 1)];
         let (next_slot, sequence) = if slots[0] >= slots[1] {
             (1, slots[0])
@@ -44,7 +50,12 @@ impl Mark {
             path: path.to_path_buf(),
             sequence: sequence.unwrap_or(0),
             next_slot,
+            written: metadata.modified().ok(),
         })
+    }
+
+    pub(super) fn written(&self) -> Option<SystemTime> {
+        self.written.filter(|_| self.sequence > 0)
     }
 
     pub(super) fn sequence(&self) -> u64 {

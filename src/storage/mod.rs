@@ -29,6 +29,7 @@ mod reader;
 mod reclaim;
 mod records;
 mod recovery;
+mod returned;
 mod rocks;
 mod row;
 mod stats;

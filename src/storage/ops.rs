@@ -1,6 +1,6 @@
 //! The words between the broker and the store: what can be logged, what is answered, who is told.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::PolicyKind,
-    queue::Deadlines,
+    queue::{Deadlines, Returned},
 };
 use crate::storage::{StoreError, StoreFailure};
 
@@ -62,6 +62,8 @@ pub enum Op {
     },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.
     Delivered { queue: QueueId, through: Seq },
+    /// A stored message came back: how often, and until when it waits. Forgotten with the message.
+    Returned { queue: QueueId, returned: Returned },
     /// All or nothing.
     Tx { ops: Vec<Self>, done: Option<Done> },
     /// Tells when everything logged before is durable.
@@ -166,6 +168,8 @@ pub struct Recovered {
     pub took: Duration,
     /// Nothing was there: the store was created by this open.
     pub fresh: bool,
+    /// When something was last made durable, by the clock of that time.
+    pub last_written: Option<SystemTime>,
 }
 
 /// A queue's row.
@@ -186,6 +190,8 @@ pub struct RecoveredQueue {
     pub delivered_through: Seq,
     /// The lanes that hold messages, ascending, each with its own low end.
     pub lanes: Vec<(u8, Seq)>,
+    /// Messages that came back before, ascending by lane and seq.
+    pub returned: Vec<Returned>,
 }
 
 impl Op {
@@ -210,9 +216,11 @@ impl Op {
                 usize::from(done.is_some()) + ops.iter().map(Self::waiters).sum::<usize>()
             }
             Self::Barrier { .. } => 1,
-            Self::Ack { .. } | Self::Purge { .. } | Self::Delivered { .. } | Self::ReserveQueueIds { .. } => {
-                0
-            }
+            Self::Ack { .. }
+            | Self::Purge { .. }
+            | Self::Returned { .. }
+            | Self::Delivered { .. }
+            | Self::ReserveQueueIds { .. } => 0,
         }
     }
 

@@ -47,6 +47,7 @@ impl Group {
         for &(lane, from, until) in ranges {
             let (from, until) = (from.0, until.0);
             let range = Range { lane, from, until };
+            self.forget_returned_range(id, queue, (lane, from, until), rocks);
             let (count, bytes) = self.drop_pending_range(at, &range);
             dropped += count;
             dropped_bytes += bytes;
@@ -125,6 +126,7 @@ impl Group {
         let Some(mut queue) = ledger.queues.remove(&id) else {
             return Ok(());
         };
+        self.forget_all_returned(id, &mut queue, rocks);
         self.counts.deleted_bytes += queue.bytes;
         self.batch
             .delete_cf(rocks.family(Family::QueueRow), keys::queue(id));

@@ -20,7 +20,7 @@ use crate::storage::{
     ledger::{Ledger, QueueLedger},
     lock::DirLock,
     mark::Mark,
-    records,
+    records, returned,
     rocks::{self, Family, Rocks},
     row::{MIXED, Row},
     torn,
@@ -57,16 +57,19 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
     check_format(dir, &rocks, fresh)?;
     check_mark(&rocks, &mark)?;
     let definitions = read_definitions(&rocks)?;
-    let (ledger, queues) = read_rows(&rocks)?;
+    let (mut ledger, queues) = read_rows(&rocks)?;
     sweep_orphaned_pieces(&rocks)?;
     let next_queue_id = read_counter(&rocks, keys::NEXT_QUEUE_ID)?;
     let bodies = Bodies::new(read_counter(&rocks, keys::NEXT_BODY_ID)?);
-    let recovered = Recovered {
+    let mut recovered = Recovered {
         definitions,
         queues,
         took: start.elapsed(),
         fresh,
+        last_written: mark.written(),
     };
+    returned::recover(&rocks, &mut ledger, &mut recovered)?;
+    recovered.took = start.elapsed();
     Ok(Opened {
         rocks: Arc::new(rocks),
         lock,
@@ -229,6 +232,7 @@ fn recovered_queue(id: QueueId, row: &Row) -> RecoveredQueue {
         },
         delivered_through: Seq(row.delivered),
         lanes: row.lanes.iter().map(|lane| (lane.lane, Seq(lane.low))).collect(),
+        returned: Vec::new(),
     }
 }
 

@@ -383,6 +383,20 @@ impl Publish {
     pub(crate) fn headers<const N: usize>(self, entries: [(&str, Value); N]) -> Self {
         self.with(|properties| properties.with_headers(table(entries)))
     }
+
+    /// Adds one header.
+    pub(crate) fn header(self, name: &str, value: Value) -> Self {
+        self.with(|properties| {
+            let mut headers = properties.headers().clone().unwrap_or_default();
+            headers.insert(name.into(), value);
+            properties.with_headers(headers)
+        })
+    }
+
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        self.body = body.as_bytes().to_vec();
+        self
+    }
 }
 
 impl Request for Publish {

@@ -1,7 +1,8 @@
 //! Messages that wait for their time.
 
 use crate::client::{
-    Arguments, Broker, Event, Value, bind, confirm_select, declare, delete, exchange, publish, text,
+    Arguments, Broker, Event, Value, bind, bind_exchange, confirm_select, declare, delete, exchange, publish,
+    reject, text,
 };
 
 #[test]
@@ -128,4 +129,49 @@ fn an_exchange_that_delays_needs_a_type() {
         let request = exchange("e", "x-delayed-message", "").args([("x-delayed-type", text(kind))]);
         channel.refuses(request, 406, text_406);
     }
+}
+
+#[test]
+fn an_exchange_further_on_delays_as_well() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.ok(exchange("later", "x-delayed-message", "durable").args([("x-delayed-type", text("fanout"))]));
+    channel.ok(exchange("first", "fanout", "durable"));
+    channel.ok(bind_exchange("later", "first", ""));
+    channel.queue("at once");
+    channel.queue("delayed");
+    channel.ok(bind("at once", "first", ""));
+    channel.ok(bind("delayed", "later", ""));
+    channel.consume("at once", "a", "no-ack");
+    channel.consume("delayed", "d", "no-ack");
+    channel.send(publish("first", "", "m").headers([("x-delay", 120.into())]));
+    let at_once = channel.delivery();
+    assert_eq!(at_once.header("x-delay"), Some(&120.into()));
+    let delayed = channel.delivery();
+    assert_eq!(delayed.header("x-delay"), Some(&Value::LongInt(-120)));
+    // Without the header nothing waits, and the route may be remembered.
+    for _ in 0..2 {
+        channel.publish("first", "", "plain");
+        assert_eq!(channel.deliveries(2), ["plain", "plain"]);
+    }
+}
+
+#[test]
+fn a_dead_letter_waits_in_an_exchange_that_delays() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.ok(exchange("later", "x-delayed-message", "durable").args([("x-delayed-type", text("fanout"))]));
+    channel.queue("dead");
+    channel.ok(bind("dead", "later", ""));
+    channel.declare(declare("q", "").args([("x-dead-letter-exchange", text("later"))]));
+    channel.consume("dead", "t", "no-ack");
+    channel.send(publish("", "q", "m").headers([("x-delay", 120.into())]));
+    channel.send(publish("", "q", "now"));
+    let tags: Vec<u64> = (0..2).map(|_| channel.get("q").unwrap().tag).collect();
+    channel.send(reject(tags[0], false));
+    channel.send(reject(tags[1], false));
+    assert_eq!(channel.deliveries(1), ["now"]);
+    let late = channel.delivery();
+    assert_eq!(late.header("x-delay"), Some(&Value::LongInt(-120)));
+    assert_eq!(late.header("x-first-death-queue"), Some(&text("q")));
 }

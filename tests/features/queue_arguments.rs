@@ -135,7 +135,6 @@ fn arguments_of_another_queue_type_are_refused() {
         ("x-max-age", text("1D")),
         ("x-stream-max-segment-size-bytes", 1000.into()),
         ("x-stream-filter-size-bytes", 16.into()),
-        ("x-consumer-timeout", 1000.into()),
     ];
     for (name, value) in foreign {
         channel.refuses(

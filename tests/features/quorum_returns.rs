@@ -188,3 +188,22 @@ fn transient_messages_survive() {
     assert_eq!(left.text(), "transient");
     assert_eq!(left.properties.delivery_mode(), &None);
 }
+
+#[test]
+fn a_purge_takes_dead_letters_that_wait_for_a_target() {
+    let mut broker = Broker::start();
+    let channel = broker.channel();
+    channel.declare(declare("q", "durable").args([
+        ("x-queue-type", text("quorum")),
+        ("x-overflow", text("reject-publish")),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-dead-letter-exchange", text("nowhere")),
+    ]));
+    channel.fill("q", &["dies", "waits"]);
+    channel.send(reject(channel.get("q").unwrap().tag, false));
+    let purged = channel.ok(crate::client::purge("q"));
+    assert_eq!(crate::client::removed(&purged), 2);
+    drop(channel);
+    broker.restart();
+    assert_eq!(broker.channel().count("q").0, 0);
+}

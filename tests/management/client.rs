@@ -17,7 +17,7 @@ pub(crate) struct Broker {
     address: SocketAddr,
     metrics: SocketAddr,
     _management: Management,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub(crate) struct Answer {
@@ -50,6 +50,9 @@ impl Broker {
             data_dir: dir.path().to_path_buf(),
             amqp_address: server.amqp_address(),
             body_bytes_max: 100_000,
+            control_socket: Some(dir.path().join("control.sock")),
+            operator: None,
+            config_file: None,
         };
         let management = Management::start(&server.handle(), options).unwrap();
         Self {
@@ -57,8 +60,16 @@ impl Broker {
             metrics: management.metrics_address().unwrap(),
             server,
             _management: management,
-            _dir: dir,
+            dir,
         }
+    }
+
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn amqp_address(&self) -> SocketAddr {
+        self.server.amqp_address().unwrap()
     }
 
     pub(crate) fn amqp_uri(&self) -> String {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod client;
+mod control;
 mod lists;
 mod messages;
 mod metrics;

@@ -20,6 +20,7 @@ use self::matcher::Matcher;
 pub use self::matcher::{TYPES, check_type};
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
+    delay,
     error::BrokerError,
     ids::Timestamp,
     message::Message,
@@ -177,6 +178,16 @@ impl<Q: QueueRef> Exchange<Q> {
     /// True when the routing keys alone decide, and always alike, so that a route can be remembered.
     pub fn is_by_key(&self) -> bool {
         self.matcher.is_by_key()
+    }
+
+    /// It is of the type whose messages may wait.
+    pub fn may_delay(&self) -> bool {
+        &*self.definition.kind == delay::EXCHANGE_TYPE
+    }
+
+    /// Whether this message asks to wait here.
+    pub fn delays(&self, message: &Routable<'_>) -> bool {
+        self.may_delay() && delay::exchange_delay_ms(message.properties).is_some()
     }
 
     /// Appends the destinations the message goes to; the same one may come more than once.

@@ -1,6 +1,6 @@
 //! What a user's policy and an operator's make together, as typed values (amqp-behaviour 6.2).
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ impl Overflow {
     }
 }
 
-/// Which returned messages of a quorum queue wait before they are delivered again.
+/// Which returned messages wait before they are delivered again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RetryType {
     #[default]
@@ -76,6 +76,10 @@ pub struct EffectivePolicy {
     pub delayed_retry_type: Option<RetryType>,
     pub delayed_retry_min_ms: Option<u64>,
     pub delayed_retry_max_ms: Option<u64>,
+    pub delayed_retry_multiplier: Option<f64>,
+    pub delayed_retry_schedule_ms: Option<Arc<[u64]>>,
+    /// From 0 to 1.
+    pub delayed_retry_jitter: Option<f64>,
 }
 
 impl EffectivePolicy {
@@ -112,6 +116,12 @@ impl EffectivePolicy {
             delayed_retry_type: text("delayed-retry-type").and_then(RetryType::parse),
             delayed_retry_min_ms: number("delayed-retry-min"),
             delayed_retry_max_ms: number("delayed-retry-max"),
+            delayed_retry_multiplier: definition.get("delayed-retry-multiplier").and_then(Value::as_f64),
+            delayed_retry_schedule_ms: definition
+                .get("delayed-retry-schedule")
+                .and_then(Value::as_array)
+                .map(|waits| waits.iter().filter_map(Value::as_u64).collect()),
+            delayed_retry_jitter: definition.get("delayed-retry-jitter").and_then(Value::as_f64),
             definition,
         }
     }

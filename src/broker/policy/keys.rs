@@ -20,6 +20,10 @@ enum Shape {
     OneOf(&'static [&'static str]),
     /// Digits and one of Y M D h m s.
     Age,
+    /// A number within these bounds.
+    Number(f64, f64),
+    /// Integers from 0 up, one at least and 64 at most.
+    Waits,
 }
 
 struct Key {
@@ -97,6 +101,18 @@ const KEYS: &[Key] = &[
     ),
     bound("delayed-retry-min", COUNT, "delayed retry minimum"),
     bound("delayed-retry-max", COUNT, "delayed retry maximum"),
+    // Ours: how the waits of delayed retries grow.
+    key(
+        "delayed-retry-multiplier",
+        Shape::Number(1.0, 1000.0),
+        "delayed retry multiplier",
+    ),
+    key("delayed-retry-schedule", Shape::Waits, "delayed retry schedule"),
+    key(
+        "delayed-retry-jitter",
+        Shape::Number(0.0, 1.0),
+        "delayed retry jitter",
+    ),
     key("max-age", Shape::Age, "max age"),
     key(
         "stream-max-segment-size-bytes",
@@ -207,6 +223,10 @@ fn fits(value: &Value, shape: Shape) -> bool {
             (None, None) => false,
         },
         Shape::OneOf(words) => value.as_str().is_some_and(|text| words.contains(&text)),
+        Shape::Number(min, max) => value.as_f64().is_some_and(|number| (min..=max).contains(&number)),
+        Shape::Waits => value
+            .as_array()
+            .is_some_and(|waits| (1..=64).contains(&waits.len()) && waits.iter().all(Value::is_u64)),
         Shape::Age => value.as_str().is_some_and(|text| {
             text.strip_suffix(['Y', 'M', 'D', 'h', 'm', 's'])
                 .and_then(|digits| digits.parse::<u64>().ok())

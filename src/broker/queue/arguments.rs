@@ -1,7 +1,10 @@
 //! Queue arguments: which are known, what they may hold, and how a redeclaration is compared (amqp-behaviour 4.1,
 //! 2.3). What they mean for a queue is in `settings.rs`.
 
-use crate::broker::error::{BrokerError, Resource};
+use crate::broker::{
+    error::{BrokerError, Resource},
+    queue::{retry, timeout},
+};
 use crate::protocol::field::{FieldTable, FieldValue, equivalent};
 
 /// Ten years in milliseconds, RabbitMQ's bound for every duration.
@@ -19,6 +22,12 @@ enum Shape {
     QueueType,
     /// `x-queue-version`: only the second one is left.
     Version,
+    /// A number from 1 up by which waits grow.
+    Multiplier,
+    /// A list of waits in milliseconds.
+    Schedule,
+    /// A number from 0 to 1.
+    Share,
     /// `x-max-age` of streams; a length of time in text.
     Unchecked,
 }
@@ -93,11 +102,19 @@ const KNOWN: &[(&str, Shape, Types)] = &[
     ("x-initial-cluster-size", POSITIVE, S),
     // RabbitMQ knows these for quorum queues only; here every queue can limit and delay its retries.
     ("x-delivery-limit", Shape::Unchecked, CQ),
-    ("x-consumer-timeout", DURATION, Q),
+    (timeout::TIMEOUT, DURATION, CQ),
+    (
+        timeout::ACTION,
+        Shape::OneOf(timeout::ACTIONS, "invalid_action"),
+        CQ,
+    ),
     ("x-consumer-disconnected-timeout", DURATION, Q),
-    ("x-delayed-retry-type", Shape::Unchecked, CQ),
-    ("x-delayed-retry-min", Shape::Unchecked, CQ),
-    ("x-delayed-retry-max", Shape::Unchecked, CQ),
+    (retry::TYPE, Shape::Unchecked, CQ),
+    (retry::MIN, Shape::Unchecked, CQ),
+    (retry::MAX, Shape::Unchecked, CQ),
+    (retry::MULTIPLIER, Shape::Multiplier, CQ),
+    (retry::SCHEDULE, Shape::Schedule, CQ),
+    (retry::JITTER, Shape::Share, CQ),
     ("x-max-age", Shape::Unchecked, S),
     ("x-stream-max-segment-size-bytes", Shape::Unchecked, S),
     ("x-stream-filter-size-bytes", Shape::Unchecked, S),
@@ -212,6 +229,20 @@ pub fn check(arguments: &FieldTable, queue: &Resource) -> Result<(), BrokerError
     Ok(())
 }
 
+/// Refuses a wrong type or value of one argument, which a consumer may have as well.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_one(arguments: &FieldTable, name: &str, queue: &Resource) -> Result<(), BrokerError> {
+    let known = KNOWN.iter().find(|(known, ..)| *known == name);
+    match (arguments.get(name), known) {
+        (Some(value), Some((_, shape, _))) => {
+            check_value(value, *shape).map_err(|detail| invalid(name, queue, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn invalid(name: &str, queue: &Resource, detail: String) -> BrokerError {
     BrokerError::InvalidArgument {
         argument: name.to_owned(),
@@ -259,6 +290,15 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
             2 => Ok(()),
             n => Err(format!("\"unsupported queue version '{n}'\"")),
         },
+        Shape::Multiplier => match retry::number(value).and_then(retry::multiplier) {
+            Some(_) => Ok(()),
+            None => Err("invalid_multiplier".to_owned()),
+        },
+        Shape::Share => match retry::number(value).and_then(retry::share) {
+            Some(_) => Ok(()),
+            None => Err("invalid_jitter".to_owned()),
+        },
+        Shape::Schedule => retry::schedule(value).map(|_| ()),
         Shape::Unchecked => Ok(()),
     }
 }

@@ -90,7 +90,7 @@ impl<P: Port> QueueState<P> {
 
     /// How long a message may stay; `None` is for ever.
     pub fn lifetime_ms(&self, message: &Message) -> Option<u64> {
-        if self.settings.holds {
+        if self.settings.holds.is_some() {
             // It begins when the message comes to its queue.
             return None;
         }

@@ -10,8 +10,10 @@ mod limits;
 mod paging;
 mod ready;
 mod removed;
+pub mod retry;
 mod returns;
 pub mod settings;
+pub mod timeout;
 
 use std::sync::Arc;
 
@@ -36,7 +38,7 @@ pub use self::{
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
     removed::Removed,
-    returns::{Return, with_counts},
+    returns::{Return, Returned, with_counts},
 };
 
 /// A message in its place in one queue.
@@ -168,6 +170,8 @@ pub struct Recovered {
     pub bytes: u64,
     pub delivered_through: Seq,
     pub deadlines: Deadlines,
+    /// What is known of messages that came back.
+    pub returned: Vec<Returned>,
 }
 
 impl Recovered {
@@ -179,6 +183,7 @@ impl Recovered {
         bytes: 0,
         delivered_through: Seq(0),
         deadlines: Deadlines::InOrder(Timestamp::NONE),
+        returned: Vec::new(),
     };
 }
 
@@ -234,6 +239,7 @@ impl<P: Port> QueueState<P> {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
             state.recover_deadlines(row.deadlines);
+            state.returns.recall(&row.returned);
         }
         state
     }
@@ -394,7 +400,7 @@ impl<P: Port> QueueState<P> {
 
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
-        let reason = if self.settings.holds { Reason::Due } else { reason };
+        let reason = self.settings.holds.map_or(reason, |_| Reason::Due);
         match &self.settings.dead_letter {
             Some(route) => {
                 self.dying += u64::from(route.at_least_once);

@@ -3,7 +3,7 @@
 use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     message::Message,
-    queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW, lanes::Lane},
+    queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW, lanes::Lane, returns::Returns},
 };
 
 /// The part of a level that only the store holds: places `from <= seq < until`.
@@ -117,7 +117,7 @@ impl Lane {
     }
 
     /// The store's answer; gives what was read, as [`Self::absorb`] does.
-    fn page_in(&mut self, paged: PagedIn) -> (u64, u64) {
+    fn page_in(&mut self, paged: PagedIn, returns: &mut Returns) -> (u64, u64) {
         let (level, delivered) = (self.level, self.delivered);
         let acquired = |seq: Seq| u16::from(seq <= delivered);
         let (mut count, mut bytes) = (0, 0);
@@ -136,12 +136,12 @@ impl Lane {
             .filter(|(seq, _)| (from..next).contains(seq));
         let mut deadlines = paged.deadlines.into_iter().peekable();
         self.ready.page_in(
-            entries.map(|(seq, message)| {
+            entries.filter_map(|(seq, message)| {
                 while deadlines.next_if(|(other, _)| *other < seq).is_some() {}
                 let deadline = deadlines.next_if(|(other, _)| *other == seq);
                 count += 1;
                 bytes += message.body_len();
-                Entry {
+                returns.not_recalled(Entry {
                     seq,
                     lane: level,
                     message,
@@ -150,7 +150,7 @@ impl Lane {
                     expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
                     acquired: acquired(seq),
                     failed: 0,
-                }
+                })
             }),
             next,
         );
@@ -228,7 +228,8 @@ impl<P: Port> QueueState<P> {
         };
         self.drop_expired(&mut paged);
         let level = paged.lane;
-        let (count, bytes) = self.lanes.at(paged.lane).page_in(paged);
+        let (count, bytes) = self.lanes.at(paged.lane).page_in(paged, &mut self.returns);
+        self.put_recalled_back();
         self.lanes.disk_count = self.lanes.disk_count.saturating_sub(count);
         self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes);
         self.read_through(level);

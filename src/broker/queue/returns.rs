@@ -7,9 +7,7 @@ use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
     queue::{
-        ConsumerId, Entry, Port, QueueState, Reason, Removed,
-        arguments::QueueKind,
-        settings::{QueueSettings, Retry},
+        ConsumerId, Entry, Port, QueueState, Reason, Removed, arguments::QueueKind, settings::QueueSettings,
     },
 };
 use crate::protocol::{
@@ -24,6 +22,27 @@ pub enum Return {
     Postponed,
     /// basic.reject with requeue, or its consumer went away with it: an attempt that failed.
     Failed,
+    /// Its consumer asked for another attempt at this time, or when the queue's settings say: one that failed, and counted
+    /// in every queue.
+    RetryAt(Timestamp),
+}
+
+impl Return {
+    fn is_failure(self) -> bool {
+        self != Self::Postponed
+    }
+}
+
+/// What the store keeps of a stored message that came back, until the message is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Returned {
+    pub lane: u8,
+    pub seq: Seq,
+    /// As in [`Entry`].
+    pub acquired: u16,
+    pub failed: u16,
+    /// Until when it waits; [`Timestamp::NONE`] when it does not.
+    pub due: Timestamp,
 }
 
 /// Messages that came back and are not among the others.
@@ -33,6 +52,10 @@ pub(super) struct Returns {
     front: VecDeque<Entry>,
     /// Until when they wait for another attempt. No two with the same key: a place comes back once.
     waiting: BTreeMap<(Timestamp, Seq), Entry>,
+    /// What a restart knows of messages that came back before it and were not read since.
+    recalled: BTreeMap<(u8, Seq), Returned>,
+    /// Those of them that were read just now.
+    read: Vec<(Timestamp, Entry)>,
 }
 
 impl Returns {
@@ -57,6 +80,30 @@ impl Returns {
 
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// What the store knows of messages that came back before a restart.
+    pub(super) fn recall(&mut self, returned: &[Returned]) {
+        self.recalled = returned
+            .iter()
+            .map(|returned| ((returned.lane, returned.seq), *returned))
+            .collect();
+    }
+
+    /// Sets a message aside that came back before a restart, with its counts; gives back any other.
+    #[inline]
+    pub(super) fn not_recalled(&mut self, mut entry: Entry) -> Option<Entry> {
+        if self.recalled.is_empty() {
+            return Some(entry);
+        }
+        let Some(returned) = self.recalled.remove(&(entry.lane, entry.seq)) else {
+            return Some(entry);
+        };
+        entry.redelivered = true;
+        // If it was handed out once more before the restart, nobody knows.
+        (entry.acquired, entry.failed) = (returned.acquired, returned.failed);
+        self.read.push((returned.due, entry));
+        None
     }
 
     /// Takes out those whose deadline lies before `limit`.
@@ -90,6 +137,7 @@ impl Returns {
     /// Drops all; notes the places of stored ones.
     pub(super) fn clear(&mut self, removed: &mut Removed) {
         let waiting = std::mem::take(&mut self.waiting);
+        self.recalled.clear();
         self.front
             .drain(..)
             .chain(waiting.into_values())
@@ -98,7 +146,9 @@ impl Returns {
 }
 
 impl<P: Port> QueueState<P> {
-    /// Takes a delivery back. `removed` receives it when it has failed too often and is stored.
+    /// Takes a delivery back. `removed` receives it when it has failed too often and is stored; otherwise the caller logs
+    /// what is given back, if anything is.
+    #[must_use]
     pub fn requeue(
         &mut self,
         consumer: Option<ConsumerId>,
@@ -106,32 +156,51 @@ impl<P: Port> QueueState<P> {
         why: Return,
         now: Timestamp,
         removed: &mut Removed,
-    ) {
+    ) -> Option<Returned> {
         self.settle(consumer, entry.message.body_len());
         if self.deleted {
-            return;
+            return None;
         }
         entry.redelivered = true;
-        if self.settings.counts_returns() {
+        let mut due = match why {
+            Return::RetryAt(due) => due,
+            Return::Postponed | Return::Failed => Timestamp::NONE,
+        };
+        let counted = self.settings.counts_returns() || matches!(why, Return::RetryAt(_));
+        if counted {
             entry.acquired = entry.acquired.saturating_add(1);
-            if why == Return::Failed {
-                entry.failed = entry.failed.saturating_add(1);
-            }
+            entry.failed = entry.failed.saturating_add(u16::from(why.is_failure()));
             let failed = u64::from(entry.failed);
-            if why == Return::Failed && self.settings.delivery_limit.is_some_and(|limit| failed > limit) {
+            if why.is_failure() && self.settings.delivery_limit.is_some_and(|limit| failed > limit) {
                 self.discard(entry, Reason::DeliveryLimit, removed);
-                return;
+                return None;
             }
         }
+        if let Some(retry) = &self.settings.retry
+            && !due.is_some()
+            && let Some(ms) = retry.wait_ms(entry.seq, entry.failed, why)
+        {
+            due = now.after(ms);
+        }
         self.ready_bytes += entry.message.body_len();
-        let wait_ms = self
-            .settings
-            .retry
-            .as_ref()
-            .and_then(|retry| retry.wait_ms(&entry, why));
-        if let Some(ms) = wait_ms {
-            self.returns.waiting.insert((now.after(ms), entry.seq), entry);
-        } else if self.settings.kind == QueueKind::Quorum {
+        let returned = (counted && entry.stored).then_some(Returned {
+            lane: entry.lane,
+            seq: entry.seq,
+            acquired: entry.acquired,
+            failed: entry.failed,
+            due,
+        });
+        if due.is_some() {
+            self.returns.waiting.insert((due, entry.seq), entry);
+        } else {
+            self.put_back(entry);
+        }
+        returned
+    }
+
+    /// A message that came back can be handed out again.
+    fn put_back(&mut self, entry: Entry) {
+        if self.settings.kind == QueueKind::Quorum {
             self.returns.front.push_back(entry);
         } else {
             if self.expiry.is_some() {
@@ -141,20 +210,24 @@ impl<P: Port> QueueState<P> {
         }
     }
 
+    /// Messages that came back before a restart and have been read are where they were.
+    pub(super) fn put_recalled_back(&mut self) {
+        for (due, entry) in std::mem::take(&mut self.returns.read) {
+            if due.is_some() {
+                self.returns.waiting.insert((due, entry.seq), entry);
+            } else {
+                self.put_back(entry);
+            }
+        }
+    }
+
     /// Those that have waited long enough can be handed out again.
     pub(super) fn end_waits(&mut self, now: Timestamp) {
         while let Some(first) = self.returns.waiting.first_entry()
             && first.key().0 <= now
         {
             let entry = first.remove();
-            if self.settings.kind == QueueKind::Quorum {
-                self.returns.front.push_back(entry);
-            } else {
-                if self.expiry.is_some() {
-                    self.rejoined(&entry);
-                }
-                self.lanes.at(entry.lane).ready.put_back(entry);
-            }
+            self.put_back(entry);
         }
     }
 }
@@ -163,18 +236,6 @@ impl QueueSettings {
     /// Whether messages carry counts of their deliveries.
     pub fn counts_returns(&self) -> bool {
         self.kind == QueueKind::Quorum || self.delivery_limit.is_some() || self.retry.is_some()
-    }
-}
-
-impl Retry {
-    /// How long this message waits; `None` when it does not.
-    fn wait_ms(&self, entry: &Entry, why: Return) -> Option<u64> {
-        let waits = match why {
-            Return::Failed => self.failed,
-            Return::Postponed => self.returned,
-        };
-        let wait = self.min_ms.saturating_mul(u64::from(entry.failed).max(1));
-        waits.then(|| self.max_ms.map_or(self.min_ms, |max| wait.min(max)))
     }
 }
 

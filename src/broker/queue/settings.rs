@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::broker::{
     definition::Name,
-    policy::{EffectivePolicy, Overflow, RetryType},
-    queue::arguments::QueueKind,
+    policy::{EffectivePolicy, Overflow},
+    queue::{arguments::QueueKind, retry::Retry, timeout::AckTimeout},
 };
 use crate::protocol::field::{FieldTable, FieldValue};
 
@@ -41,21 +41,17 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u64>,
     /// Returned messages wait before they are delivered again.
     pub retry: Option<Retry>,
+    /// How long its consumers may take to settle.
+    pub ack_timeout: AckTimeout,
     /// A holding queue: nobody consumes from it, and messages leave it when they are due.
-    pub holds: bool,
+    pub holds: Option<Holds>,
 }
 
-/// Which returned messages wait, and how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Those whose attempt failed.
-    pub failed: bool,
-    /// The others.
-    pub returned: bool,
-    /// The wait of the first, by which that of each further failure grows.
-    pub min_ms: u64,
-    /// The longest wait; without it all wait for `min_ms`.
-    pub max_ms: Option<u64>,
+/// For whom a holding queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    ForExchange,
+    ForQueue,
 }
 
 /// Attempts a quorum queue allows when nobody says otherwise.
@@ -99,13 +95,14 @@ impl QueueSettings {
             overflow,
             dead_letter: dead_letter(arguments, policy, kind, overflow).map(Arc::new),
             delivery_limit: delivery_limit(arguments, policy, kind),
-            retry: retry(arguments, policy),
-            holds: false,
+            retry: Retry::of(arguments, policy),
+            ack_timeout: AckTimeout::of_queue(arguments, policy),
+            holds: None,
         }
     }
 
     /// Those of a holding queue.
-    pub fn holding() -> Self {
+    pub fn holding(holds: Holds) -> Self {
         let route = DeadLetterRoute {
             exchange: Bytes::new(),
             routing_key: None,
@@ -113,7 +110,7 @@ impl QueueSettings {
         };
         Self {
             dead_letter: Some(Arc::new(route)),
-            holds: true,
+            holds: Some(holds),
             ..Self::default()
         }
     }
@@ -145,39 +142,6 @@ fn delivery_limit(arguments: &FieldTable, policy: Option<&EffectivePolicy>, kind
     };
     let limit = limit.or((kind == QueueKind::Quorum).then_some(DELIVERY_LIMIT));
     limit.and_then(|limit| u64::try_from(limit).ok())
-}
-
-/// Policy before argument for the type, the smaller for the times. What does not fit together delays nothing.
-fn retry(arguments: &FieldTable, policy: Option<&EffectivePolicy>) -> Option<Retry> {
-    let own = arguments
-        .get("x-delayed-retry-type")
-        .and_then(FieldValue::as_str_bytes)
-        .and_then(|word| RetryType::parse(std::str::from_utf8(word).ok()?));
-    let (failed, returned) = match policy.and_then(|policy| policy.delayed_retry_type).or(own)? {
-        RetryType::Disabled => return None,
-        RetryType::All => (true, true),
-        RetryType::Failed => (true, false),
-        RetryType::Returned => (false, true),
-    };
-    let smaller = |name: &str, policy: Option<u64>| {
-        let own = arguments.get(name).and_then(FieldValue::as_integer);
-        let own = own.and_then(|value| u64::try_from(value).ok());
-        own.into_iter().chain(policy).min()
-    };
-    let min_ms = smaller(
-        "x-delayed-retry-min",
-        policy.and_then(|policy| policy.delayed_retry_min_ms),
-    )?;
-    let max_ms = smaller(
-        "x-delayed-retry-max",
-        policy.and_then(|policy| policy.delayed_retry_max_ms),
-    );
-    (max_ms.is_none_or(|max| max >= min_ms)).then_some(Retry {
-        failed,
-        returned,
-        min_ms,
-        max_ms,
-    })
 }
 
 /// The exchange and the key, each from the argument or else the policy. A key without an exchange means nothing.

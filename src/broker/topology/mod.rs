@@ -30,6 +30,8 @@ pub struct Routing {
     pub by_key: bool,
     /// Exchanges on the way that want the message for their history; see [`Topology::keep`].
     pub keepers: SmallVec<[Name; 1]>,
+    /// Exchanges on the way that hold the message back, as it asks for: it goes on from there when it is due.
+    pub delaying: SmallVec<[Name; 1]>,
 }
 
 /// The predeclared exchanges of every vhost beside the default one (amqp-behaviour 3.1).
@@ -412,7 +414,8 @@ impl<Q: QueueRef> Topology<Q> {
         );
     }
 
-    /// Where the broker's own publish goes, by each of its keys: internal exchanges take it, a missing one drops it.
+    /// Where the broker's own publish goes, by each of its keys: internal exchanges take it, a missing one drops it. Gives
+    /// the exchanges that hold it back.
     pub fn route_from_within(
         &self,
         exchange: &[u8],
@@ -420,15 +423,22 @@ impl<Q: QueueRef> Topology<Q> {
         message: &Message,
         now: Timestamp,
         route: &mut Route<Q>,
-    ) {
+    ) -> SmallVec<[Name; 1]> {
         let keys: SmallVec<[&[u8]; 4]> = keys.iter().map(|key| &**key).collect();
         let routable = Routable {
             keys: &keys,
             properties: RawProperties::new(message.properties()),
             now,
         };
-        let routing = self.route_inside(exchange, &routable, route);
-        self.keep(&routing.unwrap_or_default().keepers, message);
+        let first = std::str::from_utf8(exchange)
+            .ok()
+            .and_then(|name| self.exchange(name));
+        if let Some(first) = first.filter(|first| first.delays(&routable)) {
+            return [Name::clone(&first.definition().name)].into_iter().collect();
+        }
+        let routing = self.route_inside(exchange, &routable, route).unwrap_or_default();
+        self.keep(&routing.keepers, message);
+        routing.delaying
     }
 
     /// Follows bindings from exchange to exchange, each visited once, so that cycles end.
@@ -458,10 +468,15 @@ impl<Q: QueueRef> Topology<Q> {
                     Hop::Queue(queue) => route.push(queue),
                     Hop::Exchange(name) => {
                         // A missing exchange is skipped; the map's copy of the name outlives the hop's.
-                        if let Some(next) = self.exchange(&name).map(|next| &*next.definition().name)
-                            && !seen.contains(&next)
+                        if let Some(next) = self.exchange(&name)
+                            && !seen.contains(&&*next.definition().name)
                         {
-                            seen.push(next);
+                            routing.by_key &= !next.may_delay();
+                            if next.delays(message) {
+                                routing.delaying.push(Name::clone(&next.definition().name));
+                            } else {
+                                seen.push(&next.definition().name);
+                            }
                         } else if name.is_empty() {
                             self.route_by_name(message, route);
                         }

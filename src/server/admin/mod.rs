@@ -6,6 +6,7 @@ mod first_boot;
 mod parameters;
 mod permissions;
 mod policies;
+mod reset;
 mod users;
 mod vhosts;
 
@@ -27,7 +28,7 @@ pub use self::{
     users::{NewPassword, UserSpec},
     vhosts::VhostSpec,
 };
-pub(super) use self::{first_boot::first_boot, parameters::Parameters};
+pub(super) use self::{first_boot::first_boot, parameters::Parameters, reset::Birth};
 
 /// Bytes of a name.
 const NAME_MAX: usize = 255;

@@ -55,11 +55,11 @@ impl Body<'_> {
 }
 
 /// A message and where it goes.
-struct Routed {
-    route: SharedRoute,
-    message: Message,
+pub(super) struct Routed {
+    pub(super) route: SharedRoute,
+    pub(super) message: Message,
     /// Consumers of direct replies are among its keys.
-    replies: bool,
+    pub(super) replies: bool,
 }
 
 impl Connection {
@@ -101,6 +101,9 @@ impl Connection {
         let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
+        }
+        if Self::is_order(fields.exchange) {
+            return self.settle_by_publish(number, &fields, properties, body);
         }
         self.rights.check_publish(fields.exchange).map_err(refuse)?;
         let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
@@ -182,7 +185,11 @@ impl Connection {
     /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
     /// are.
     #[inline]
-    fn address_replies(&self, number: u16, properties: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+    pub(super) fn address_replies(
+        &self,
+        number: u16,
+        properties: &[u8],
+    ) -> Result<Option<Vec<u8>>, BrokerError> {
         let raw = RawProperties::new(properties);
         if !raw.has_reply_to() || raw.reply_to().ok().flatten() != Some(PSEUDO_QUEUE.as_bytes()) {
             return Ok(None);
@@ -203,7 +210,7 @@ impl Connection {
 
     /// Finds the queues and builds the message.
     #[inline]
-    fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
+    pub(super) fn route(&mut self, parts: &MessageParts<'_>, body: Body<'_>) -> Result<Routed, BrokerError> {
         let raw = RawProperties::new(parts.properties);
         check_properties(raw).map_err(|error| self.exchange_first(parts.exchange, error))?;
         let selected = if raw.has_headers() {
@@ -393,7 +400,7 @@ impl Connection {
         if let Some(transaction) = &mut channel.transaction {
             let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {
-                transaction.settle(tag, delivery, how);
+                transaction.settle(tag, delivery, how.clone());
             }
         } else {
             let rejected = rejected.into_iter().map(|(_, delivery)| delivery).collect();

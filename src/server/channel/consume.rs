@@ -11,7 +11,11 @@ use crate::broker::{
     error::{BrokerError, Resource},
     limits::is_reached,
     permission::Verb,
-    queue::{ConsumerId, ConsumerOptions, arguments::QueueKind},
+    queue::{
+        ConsumerId, ConsumerOptions,
+        arguments::{self, QueueKind},
+        timeout::{self, AckTimeout},
+    },
 };
 use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
@@ -22,6 +26,8 @@ use crate::server::{
 pub(super) struct Consumer {
     pub(super) queue: QueueHandle,
     pub(super) id: ConsumerId,
+    /// What it says itself about the time its acks may take.
+    pub(super) timeout: AckTimeout,
 }
 
 /// What the client asked for beside queue and tag.
@@ -110,7 +116,9 @@ impl Connection {
             tag: key.clone(),
             no_ack: wanted.no_ack,
             arguments: wanted.arguments.clone(),
+            timeout: AckTimeout::of(&wanted.arguments),
         };
+        let timeout = port.timeout;
         {
             let mut guard = queue.lock();
             if queue.is_damaged() {
@@ -128,6 +136,7 @@ impl Connection {
                 Consumer {
                     queue: queue.clone(),
                     id,
+                    timeout,
                 },
             );
             self.announce_consumer(number, &tag, &name, options.prefetch, wanted);
@@ -254,14 +263,15 @@ impl Connection {
     }
 }
 
-/// Consume arguments that only quorum queues and streams know (amqp-behaviour 4.10); others nobody knows are taken.
+/// Consume arguments that only streams know (amqp-behaviour 4.10); others nobody knows are taken. RabbitMQ 4.3 knows
+/// `x-consumer-timeout` for quorum queues only; here it means the same on every queue.
 const STREAM_ONLY: [&str; 3] = ["x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered"];
-const QUORUM_ONLY: &str = "x-consumer-timeout";
 
 fn check_foreign(arguments: &FieldTable, kind: QueueKind, queue: &Resource) -> Result<(), BrokerError> {
-    let quorum = (kind != QueueKind::Quorum).then_some(QUORUM_ONLY);
-    let mut foreign = STREAM_ONLY.into_iter().chain(quorum);
-    match foreign.find(|name| arguments.get(name).is_some()) {
+    for name in [timeout::TIMEOUT, timeout::ACTION] {
+        arguments::check_one(arguments, name, queue)?;
+    }
+    match STREAM_ONLY.into_iter().find(|name| arguments.get(name).is_some()) {
         Some(argument) => Err(BrokerError::ForeignArgument {
             argument,
             resource: queue.clone(),

@@ -12,11 +12,12 @@ impl Connection {
     /// Where a message waits that may ask for it: `route` when it does not. True when it counts as unroutable, as one
     /// does that an exchange holds back (amqp-behaviour 3.3).
     pub(super) fn hold(
-        &self,
+        &mut self,
         exchange: &[u8],
         properties: RawProperties<'_>,
         route: SharedRoute,
     ) -> (SharedRoute, bool) {
+        let delaying = std::mem::take(&mut self.routes.delaying);
         if delay::exchange_delay_ms(properties).is_some() {
             let delays = self.vhost.read(|topology| {
                 let name = std::str::from_utf8(exchange).ok()?;
@@ -29,16 +30,21 @@ impl Connection {
                 return (Arc::from([holding]), true);
             }
         }
-        if delay::queue_due(properties, clock::now()).is_none() {
+        let later = delay::queue_due(properties, clock::now()).is_some();
+        if !later && delaying.is_empty() {
             return (route, false);
         }
-        let mut holdings: Vec<QueueHandle> = route
-            .iter()
-            .map(|queue| {
-                self.vhost
-                    .holding(HeldFor::Queue(queue.id()), queue.definition.durable)
-            })
-            .collect();
+        let waiting = |queue: &QueueHandle| {
+            self.vhost
+                .holding(HeldFor::Queue(queue.id()), queue.definition.durable)
+        };
+        let mut holdings: Vec<QueueHandle> = if later {
+            route.iter().map(waiting).collect()
+        } else {
+            route.to_vec()
+        };
+        // Exchanges further on that hold it back let it go on from there.
+        holdings.extend(self.vhost.exchange_holdings(&delaying));
         // The order of locking.
         holdings.sort_unstable();
         (holdings.into(), false)

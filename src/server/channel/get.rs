@@ -23,7 +23,13 @@ impl ChannelOut {
                 consumer: None,
                 entry: delivery.entry,
             };
-            ledger.add(unacked, false)
+            let holder = (unacked.queue.id(), None);
+            let timeout = unacked.queue.ack_timeout().timeout_ms;
+            let tag = ledger.add(unacked, false);
+            if let Some(timeout_ms) = timeout {
+                self.note_timeout(&mut ledger, holder, tag, timeout_ms);
+            }
+            tag
         };
         if self.traced() {
             self.tap.delivered(self.id, &message, &from, redelivered);

@@ -7,8 +7,11 @@ mod consume;
 mod delay;
 mod exchange;
 mod get;
+mod open;
 mod properties;
 mod queue;
+mod settle;
+mod timeouts;
 mod tx;
 
 use std::sync::{Arc, atomic::AtomicBool};
@@ -28,7 +31,7 @@ use crate::protocol::{
     reply_code::ReplyCode,
 };
 use crate::server::{
-    admission::ChannelSlot,
+    admission::{ChannelSlot, Ticket},
     close::Fault,
     confirms::ChannelConfirms,
     connection::Connection,
@@ -64,7 +67,7 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new(
-        slot: ChannelSlot,
+        ticket: &Ticket,
         id: u16,
         connection: ConnectionId,
         outbox: Arc<Outbox>,
@@ -89,6 +92,7 @@ impl Channel {
             counters: Arc::default(),
             facts: ChannelFacts::default(),
             tap,
+            ack_timer: ticket.ack_timer(),
         });
         Self {
             out,
@@ -100,7 +104,7 @@ impl Channel {
             replies: None,
             last_queue: None,
             closing: false,
-            _slot: slot,
+            _slot: ticket.open_channel(),
         }
     }
 

@@ -330,10 +330,7 @@ impl Connection {
         self.rights
             .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
         let queue = self.vhost.queue(&name, self.id)?;
-        let guard = &mut queue.lock();
-        let mut purged = guard.state.purge();
-        queue.log_purged(&mut purged);
-        let message_count = u32::try_from(purged.messages).unwrap_or(u32::MAX);
+        let message_count = u32::try_from(queue.purge()).unwrap_or(u32::MAX);
         Ok(Reply::unless(nowait, Method::QueuePurgeOk { message_count }))
     }
 

@@ -27,12 +27,14 @@ pub(in crate::server) struct Settled {
 }
 
 /// What becomes of a delivery.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(in crate::server) enum Settlement {
     Ack,
     Requeue(Return),
     /// Dead-lettered or dropped.
     Reject,
+    /// Dead-lettered as this message, or dropped.
+    RejectAs(Message),
 }
 
 impl Transaction {

@@ -34,6 +34,7 @@ fn a_confirmed_message_is_there_after_a_crash() {
         next_seq: Seq(2),
         delivered_through: Seq(0),
         lanes: vec![(0, Seq(1))],
+        returned: Vec::new(),
     };
     assert_eq!(bench.recovered.queues, [row]);
     assert!(!bench.recovered.fresh);

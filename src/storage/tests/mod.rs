@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod damage;
 mod model;
+mod returned;
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -18,7 +18,7 @@ use crate::broker::{
     message::{Message, MessageParts},
     queue::{
         ConsumerId, ConsumerOptions, Deadlines, Delivery, Entry, PagedIn, Port, Purged, QueueState, ReadFrom,
-        Recovered, Removed, Return, settings::QueueSettings,
+        Recovered, Removed, Return, Returned, settings::QueueSettings,
     },
 };
 use crate::protocol::field::{FieldTable, FieldValue};
@@ -130,6 +130,7 @@ fn priority(name: &str) -> u8 {
 pub(super) struct Disk {
     pub(super) messages: BTreeMap<(u8, Seq), Message>,
     pub(super) deadlines: BTreeMap<(u8, Seq), Timestamp>,
+    pub(super) returned: Vec<Returned>,
     /// Oldest first. A purge makes reads stale: their answers still come.
     reads: VecDeque<(ReadFrom, bool)>,
 }
@@ -303,10 +304,10 @@ impl Bench {
             messages: names.len() as u64,
             bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
-            deadlines: if self.disk.deadlines.is_empty() {
-                Deadlines::InOrder(Timestamp::NONE)
-            } else {
-                Deadlines::Mixed
+            returned: std::mem::take(&mut self.disk.returned),
+            deadlines: match self.disk.deadlines.is_empty() {
+                true => Deadlines::InOrder(Timestamp::NONE),
+                false => Deadlines::Mixed,
             },
         };
         self.queue = QueueState::recovered(QueueId(7), &row);
@@ -479,7 +480,8 @@ impl Bench {
             let (consumer, entry) = self.take_held(holder, name);
             if requeue {
                 let why = if failed { Return::Failed } else { Return::Postponed };
-                self.queue.requeue(consumer, entry, why, self.now, &mut removed);
+                let returned = self.queue.requeue(consumer, entry, why, self.now, &mut removed);
+                self.disk.returned.extend(returned);
             } else if self.queue.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());
             }

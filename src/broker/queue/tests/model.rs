@@ -178,9 +178,9 @@ impl Model {
             if requeue {
                 self.ready.insert(turn(&entry), true);
                 let why = Return::Postponed;
-                self.bench
-                    .queue
-                    .requeue(consumer, entry, why, Timestamp::NONE, &mut removed);
+                let queue = &mut self.bench.queue;
+                let returned = queue.requeue(consumer, entry, why, Timestamp::NONE, &mut removed);
+                assert_eq!(returned, None, "a queue that counts nothing has nothing stored");
             } else {
                 self.gone += 1;
                 if self

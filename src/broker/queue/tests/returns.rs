@@ -72,3 +72,19 @@ fn waiting_messages_expire_and_are_purged() {
         "got a 1 | erase b | erase a | purged 2 | never",
     );
 }
+
+#[test]
+fn counts_and_waits_survive_a_restart() {
+    check(
+        "settings delivery-limit=1 dlx | store a b | get | fail-back get a | recover a b | settings delivery-limit=1 dlx \
+         | get | answer | get | fail-back get a | get",
+        "got a 1 | read | got a redelivered 1 | dead a delivery_limit | got b 0",
+    );
+    let retry = "settings delayed-retry-type=all delayed-retry-min=50";
+    check(
+        &format!(
+            "{retry} | store a b | get | requeue get a | recover a b | {retry} | get | answer | next | get | get | at 50 | get"
+        ),
+        "got a 1 | read | next 50 | got b 1 | empty | got a redelivered 0",
+    );
+}

@@ -10,6 +10,12 @@ use std::{
 use clap::Parser;
 use serde::Deserialize;
 
+mod nearest;
+mod rabbit_conf;
+mod settings;
+
+pub use self::settings::Setting;
+
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
 use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
@@ -74,6 +80,7 @@ struct Raw {
     alarms: RawAlarms,
     auth: RawAuth,
     limits: RawLimits,
+    definitions: RawDefinitions,
     deprecated_features: RawDeprecated,
 }
 
@@ -88,6 +95,7 @@ struct RawAmqp {
     dead_peer_timeout_ms: u64,
     max_message_size: u64,
     global_qos: bool,
+    consumer_timeout_ms: u64,
     event_exchange: bool,
 }
 
@@ -162,6 +170,12 @@ struct RawLimits {
 
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
+struct RawDefinitions {
+    file: String,
+}
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
 struct RawDeprecated {
     permit: RawPermits,
 }
@@ -211,6 +225,12 @@ pub struct Config {
     pub log_json: bool,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// Every setting as it was given, by name.
+    pub settings: Vec<Setting>,
+    /// What an operator should know about the configuration, a sentence each.
+    pub notes: Vec<String>,
+    /// Definitions to take in at every start.
+    pub definitions: Option<PathBuf>,
 }
 
 /// What is wrong with the configuration. The text names the setting.
@@ -220,6 +240,8 @@ pub enum ConfigError {
     Source(#[from] config::ConfigError),
     #[error("configuration file {} does not exist", .0.display())]
     NoFile(PathBuf),
+    #[error("{place}: {problem}")]
+    Foreign { place: String, problem: String },
     #[error("bad value for {key}: {problem}")]
     Value { key: &'static str, problem: String },
 }
@@ -232,7 +254,7 @@ fn bad(key: &'static str, problem: impl std::fmt::Display) -> ConfigError {
 }
 
 /// Every setting has its default here; `etc/leveret.toml` explains them.
-const DEFAULTS: &str = include_str!("../etc/leveret.toml");
+const DEFAULTS: &str = include_str!("../../etc/leveret.toml");
 
 impl Config {
     /// Reads all sources.
@@ -241,17 +263,35 @@ impl Config {
     /// [`ConfigError`], naming the file or setting.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let installed = Path::new(CONFIG_FILE);
+        let foreign = match &flags.config {
+            Some(_) => None,
+            None => variable("RABBITMQ_CONFIG_FILE").and_then(|path| existing_conf(&path)),
+        };
         let file = match &flags.config {
             Some(file) if !file.exists() => return Err(ConfigError::NoFile(file.clone())),
             Some(file) => Some(file.clone()),
-            None => installed.exists().then(|| installed.to_path_buf()),
+            None => foreign
+                .clone()
+                .or_else(|| installed.exists().then(|| installed.to_path_buf())),
         };
         let mut builder = config::Config::builder()
             .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
             .set_default("data_dir", DATA_DIR)?;
-        if let Some(file) = &file {
-            builder = builder.add_source(config::File::from(file.as_path()).format(config::FileFormat::Toml));
+        let mut notes = Vec::new();
+        match &file {
+            // RabbitMQ's own format, by its name or because RabbitMQ's variable names it.
+            Some(file) if file.extension().is_some_and(|ending| ending == "conf") || foreign.is_some() => {
+                let read = rabbit_conf::read(file)?;
+                notes.clone_from(&read.notes);
+                builder = builder.add_source(read);
+            }
+            Some(file) => {
+                let file = config::File::from(file.as_path());
+                builder = builder.add_source(file.format(config::FileFormat::Toml));
+            }
+            None => {}
         }
+        builder = builder.add_source(rabbit_conf::variables(variable));
         let environment = config::Environment::with_prefix("LEVERET")
             .prefix_separator("_")
             .separator("__")
@@ -276,14 +316,20 @@ impl Config {
             ("log.level", flags.log_level.clone()),
             ("log.format", flags.log_format.clone()),
         ];
+        let given = overrides.iter().filter(|(_, value)| value.is_some());
+        let by_flag: Vec<&str> = given.map(|(key, _)| *key).collect();
         for (key, value) in overrides {
             builder = builder.set_override_option(key, value)?;
         }
-        let raw: Raw = builder.build()?.try_deserialize()?;
-        Self::check(raw, file)
+        let built = builder.build()?;
+        let settings = settings::list(&built.cache, &by_flag, file.as_deref());
+        let raw: Raw = built.try_deserialize()?;
+        let mut config = Self::check(raw, file, settings)?;
+        config.notes = notes;
+        Ok(config)
     }
 
-    fn check(raw: Raw, file: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn check(raw: Raw, file: Option<PathBuf>, settings: Vec<Setting>) -> Result<Self, ConfigError> {
         raw.check()?;
         let limits = limits(&raw.amqp, &raw.auth, &raw.limits)?;
         let log_json = match &*raw.log.format {
@@ -332,6 +378,9 @@ impl Config {
             log_filter: raw.log.level,
             log_json,
             file,
+            settings,
+            notes: Vec::new(),
+            definitions: (!raw.definitions.file.is_empty()).then(|| raw.definitions.file.into()),
         })
     }
 }
@@ -386,7 +435,20 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
         login_failures_per_minute: auth.login_failures_per_minute,
         dead_peer_timeout: Duration::from_millis(amqp.dead_peer_timeout_ms),
         global_qos: amqp.global_qos,
+        consumer_timeout: (amqp.consumer_timeout_ms > 0)
+            .then(|| Duration::from_millis(amqp.consumer_timeout_ms)),
     })
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// RabbitMQ names its file with or without its ending.
+fn existing_conf(path: &str) -> Option<PathBuf> {
+    [PathBuf::from(path), PathBuf::from(format!("{path}.conf"))]
+        .into_iter()
+        .find(|path| path.is_file())
 }
 
 /// The environment without what is no setting, and without what is no text.

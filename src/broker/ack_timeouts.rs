@@ -1,0 +1,163 @@
+//! Until when deliveries of a channel must be settled (amqp-behaviour 4.11). No delivery carries a time: those with a
+//! timeout of their own are noted in runs, a few hundred at most for each consumer; for the timeout that holds for all, a
+//! mark now and then says which tags are how old.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::broker::{
+    ids::{QueueId, Timestamp},
+    queue::ConsumerId,
+};
+
+/// Who got a delivery: a consumer of a queue, or basic.get.
+pub type Holder = (QueueId, Option<ConsumerId>);
+
+/// A run's deadline is late by no more than this part of the timeout, so that a consumer has no more runs than this.
+const RUNS: u64 = 256;
+/// Marks that a channel keeps at most.
+const MARKS: u64 = 32;
+/// Deliveries taken back whose late acks are forgiven.
+const FORGIVEN_MAX: usize = 16_384;
+
+#[derive(Default)]
+pub(super) struct AckTimeouts {
+    /// Tags, first and last, of one holder that are due together; others may lie between.
+    runs: BTreeMap<(Timestamp, Holder), (u64, u64)>,
+    /// Tags whose time was set anew.
+    extended: BTreeMap<u64, Timestamp>,
+    /// Tags below were delivered before that time, ascending.
+    marks: VecDeque<(Timestamp, u64)>,
+    /// Tags taken back because their time was over.
+    forgiven: BTreeSet<u64>,
+}
+
+impl AckTimeouts {
+    /// The tags from `first` to `last` that `holder` got now are due in `timeout_ms`; gives when. `oldest` is the lowest
+    /// outstanding.
+    pub(super) fn note(
+        &mut self,
+        holder: Holder,
+        (first, last): (u64, u64),
+        timeout_ms: u64,
+        now: Timestamp,
+        oldest: u64,
+    ) -> Timestamp {
+        let grain = (timeout_ms / RUNS).max(1);
+        let due = Timestamp(now.after(timeout_ms).0.div_ceil(grain).saturating_mul(grain));
+        self.runs
+            .entry((due, holder))
+            .and_modify(|(_, end)| *end = last)
+            .or_insert((first, last));
+        while let Some(run) = self.runs.first_entry()
+            && run.get().1 < oldest
+        {
+            run.remove();
+        }
+        due
+    }
+
+    #[cfg(test)]
+    pub(super) fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(super) fn extend(&mut self, tag: u64, until: Timestamp) {
+        self.extended.insert(tag, until);
+    }
+
+    /// How many tags were extended; the caller bounds it with [`Self::retain_extended`].
+    pub(super) fn extended_len(&self) -> usize {
+        self.extended.len()
+    }
+
+    pub(super) fn retain_extended(&mut self, keep: impl Fn(u64) -> bool) {
+        self.extended.retain(|tag, _| keep(*tag));
+    }
+
+    /// When a tag that was extended is due.
+    pub(super) fn extension(&self, tag: u64) -> Option<Timestamp> {
+        self.extended.get(&tag).copied()
+    }
+
+    /// When the next run or extension is due; `oldest` is the lowest tag outstanding.
+    pub(super) fn next_due(&self, oldest: u64) -> Timestamp {
+        let run = self.runs.iter().find(|(_, (_, last))| *last >= oldest);
+        let run = run.map_or(Timestamp::NONE, |((due, _), _)| *due);
+        let extended = self.extended.range(oldest..).map(|(_, due)| *due);
+        extended.fold(run, Timestamp::earlier)
+    }
+
+    /// Takes out the runs that are due: holder, first and last tag.
+    pub(super) fn take_due_runs(&mut self, now: Timestamp) -> Vec<(Holder, u64, u64)> {
+        let mut due = Vec::new();
+        while let Some(run) = self.runs.first_entry()
+            && run.key().0 <= now
+        {
+            let holder = run.key().1;
+            let (first, last) = run.remove();
+            due.push((holder, first, last));
+        }
+        due
+    }
+
+    /// Takes out the tags whose extension is over.
+    pub(super) fn take_due_extensions(&mut self, now: Timestamp) -> Vec<u64> {
+        let due: Vec<u64> = self
+            .extended
+            .iter()
+            .filter_map(|(tag, due)| (*due <= now).then_some(*tag))
+            .collect();
+        for tag in &due {
+            self.extended.remove(tag);
+        }
+        due
+    }
+
+    /// Tags below `next` have been given out by now.
+    pub(super) fn mark(&mut self, now: Timestamp, next: u64, timeout_ms: u64) {
+        let spaced = self
+            .marks
+            .back()
+            .is_none_or(|(at, _)| at.after(timeout_ms / MARKS) <= now);
+        if spaced {
+            self.marks.push_back((now, next));
+        }
+    }
+
+    pub(super) fn clear_marks(&mut self) {
+        self.marks.clear();
+    }
+
+    /// Tags below this are older than the timeout.
+    pub(super) fn older_than(&mut self, timeout_ms: u64, now: Timestamp) -> u64 {
+        let mut older = 0;
+        while let Some((at, tag)) = self.marks.front().copied()
+            && at.after(timeout_ms) <= now
+        {
+            older = tag;
+            if self
+                .marks
+                .get(1)
+                .is_some_and(|(at, _)| at.after(timeout_ms) <= now)
+            {
+                self.marks.pop_front();
+            } else {
+                break;
+            }
+        }
+        older
+    }
+
+    /// The tag's delivery is taken back: a late ack means nothing.
+    pub(super) fn forgive(&mut self, tag: u64) {
+        if self.forgiven.len() >= FORGIVEN_MAX {
+            self.forgiven.pop_first();
+        }
+        self.forgiven.insert(tag);
+    }
+
+    /// Whether a late ack of this tag is forgiven; once.
+    pub(super) fn is_forgiven(&mut self, tag: u64) -> bool {
+        self.forgiven.remove(&tag)
+    }
+}

@@ -1,0 +1,190 @@
+//! What RabbitMQ's tools do not have.
+
+use std::process::Command;
+
+use crate::broker::{Broker, run};
+
+fn ours(broker: &Broker, words: &[&str]) -> crate::broker::Ran {
+    broker.run("leveretctl", words)
+}
+
+/// Declares a durable queue with arguments, over HTTP.
+fn declare(broker: &Broker, name: &str, arguments: &str) {
+    let file = broker.dir.path().join("queue.json");
+    let text = format!(
+        "{{\"queues\":[{{\"vhost\":\"/\",\"name\":\"{name}\",\"durable\":true,\"auto_delete\":false,\"arguments\":{arguments}}}]}}"
+    );
+    std::fs::write(&file, text).unwrap();
+    broker.quiet(&format!("import_definitions {}", file.display()));
+}
+
+#[test]
+fn explain_tells_every_setting_and_its_origin() {
+    let broker = Broker::start();
+    declare(&broker, "q", "{\"x-max-length\":10}");
+    broker.quiet("set_policy p1 ^q '{\"max-length\":20,\"message-ttl\":1000}'");
+    broker.quiet("set_operator_policy op1 ^q '{\"max-length\":15}'");
+    let told = ours(&broker, &["explain", "q"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    for line in [
+        "Queue 'q' in vhost '/'",
+        "type                     classic                     as declared",
+        "message-ttl              1000                        policy p1",
+        "max-length               10                          argument x-max-length (operator policy op1 says 15, policy p1 says 20)",
+        "overflow                 drop-head                   default",
+        "0 messages are ready, 0 wait for their ack; 0 consumers",
+    ] {
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            told.out.lines().any(|found| squeezed(found) == squeezed(line)),
+            "{line} in\n{}",
+            told.out
+        );
+    }
+    let json = ours(&broker, &["explain", "q", "--formatter", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let ttl = json["settings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["setting"] == "message-ttl");
+    assert_eq!(ttl.unwrap()["origin"], "policy p1");
+    let missing = ours(&broker, &["explain", "no"]);
+    assert_eq!(
+        (missing.code, missing.err.as_str()),
+        (69, "Error:\nno queue 'no' in vhost '/'\n")
+    );
+}
+
+#[test]
+fn the_doctor_finds_what_is_wrong() {
+    let broker = Broker::start();
+    let well = ours(&broker, &["doctor"]);
+    assert_eq!(well.code, 0, "{well:?}");
+    assert!(
+        well.out
+            .starts_with("note: the user guest has its default password"),
+        "{well:?}"
+    );
+    declare(&broker, "q", "{\"x-dead-letter-exchange\":\"nowhere\"}");
+    broker.quiet("set_vm_memory_high_watermark 0.0");
+    let ill = ours(&broker, &["doctor", "--formatter", "json"]);
+    assert_eq!(ill.code, 69, "{ill:?}");
+    let found: serde_json::Value = serde_json::from_str(&ill.err).unwrap();
+    let told = |what: &str| {
+        let rows = found.as_array().unwrap();
+        rows.iter()
+            .any(|row| row["what"].as_str().unwrap().starts_with(what))
+    };
+    assert!(told("memory alarm: publishers are blocked"), "{found}");
+    assert!(
+        told("dead letters go to an exchange that does not exist, and are lost: 'q' in '/'"),
+        "{found}"
+    );
+    broker.quiet("stop_app");
+    let stopped = ours(&broker, &["doctor"]);
+    assert!(
+        stopped.err.contains("problem: the application is stopped"),
+        "{stopped:?}"
+    );
+}
+
+#[test]
+fn definitions_are_compared() {
+    let broker = Broker::start();
+    let file = broker.dir.path().join("a.json");
+    let file = file.to_str().unwrap();
+    declare(&broker, "q", "{}");
+    broker.quiet(&format!("export_definitions {file}"));
+    let same = ours(&broker, &["definitions", "diff", file]);
+    assert_eq!(
+        (same.code, same.out.as_str()),
+        (0, "No differences\n"),
+        "{same:?}"
+    );
+    broker.quiet("delete_queue q");
+    broker.quiet("add_vhost v");
+    let other = ours(&broker, &["definitions", "diff", file]);
+    assert_eq!(other.code, 2, "{other:?}");
+    assert_eq!(other.out, "+ vhost v\n- queue / q\n", "{other:?}");
+    let json = ours(&broker, &["definitions", "diff", file, "--formatter", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(rows[0]["kind"], "vhost");
+    let files = ours(&broker, &["definitions", "diff", file, file]);
+    assert_eq!(files.code, 0, "{files:?}");
+    assert_eq!(ours(&broker, &["definitions", "diff", "/nothere"]).code, 74);
+}
+
+#[test]
+fn a_backup_is_taken_while_serving_and_restored() {
+    let broker = Broker::start();
+    declare(&broker, "kept", "{}");
+    let copy = broker.dir.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let taken = ours(&broker, &["-q", "backup", copy]);
+    assert_eq!(taken.code, 0, "{taken:?}");
+    let again = ours(&broker, &["-q", "backup", copy]);
+    assert_eq!(again.code, 74, "it exists: {again:?}");
+    let url = format!("http://guest:guest@{}", broker.http);
+    let remote = run("leveretctl", &["backup", copy, "--url", &url], "", &[]);
+    assert_eq!(remote.code, 64, "{remote:?}");
+    let new = broker.dir.path().join("new");
+    let restored = Command::new(env!("CARGO_BIN_EXE_leveret"))
+        .arg("--data-dir")
+        .arg(&new)
+        .args(["restore", copy])
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    let checked = Command::new(env!("CARGO_BIN_EXE_leveret"))
+        .arg("--data-dir")
+        .arg(&new)
+        .args(["export", "kept"])
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "the queue is in it: {checked:?}");
+}
+
+#[test]
+fn completions_and_man_pages_are_made_from_the_tables() {
+    for shell in ["bash", "zsh", "fish"] {
+        let made = run("leveretctl", &["completions", shell], "", &[]);
+        assert_eq!(made.code, 0, "{made:?}");
+        assert!(
+            made.out.contains("list_queues") && made.out.contains("set_policy"),
+            "{shell}"
+        );
+    }
+    assert_eq!(run("leveretctl", &["completions", "csh"], "", &[]).code, 64);
+    let bash = run("leveretctl", &["completions", "bash"], "", &[]);
+    let sound = Command::new("bash")
+        .arg("-n")
+        .arg("/dev/stdin")
+        .stdin(std::process::Stdio::piped())
+        .spawn();
+    let mut sound = sound.unwrap();
+    std::io::Write::write_all(&mut sound.stdin.take().unwrap(), bash.out.as_bytes()).unwrap();
+    assert!(sound.wait().unwrap().success());
+    let dir = tempfile::tempdir().unwrap();
+    let made = run("leveretctl", &["man", dir.path().to_str().unwrap()], "", &[]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let page = std::fs::read_to_string(dir.path().join("leveretctl-list_queues.1")).unwrap();
+    assert!(page.contains("Lists queues and their properties"), "{page}");
+}
+
+#[test]
+fn bench_is_the_load_generator() {
+    let told = run("leveretctl", &["bench", "--version"], "", &[]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.starts_with("leveretperf "), "{told:?}");
+}
+
+#[test]
+fn under_its_own_name_banners_stay_out_of_pipes() {
+    let broker = Broker::start();
+    let listed = ours(&broker, &["list_vhosts"]);
+    assert_eq!(
+        (listed.out.as_str(), listed.err.as_str()),
+        ("name\n/\n", "Listing vhosts ...\n")
+    );
+}
