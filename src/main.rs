@@ -97,6 +97,9 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         }
     }
     announce(&server, &management, &data_dir, config.file.as_deref());
+    let supervisor = config.supervisor;
+    supervisor.ready("serving clients");
+    tokio::spawn(supervisor.clone().keep_alive());
     let failed = tokio::select! {
         () = signals.stop.recv() => None,
         () = program.asked_to_stop() => None,
@@ -108,6 +111,7 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
             exit::IO,
         );
     }
+    supervisor.stopping();
     tracing::info!("stopping; a second signal exits at once");
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
     tokio::select! {
