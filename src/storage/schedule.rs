@@ -171,7 +171,7 @@ pub(super) fn recover(
         let Some(held) = ledger.queues.get_mut(&queue.id).filter(|held| held.holds) else {
             continue;
         };
-        let Some(value) = rocks.get(Family::Meta, &counts_key(queue.id))? else {
+        let Some(value) = rocks.get(Family::Meta, counts_key(queue.id))? else {
             continue;
         };
         let mut cursor = Cursor::new(value.get(5..).unwrap_or_default());
