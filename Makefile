@@ -10,7 +10,7 @@ export LEVERET_CACHE := $(CACHE)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO := cargo
 
-.PHONY: help setup build run test check fmt lint unit interop bench torture fuzz clean
+.PHONY: help setup build run install deb test check fmt lint unit interop bench torture fuzz clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
@@ -18,11 +18,17 @@ help: ## List these commands
 setup:
 	@etc/setup.sh $(ROCKSDB_LIB_DIR)
 
-build: setup ## Build target/release/leveret and leveretperf
+build: setup ## Build the programs: leveret, leveretctl and leveretperf
 	$(CARGO) build --release --locked --bins
 
 run: build ## Build and start the broker on 5672, with its data in ./data (ARGS=... for flags)
 	$(TARGET)/release/leveret --data-dir ./data $(ARGS)
+
+install: build ## Install the programs, links, unit, man pages and completions (PREFIX=/usr/local DESTDIR=)
+	etc/install.sh $(TARGET)/release "$(DESTDIR)" "$(or $(PREFIX),/usr/local)"
+
+deb: build ## Make a Debian package in target/ (etc/debian/try.sh tries it in a chroot)
+	etc/deb.sh $(TARGET)/release $(TARGET)
 
 test: unit interop ## Run every test: Rust's, then the interop clients
 

@@ -13,6 +13,8 @@ pub mod server;
 
 pub mod management;
 
+pub mod supervisor;
+
 pub mod config;
 
 pub mod operator;

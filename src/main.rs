@@ -11,9 +11,10 @@ use clap::Parser;
 use leveret::{
     config::{Config, Flags},
     management::{self, Management, Operator},
-    operator::{self, Program, SetFilter, Signals},
+    operator::{self, Program, SetFilter, Signals, StopSignals},
     server::{Handle, Server, StartError},
     storage::StoreError,
+    supervisor::Supervisor,
     tools::{self, ToolError},
 };
 use tracing_subscriber::EnvFilter;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
-    let mut signals = match Signals::listen() {
+    let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}"), 1),
     };
@@ -97,8 +98,15 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         }
     }
     announce(&server, &management, &data_dir, config.file.as_deref());
+    serve(server, &program, signals.stop, config.supervisor).await
+}
+
+/// Until somebody wants the end, or the store comes to one.
+async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervisor: Supervisor) -> ExitCode {
+    supervisor.ready("serving clients");
+    tokio::spawn(supervisor.clone().keep_alive());
     let failed = tokio::select! {
-        () = signals.stop.recv() => None,
+        () = stop.recv() => None,
         () = program.asked_to_stop() => None,
         reason = server.store_failed() => Some(reason),
     };
@@ -108,11 +116,12 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
             exit::IO,
         );
     }
+    supervisor.stopping();
     tracing::info!("stopping; a second signal exits at once");
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
     tokio::select! {
         () = drained => tracing::info!("stopped"),
-        () = signals.stop.recv() => tracing::warn!("stopped at once by a second signal"),
+        () = stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
 }

@@ -59,9 +59,16 @@ impl Broker {
         (connection, channel)
     }
 
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+    fn kill(self) {
+        drop(self);
+    }
+}
+
+/// A failed test leaves no broker behind either.
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let killed = self.process.kill().and_then(|()| self.process.wait());
+        assert!(killed.is_ok() || std::thread::panicking(), "{killed:?}");
     }
 }
 
@@ -130,9 +137,10 @@ async fn what_was_confirmed_survives_kill_9_twice_in_order_and_what_was_acked_do
     publish(&channel, "transient", 1).await;
     let (first, tag) = get(&channel).await.unwrap();
     assert_eq!(first, "a");
-    channel.basic_ack(tag, BasicAckOptions::default()).await.unwrap();
-    // A later confirm proves that the ack before it is on disk.
-    publish(&channel, "d", 2).await;
+    // A later confirm proves that the ack before it is on disk, also when both came in one segment.
+    let ack = channel.basic_ack(tag, BasicAckOptions::default());
+    let (acked, ()) = tokio::join!(ack, publish(&channel, "d", 2));
+    acked.unwrap();
     broker.kill();
 
     let broker = Broker::start(dir.path());

@@ -19,6 +19,7 @@ pub use self::settings::Setting;
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
 use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
+use crate::supervisor::Supervisor;
 use crate::tools::Command;
 
 /// Where an installed broker keeps its data.
@@ -229,6 +230,8 @@ pub struct Config {
     pub settings: Vec<Setting>,
     /// What an operator should know about the configuration, a sentence each.
     pub notes: Vec<String>,
+    /// Who started us, and wants to be told.
+    pub supervisor: Supervisor,
     /// Definitions to take in at every start.
     pub definitions: Option<PathBuf>,
 }
@@ -380,6 +383,7 @@ impl Config {
             file,
             settings,
             notes: Vec::new(),
+            supervisor: supervisor(),
             definitions: (!raw.definitions.file.is_empty()).then(|| raw.definitions.file.into()),
         })
     }
@@ -442,6 +446,16 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The variables of systemd's protocol. Its watchdog may be meant for another process of the service.
+fn supervisor() -> Supervisor {
+    let meant = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let watchdog = variable("WATCHDOG_USEC").filter(|_| meant);
+    Supervisor {
+        socket: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+        watchdog: watchdog.and_then(|text| text.parse().ok().map(Duration::from_micros)),
+    }
 }
 
 /// RabbitMQ names its file with or without its ending.

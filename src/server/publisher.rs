@@ -178,6 +178,10 @@ impl Batch {
 
     /// Adds a message that goes to one or more queues.
     pub(super) fn publish(&mut self, route: SharedRoute, publish: Publish) {
+        if publish.confirm.is_some() && !self.acks.is_empty() {
+            // Its confirm tells the client that the acks sent before it are durable as well.
+            self.flush();
+        }
         if let [queue] = &*route {
             if self.fan_out.is_some() {
                 self.flush_publishes();

@@ -136,6 +136,8 @@ fn what_scripts_ask_is_answered() {
         4.3.5
         $ set_cluster_name blue
         Setting cluster name to blue ...
+        $ eval node().
+        'NODE'
         "#,
     );
     let flags = broker.quiet("list_feature_flags");
@@ -208,4 +210,31 @@ fn a_full_pipe_and_a_closed_one_are_no_crash() {
         .output()
         .unwrap();
     assert_eq!(full.status.code(), Some(74), "{full:?}");
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let mut broker = Broker::start_with(
+        &[],
+        &[
+            ("NOTIFY_SOCKET", path.to_str().unwrap()),
+            ("WATCHDOG_USEC", "20000"),
+        ],
+    );
+    let next = || {
+        let mut buffer = [0; 200];
+        let length = listener.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(buffer.get(..length).unwrap()).into_owned()
+    };
+    assert_eq!(next(), "READY=1\nSTATUS=serving clients");
+    assert_eq!(
+        (next(), next()),
+        ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned())
+    );
+    broker.quiet("shutdown");
+    while next() != "STOPPING=1" {}
+    assert_eq!(broker.wait(), 0);
 }
