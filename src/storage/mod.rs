@@ -57,7 +57,7 @@ pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
-pub use stats::StoreStats;
+pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;
 use group::Group;
@@ -246,8 +246,7 @@ impl Store {
         let mut stats = self.inner.shared.counters.snapshot();
         stats.pending_bytes = self.pending_bytes() as u64;
         if let Some(rocks) = self.inner.engine.lock().rocks.clone() {
-            stats.disk_bytes = reclaim::family_bytes(&rocks);
-            stats.memtable_bytes = rocks.memtable_bytes();
+            stats.read(&rocks);
         }
         stats
     }
