@@ -188,3 +188,98 @@ fn under_its_own_name_banners_stay_out_of_pipes() {
         ("name\n/\n", "Listing vhosts ...\n")
     );
 }
+
+/// Publishes to the default exchange, over HTTP.
+fn publish(broker: &Broker, queue: &str, payload: &str) {
+    use std::io::{Read, Write};
+    let body = format!(
+        "{{\"properties\":{{\"message_id\":\"{payload}\"}},\"routing_key\":\"{queue}\",\"payload\":\"{payload}\",\"payload_encoding\":\"string\"}}"
+    );
+    let mut socket =
+        std::os::unix::net::UnixStream::connect(broker.dir.path().join("data/control.sock")).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "POST /api/exchanges/%2F/amq.default/publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\"routed\":true"), "{answer}");
+}
+
+#[test]
+fn tail_shows_copies_and_leaves_nothing_behind() {
+    use std::io::{BufRead, BufReader, Read};
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let data_dir = broker.dir.path().join("data");
+    for words in [&["tail", "q"][..], &["tail", "--exchange", ""]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+            .args(words)
+            .args(["--limit", "2", "--data-dir"])
+            .arg(&data_dir)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its banner comes when it listens.
+        let mut banner = String::new();
+        BufReader::new(child.stderr.take().unwrap())
+            .read_line(&mut banner)
+            .unwrap();
+        assert!(banner.starts_with("What is published to"), "{banner}");
+        publish(&broker, "q", "first");
+        publish(&broker, "q", "second");
+        let mut out = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(
+            out,
+            "(default)\tq\t-> [q]\t5\tfirst\n(default)\tq\t-> [q]\t6\tsecond\n"
+        );
+        assert_eq!(broker.quiet("list_queues name -s"), "q\n", "its queue is gone");
+    }
+    assert_eq!(
+        broker.quiet("list_queues messages -s"),
+        "4\n",
+        "nothing was consumed"
+    );
+    assert_eq!(ours(&broker, &["tail", "no"]).code, 69);
+}
+
+#[test]
+fn tail_ends_with_ctrl_c_and_tidies_up() {
+    use std::io::{BufRead, BufReader};
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+        .args(["tail", "q", "--data-dir"])
+        .arg(broker.dir.path().join("data"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut banner = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut banner)
+        .unwrap();
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(broker.quiet("list_queues name -s"), "q\n");
+}
+
+#[test]
+fn top_prints_one_look_where_there_is_no_terminal() {
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let look = ours(&broker, &["top"]);
+    assert_eq!(look.code, 0, "{look:?}");
+    assert!(
+        look.out.contains("no alarms") && look.out.contains("\nq (/) "),
+        "{look:?}"
+    );
+    assert_eq!(ours(&broker, &["top", "--interval", "never"]).code, 64);
+}

@@ -21,6 +21,7 @@ mod queues;
 mod settings;
 mod status;
 mod tail;
+mod top;
 mod users;
 mod vhosts;
 
@@ -35,7 +36,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 23] = [
+static TABLES: [&[Spec]; 24] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -59,6 +60,7 @@ static TABLES: [&[Spec]; 23] = [
     &documents::COMMANDS,
     &messages::COMMANDS,
     &tail::COMMANDS,
+    &top::COMMANDS,
 ];
 
 /// The commands that a program has.
