@@ -36,6 +36,7 @@ mod relay;
 mod replies;
 mod rights;
 mod sampler;
+mod scheduled;
 mod stats;
 mod timers;
 
@@ -61,6 +62,7 @@ pub use self::{
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
+    scheduled::{Scheduled, ScheduledPage, Waiting},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
