@@ -189,23 +189,28 @@ fn under_its_own_name_banners_stay_out_of_pipes() {
     );
 }
 
-/// Publishes to the default exchange, over HTTP.
-fn publish(broker: &Broker, queue: &str, payload: &str) {
-    use std::io::{Read, Write};
-    let body = format!(
-        "{{\"properties\":{{\"message_id\":\"{payload}\"}},\"routing_key\":\"{queue}\",\"payload\":\"{payload}\",\"payload_encoding\":\"string\"}}"
-    );
-    let mut socket =
-        std::os::unix::net::UnixStream::connect(broker.dir.path().join("data/control.sock")).unwrap();
-    let length = body.len();
-    write!(
-        socket,
-        "POST /api/exchanges/%2F/amq.default/publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("\"routed\":true"), "{answer}");
+/// Publishes two messages to the default exchange.
+fn publish(broker: &Broker, queue: &str, payloads: &[&str]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connection = lapin::Connection::connect(&broker.uri(), lapin::ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(lapin::options::ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        for payload in payloads {
+            let options = lapin::options::BasicPublishOptions::default();
+            let properties = lapin::BasicProperties::default();
+            let confirm = channel
+                .basic_publish("".into(), queue.into(), options, payload.as_bytes(), properties)
+                .await
+                .unwrap();
+            confirm.await.unwrap();
+        }
+    });
 }
 
 #[test]
@@ -217,7 +222,7 @@ fn tail_shows_copies_and_leaves_nothing_behind() {
     for words in [&["tail", "q"][..], &["tail", "--exchange", ""]] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_leveretctl"))
             .args(words)
-            .args(["--limit", "2", "--data-dir"])
+            .args(["--limit", "2", "--seconds", "30", "--data-dir"])
             .arg(&data_dir)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
@@ -229,8 +234,7 @@ fn tail_shows_copies_and_leaves_nothing_behind() {
             .read_line(&mut banner)
             .unwrap();
         assert!(banner.starts_with("What is published to"), "{banner}");
-        publish(&broker, "q", "first");
-        publish(&broker, "q", "second");
+        publish(&broker, "q", &["first", "second"]);
         let mut out = String::new();
         child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         assert!(child.wait().unwrap().success());
