@@ -129,6 +129,10 @@ fn path(call: &Call) -> String {
 }
 
 fn known(call: &Call, failure: Failure) -> Failure {
+    let queue = format!("/queues/{}/{}", segment(call.vhost()), segment(call.arg("queue")));
+    if failure.is_missing() && call.client.get(&queue).is_ok() {
+        return Failure::unavailable("this broker's version cannot look into queues");
+    }
     if failure.is_missing() {
         let text = format!("no queue '{}' in vhost '{}'", call.arg("queue"), call.vhost());
         return Failure::unavailable(text);
