@@ -203,6 +203,11 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All pairs, in order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     pub(super) fn is_true(&self, key: &str) -> bool {
         self.get(key) == Some("true")
     }

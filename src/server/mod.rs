@@ -6,6 +6,7 @@ mod admission;
 mod alarms;
 mod announcer;
 mod binding;
+mod browse;
 mod channel;
 mod clients;
 mod clock;
@@ -52,6 +53,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
+    browse::{FIRST, Held, Outcome, Selected, Sight},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},

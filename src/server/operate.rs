@@ -88,7 +88,7 @@ fn wait<T>(future: impl Future<Output = T>) -> Result<T, OperateError> {
         .map_err(|_elapsed| OperateError::Timeout)
 }
 
-fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
+pub(super) fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
     let Some(durable) = durable else { return Ok(()) };
     match wait(durable)? {
         Ok(Ok(())) => Ok(()),

@@ -2,6 +2,7 @@
 //! lock, writes the operations that a call asks for to the store's log, and answers reads.
 
 pub mod arguments;
+mod browse;
 mod consumers;
 pub mod dead_letter;
 mod expiry;
@@ -34,6 +35,7 @@ use crate::broker::{
 };
 
 pub use self::{
+    browse::{Glimpse, Withdrawn},
     consumers::{ConsumerId, ConsumerOptions},
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
@@ -70,7 +72,7 @@ impl Entry {
 }
 
 /// Where a message stands in its queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     pub seq: Seq,
     pub lane: u8,

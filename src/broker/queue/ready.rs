@@ -111,6 +111,21 @@ impl Ready {
             .chain(self.returned.values())
     }
 
+    /// Messages in memory from one place to another (exclusive), ascending, at most so many.
+    pub(super) fn between(&self, from: Seq, until: Seq, limit: usize) -> Vec<Entry> {
+        let mut found: Vec<Entry> = Vec::new();
+        for list in [&self.head, &self.tail, &self.stranded] {
+            let first = list.partition_point(|entry| entry.seq < from);
+            let there = list.range(first..).take_while(|entry| entry.seq < until);
+            found.extend(there.filter(|entry| !is_hollow(entry)).take(limit).cloned());
+        }
+        let returned = self.returned.range(from..until);
+        found.extend(returned.take(limit).map(|(_, entry)| entry.clone()));
+        found.sort_by_key(|entry| entry.seq);
+        found.truncate(limit);
+        found
+    }
+
     /// Takes out the message of a place, wherever it stands in memory.
     pub(super) fn take(&mut self, seq: Seq) -> Option<Entry> {
         if let Some(entry) = self.returned.remove(&seq) {
