@@ -9,17 +9,15 @@ RabbitMQ dropped since 3.10, are listed in KNOWN with the reason. Ends with 1 wh
 """
 
 import argparse
-import base64
 import json
-import os
+import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
-from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing, spare_port
+from suite.brokers import BrokerError, rabbitmq_missing
 from suite.clients import prepared_python
+from suite.http import Api, WithHttp, WithManagement
 
 # Not ours: what the BEAM counts, what RabbitMQ 4 no longer reports, and names of nodes or types as keys.
 KNOWN = (
@@ -29,61 +27,6 @@ KNOWN = (
     "cowboy_opts", "log_files", "config_files", "exchange_types[].internal_purpose", "garbage", "node_links",
     "messages_paged_out", "message_bytes_paged_out", "enabled_plugins", "internal_cluster_id", "reason",
 )  # fmt: skip
-
-
-class WithManagement(RabbitMQ):
-    """RabbitMQ with its HTTP API."""
-
-    def __init__(self):
-        super().__init__()
-        self.http = spare_port()
-        for name, text in (
-            ("enabled_plugins", "[rabbitmq_management]."),
-            ("rabbitmq.conf", f"log.console = true\nmanagement.tcp.port = {self.http}\nmanagement.tcp.ip = 127.0.0.1\n"
-             "collect_statistics_interval = 1000\n"),
-        ):  # fmt: skip
-            with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
-                file.write(text)
-
-
-class WithHttp(Leveret):
-    """Leveret with its HTTP API."""
-
-    def __init__(self, binary):
-        super().__init__(binary)
-        self.http = spare_port()
-        self.amqp = spare_port()
-
-    def command(self):
-        arguments = [self.binary, "--data-dir", os.path.join(self.directory, "data")]
-        arguments += ["--amqp-listen", f"127.0.0.1:{self.amqp}", "--http-listen", f"127.0.0.1:{self.http}"]
-        return [*arguments, "--metrics-listen", "none"], dict(os.environ)
-
-    def port(self, log):
-        return self.amqp
-
-
-class Api:
-    """One broker's HTTP API."""
-
-    def __init__(self, port):
-        self.port = port
-
-    def call(self, method, path, body=None):
-        """Status and decoded body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api{path}", data=data, method=method)
-        request.add_header("Authorization", "Basic " + base64.b64encode(b"guest:guest").decode())
-        request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                status, text = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, text = error.code, error.read()
-        try:
-            return status, json.loads(text) if text else None
-        except ValueError:
-            return status, text.decode(errors="replace")
 
 
 TOPOLOGY = [
@@ -202,11 +145,6 @@ def shape(value, path="", found=None):
     return found
 
 
-def same_objects(value):
-    """Rows that differ between the brokers for good reasons do not take part."""
-    return value
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default="target/release/leveret")
@@ -215,8 +153,6 @@ def main():
     if rabbitmq_missing():
         print(f"SKIP compare_api: {rabbitmq_missing()}")
         return 0
-    import subprocess
-
     brokers = [WithManagement(), WithHttp(options.binary)]
     consumers, differences = [], 0
     try:
