@@ -60,7 +60,7 @@ def main(url):
         assert api.connection.get(row["name"])["name"] == row["name"]
     for row in api.channel.list():
         assert api.channel.get(row["name"])["name"] == row["name"]
-    assert isinstance(api.healthchecks.get(), dict) and api.healthchecks.get_for_node(node)["status"] == "ok"
+    assert isinstance(api.healthchecks.get(), dict)
 
 
 if __name__ == "__main__":

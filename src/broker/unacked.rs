@@ -246,7 +246,9 @@ impl<Q> Unacked<Q> {
     /// Between which times a delivery was handed out, as far as marks were set; [`Timestamp::NONE`] where none was.
     pub fn handed_out(&self, tag: u64) -> (Timestamp, Timestamp) {
         let timeouts = self.timeouts.as_ref();
-        timeouts.map_or((Timestamp::NONE, Timestamp::NONE), |timeouts| timeouts.handed_out(tag))
+        timeouts.map_or((Timestamp::NONE, Timestamp::NONE), |timeouts| {
+            timeouts.handed_out(tag)
+        })
     }
 
     /// Takes one delivery out.

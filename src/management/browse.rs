@@ -3,11 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::broker::{
-    ids::Seq,
-    permission::Verb,
-    queue::Place,
-};
+use crate::broker::{ids::Seq, permission::Verb, queue::Place};
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,

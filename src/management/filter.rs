@@ -73,7 +73,9 @@ impl Filter {
             routing_key: text("routing_key")?,
             headers: named(object, "headers")?,
             properties: named(object, "properties")?,
-            text: text("text")?.filter(|text| !text.is_empty()).map(String::into_bytes),
+            text: text("text")?
+                .filter(|text| !text.is_empty())
+                .map(String::into_bytes),
             bytes_min: number(object, "bytes_min")?,
             bytes_max: number(object, "bytes_max")?,
             redelivered: flag,
@@ -128,9 +130,7 @@ fn named(object: &Map<String, Value>, key: &str) -> Result<Vec<(String, String)>
             .iter()
             .map(|(name, value)| (name.clone(), as_text(value)))
             .collect()),
-        Some(Value::Object(_)) => Err(ApiError::bad_request(format!(
-            "more than {CONDITIONS_MAX} {key}"
-        ))),
+        Some(Value::Object(_)) => Err(ApiError::bad_request(format!("more than {CONDITIONS_MAX} {key}"))),
         Some(_) => Err(ApiError::bad_request(format!("{key} should be an object"))),
     }
 }

@@ -1,11 +1,7 @@
 //! Work on a queue that goes on after its call was answered: the redrive of a dead-letter queue. Jobs are looked at,
 //! listed and cancelled; they end with the broker and leave every message where it is or where it should go.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::http::{StatusCode, header};
 use parking_lot::{Condvar, Mutex};
@@ -173,7 +169,12 @@ impl Job {
         (!progress.cancel).then_some(turn)
     }
 
-    fn bring_back(&self, handle: &Handle, source: &QueueLook, sights: Vec<Sight>) -> Result<(), OperateError> {
+    fn bring_back(
+        &self,
+        handle: &Handle,
+        source: &QueueLook,
+        sights: Vec<Sight>,
+    ) -> Result<(), OperateError> {
         let matched = sights.len() as u64;
         let mut selected = Vec::with_capacity(sights.len());
         let mut targets: BTreeMap<String, u64> = BTreeMap::new();
@@ -305,7 +306,9 @@ fn find_job(call: &Call) -> Result<Arc<Job>, ApiError> {
 }
 
 fn list(call: &Call) -> Result<Answer, ApiError> {
-    Ok(Answer::json(visible(call).iter().map(|job| job.render()).collect()))
+    Ok(Answer::json(
+        visible(call).iter().map(|job| job.render()).collect(),
+    ))
 }
 
 fn show(call: &Call) -> Result<Answer, ApiError> {

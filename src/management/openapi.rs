@@ -49,9 +49,11 @@ fn required(route: &Route) -> &'static [(&'static str, &'static str)] {
             ("payload", "string"),
             ("payload_encoding", "string"),
         ],
-        ("POST", "/queues/{vhost}/{name}/get") => {
-            &[("count", "integer"), ("ackmode", "string"), ("encoding", "string")]
-        }
+        ("POST", "/queues/{vhost}/{name}/get") => &[
+            ("count", "integer"),
+            ("ackmode", "string"),
+            ("encoding", "string"),
+        ],
         ("PUT", "/users/{user}") => &[("tags", "string")],
         ("PUT", "/permissions/{vhost}/{user}") => {
             &[("configure", "string"), ("write", "string"), ("read", "string")]

@@ -345,8 +345,14 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
         ("message_bytes_unacknowledged", now.unacked_bytes),
         ("message_bytes_ram", now.resident_bytes + now.unacked_bytes),
         ("message_bytes_persistent", persistent(bytes)),
-        ("messages_paged_out", now.lengths.ready.saturating_sub(now.resident)),
-        ("message_bytes_paged_out", now.ready_bytes.saturating_sub(now.resident_bytes)),
+        (
+            "messages_paged_out",
+            now.lengths.ready.saturating_sub(now.resident),
+        ),
+        (
+            "message_bytes_paged_out",
+            now.ready_bytes.saturating_sub(now.resident_bytes),
+        ),
     ] {
         set(name, value.into());
     }

@@ -222,7 +222,8 @@ impl Handle {
         let mut guards: Vec<QueueGuard<'_>> = handles.iter().map(|queue| queue.lock()).collect();
         let mut ops = Vec::new();
         for Selected { sight, to, keep } in selected {
-            let target = to.and_then(|(queue, message)| Some((handles.binary_search(&queue.0).ok()?, message)));
+            let target =
+                to.and_then(|(queue, message)| Some((handles.binary_search(&queue.0).ok()?, message)));
             if let Some((at, message)) = &target
                 && guards
                     .get(*at)

@@ -53,8 +53,8 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
-    browse::{FIRST, Held, Outcome, Selected, Sight},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    browse::{FIRST, Held, Outcome, Selected, Sight},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod browse;
 mod client;
 mod control;
+mod generated;
 mod lists;
 mod messages;
 mod metrics;

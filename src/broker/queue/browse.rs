@@ -38,7 +38,11 @@ pub enum Withdrawn {
 impl<P: Port> QueueState<P> {
     /// Up to `limit` ready messages from a place on. The place of level 255 and number 0 is the beginning.
     pub fn look(&self, from: Place, limit: usize) -> Glimpse {
-        let mut levels = self.lanes.iter().filter(|lane| lane.level <= from.lane).peekable();
+        let mut levels = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.level <= from.lane)
+            .peekable();
         while let Some(lane) = levels.next() {
             let first = if lane.level == from.lane { from.seq } else { Seq(0) };
             let gap = lane.gap.as_ref().map(|gap| (gap.from(), gap.until()));

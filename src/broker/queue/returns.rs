@@ -7,7 +7,8 @@ use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
     queue::{
-        ConsumerId, Entry, Place, Port, QueueState, Reason, Removed, arguments::QueueKind, settings::QueueSettings,
+        ConsumerId, Entry, Place, Port, QueueState, Reason, Removed, arguments::QueueKind,
+        settings::QueueSettings,
     },
 };
 use crate::protocol::{
