@@ -322,6 +322,7 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     let bytes = now.ready_bytes + now.unacked_bytes;
     let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    set("messages_scheduled", queue.scheduled().into());
     set("consumers", now.consumers.into());
     set(
         "consumer_capacity",

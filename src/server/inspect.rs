@@ -493,7 +493,7 @@ impl Handle {
 
     /// `leveret@HOST`.
     pub fn node_name(&self) -> String {
-        self.broker.cluster_name()
+        super::node_name()
     }
 
     pub fn cluster_name(&self) -> String {

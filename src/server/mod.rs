@@ -37,6 +37,7 @@ mod relay;
 mod replies;
 mod rights;
 mod sampler;
+mod scheduled;
 mod stats;
 mod timers;
 
@@ -63,6 +64,7 @@ pub use self::{
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
+    scheduled::{Scheduled, ScheduledPage, Waiting},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
@@ -237,15 +239,7 @@ impl Broker {
         if let Some(name) = self.parameters.read().global("cluster_name") {
             return name.as_str().unwrap_or_default().to_owned();
         }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        format!(
-            "leveret@{}",
-            if host.trim().is_empty() {
-                "localhost"
-            } else {
-                host.trim()
-            }
-        )
+        node_name()
     }
 
     /// Holds a publisher while the store, or the relay of dead letters, lags behind.
@@ -253,6 +247,13 @@ impl Broker {
         self.events.wait_for_store(&self.store).await;
         self.relay.wait_for_room().await;
     }
+}
+
+/// `leveret@HOST`: stays as it is, whatever the cluster is called.
+fn node_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
 }
 
 /// A running broker.

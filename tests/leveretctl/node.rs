@@ -136,6 +136,8 @@ fn what_scripts_ask_is_answered() {
         4.3.5
         $ set_cluster_name blue
         Setting cluster name to blue ...
+        $ eval node().
+        'NODE'
         "#,
     );
     let flags = broker.quiet("list_feature_flags");

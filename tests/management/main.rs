@@ -11,4 +11,5 @@ mod lists;
 mod messages;
 mod metrics;
 mod refusals;
+mod scheduled;
 mod topology;

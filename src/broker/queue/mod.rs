@@ -13,6 +13,7 @@ mod ready;
 mod removed;
 pub mod retry;
 mod returns;
+mod schedule;
 pub mod settings;
 pub mod timeout;
 
@@ -27,6 +28,7 @@ use self::{
     expiry::Expiry,
     lanes::Lanes,
     returns::Returns,
+    schedule::Schedule,
     settings::QueueSettings,
 };
 use crate::broker::{
@@ -41,6 +43,7 @@ pub use self::{
     paging::{PagedIn, ReadFrom},
     removed::Removed,
     returns::{Return, Returned, with_counts},
+    schedule::{ScheduleLoaded, ScheduleRead, Turn},
 };
 
 /// A message in its place in one queue.
@@ -159,6 +162,8 @@ pub struct QueueState<P> {
     expiry: Option<Expiry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
     reads: Vec<ReadFrom>,
+    /// Messages that wait for their time, in a holding queue.
+    schedule: Option<Box<Schedule>>,
     /// When the queue was last used, for its own expiry.
     used_at: Timestamp,
 }
@@ -174,6 +179,8 @@ pub struct Recovered {
     pub deadlines: Deadlines,
     /// What is known of messages that came back.
     pub returned: Vec<Returned>,
+    /// Messages that wait for their time, and their bodies.
+    pub scheduled: (u64, u64),
 }
 
 impl Recovered {
@@ -186,6 +193,7 @@ impl Recovered {
         delivered_through: Seq(0),
         deadlines: Deadlines::InOrder(Timestamp::NONE),
         returned: Vec::new(),
+        scheduled: (0, 0),
     };
 }
 
@@ -227,6 +235,7 @@ impl<P: Port> QueueState<P> {
             dying: 0,
             expiry: None,
             reads: Vec::new(),
+            schedule: None,
             used_at: Timestamp::NONE,
         }
     }
@@ -237,6 +246,10 @@ impl<P: Port> QueueState<P> {
         state.next_seq = row.next_seq;
         state.committed = Seq(row.next_seq.0.saturating_sub(1));
         state.delivered = row.delivered_through;
+        if row.scheduled.0 > 0 {
+            let (count, bytes) = row.scheduled;
+            state.schedule = Some(Box::new(Schedule::recovered(count, bytes)));
+        }
         if row.messages > 0 {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
@@ -268,7 +281,7 @@ impl<P: Port> QueueState<P> {
 
     /// Memory its messages take, waiting or handed out.
     pub fn memory_bytes(&self) -> u64 {
-        self.unacked_bytes.saturating_add(self.lanes.bytes() as u64)
+        (self.lanes.bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
     }
 
     pub fn consumer_count(&self) -> usize {
@@ -411,6 +424,7 @@ impl<P: Port> QueueState<P> {
                     message: entry.message,
                     reason,
                     route: Arc::clone(route),
+                    due: Timestamp::NONE,
                 });
             }
             None => removed.note(&entry),
@@ -492,6 +506,7 @@ impl<P: Port> QueueState<P> {
         self.deleted = true;
         self.lanes = Lanes::new();
         self.returns = Returns::default();
+        self.schedule = None;
         self.ready_bytes = 0;
         self.expiry_cleared();
         self.dead.clear();

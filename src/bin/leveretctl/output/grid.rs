@@ -29,7 +29,7 @@ fn lines(lines: Vec<String>) -> String {
 /// An array with a row on each line, as RabbitMQ's tools stream it.
 fn json(table: &Table) -> String {
     if table.rows.is_empty() {
-        return "[]\n".to_owned();
+        return if table.blank_when_empty { "[]\n" } else { "[\n]\n" }.to_owned();
     }
     let rows: Vec<String> = table.rows.iter().map(|row| object(table, row)).collect();
     format!("[\n{}\n]\n", rows.join("\n,"))
