@@ -24,7 +24,7 @@ KNOWN = (
     "garbage_collection", "backing_queue_status", "reductions", "recoverable_slaves", "slave_nodes",
     "synchronised_slave_nodes", "cluster_links", "io_", "mnesia_", "msg_store_", "queue_index_", "ra_open_file_metrics",
     "applications", "cluster_state", "gc_", "context_switches", "metrics_gc", "run_queue", "socket_opts", "ssl_opts",
-    "cowboy_opts", "log_files", "config_files", "exchange_types[].internal_purpose", "garbage", "node_links",
+    "cowboy_opts", "log_files", "config_files", "exchange_types[].internal_purpose", "garbage", "node_links", "release_series_support_status", "queue_slave_procs", "binary.", "enable_uaa", "uaa_", "idle_since", "open_files.", "protocol",
     "messages_paged_out", "message_bytes_paged_out", "enabled_plugins", "internal_cluster_id", "reason",
 )  # fmt: skip
 

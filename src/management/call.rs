@@ -12,6 +12,7 @@ use crate::management::{
     route::{Level, decode},
     samples::Ranges,
 };
+use crate::protocol::field::{FieldTable, FieldValue};
 use crate::server::{AdminError, Handle};
 
 pub(super) struct Call {
@@ -123,6 +124,24 @@ impl Call {
         } else {
             Err(ApiError::not_authorised("Access refused."))
         }
+    }
+
+    /// The exchange that an argument names may be used by what is declared: reading from the one, writing to the other, as
+    /// over AMQP. Asked only for what is new.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn permit_argument(
+        &self,
+        arguments: &FieldTable,
+        argument: &str,
+        declared: &str,
+    ) -> Result<(), ApiError> {
+        let Some(FieldValue::LongString(target)) = arguments.get(argument) else {
+            return Ok(());
+        };
+        self.permit(Verb::Read, declared)?;
+        self.permit(Verb::Write, &String::from_utf8_lossy(target))
     }
 
     /// Vhosts whose objects a list may show: the one asked for, or all that the caller may see.

@@ -28,6 +28,21 @@ pub(super) static ROUTES: [Route; 2] = [
     ),
 ];
 
+/// # Errors
+/// 400 naming every key that is not there.
+fn require(object: &Map<String, Value>, keys: &[&str]) -> Result<(), ApiError> {
+    let missing: Vec<&str> = keys
+        .iter()
+        .filter(|key| !object.contains_key(**key))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::keys_missing(&missing))
+    }
+}
+
 fn required<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a Value, ApiError> {
     object.get(key).ok_or_else(|| ApiError::key_missing(key))
 }
@@ -38,6 +53,10 @@ fn publish(call: &Call) -> Result<Answer, ApiError> {
         super::exchanges::find(call).map_err(|_missing| ApiError::missing("exchange_not_found"))?;
     call.permit(Verb::Write, &exchange.name)?;
     let object = call.object()?;
+    require(
+        &object,
+        &["routing_key", "properties", "payload", "payload_encoding"],
+    )?;
     let key = required(&object, "routing_key")?;
     let key = key
         .as_str()

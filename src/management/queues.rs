@@ -155,6 +155,9 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
         call.vhost().unwrap_or("/"),
         amqp_json::new_name(call.name("name"))?,
     );
+    if call.handle.queue(vhost, name).is_none() {
+        call.permit_argument(&spec.arguments, "x-dead-letter-exchange", name)?;
+    }
     Ok(Answer::put(call.handle.declare_queue(vhost, name, spec)?))
 }
 

@@ -14,6 +14,7 @@ mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
+mod declare;
 mod doors;
 mod events;
 mod farewell;
