@@ -6,6 +6,7 @@ mod admin;
 mod browse;
 mod client;
 mod control;
+mod definitions;
 mod generated;
 mod lists;
 mod messages;
