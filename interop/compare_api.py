@@ -15,9 +15,9 @@ import sys
 import time
 import urllib.parse
 
-from suite.brokers import BrokerError, rabbitmq_missing
+from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing
 from suite.clients import prepared_python
-from suite.http import Api, WithHttp, WithManagement
+from suite.http import Api
 
 # Not ours: what the BEAM counts, what RabbitMQ 4 no longer reports, and names of nodes or types as keys.
 KNOWN = (
@@ -153,7 +153,7 @@ def main():
     if rabbitmq_missing():
         print(f"SKIP compare_api: {rabbitmq_missing()}")
         return 0
-    brokers = [WithManagement(), WithHttp(options.binary)]
+    brokers = [RabbitMQ(), Leveret(options.binary)]
     consumers, differences = [], 0
     try:
         for broker in brokers:

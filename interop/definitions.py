@@ -9,8 +9,8 @@ import argparse
 import json
 import sys
 
-from suite.brokers import BrokerError, rabbitmq_missing
-from suite.http import Api, WithHttp, WithManagement
+from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing
+from suite.http import Api
 
 # Every kind of object that Debian's RabbitMQ 3.10 knows without plugins.
 OBJECTS = [
@@ -118,7 +118,7 @@ def main():
     if rabbitmq_missing():
         print(f"SKIP definitions: {rabbitmq_missing()}")
         return 0
-    brokers = [WithManagement(), WithHttp(options.binary)]
+    brokers = [RabbitMQ(), Leveret(options.binary)]
     failures = 0
     try:
         for broker in brokers:

@@ -21,9 +21,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from suite.brokers import BrokerError, rabbitmq_missing, spare_port
+from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing, spare_port
 from suite.clients import CACHE, INTEROP, PrepareError, cached, exclusively, not_found, prepared_python, run
-from suite.http import Api, WithHttp, WithManagement
+from suite.http import Api, port
 
 SCRIPT = INTEROP.parent / "src" / "management" / "cli" / "rabbitmqadmin"
 REQUIREMENTS = INTEROP / "management" / "requirements.txt"
@@ -75,7 +75,7 @@ def rabbitmqadmin_v2(broker, api):
     if not os.path.exists(program):
         raise Skip(f"{program} is not there; see the head of management.py")
     directory = tempfile.mkdtemp(prefix="interop-admin-")
-    base = [program, "--host", "127.0.0.1", "--port", broker.http, "--non-interactive"]
+    base = [program, "--host", "127.0.0.1", "--port", port(broker), "--non-interactive"]
     name = api.call("GET", "/connections")[1][0]["name"]
     node = api.call("GET", "/nodes")[1][0]["name"]
     commands = (INTEROP / "management" / "rabbitmqadmin-v2.txt").read_text(encoding="utf-8").splitlines()
@@ -84,7 +84,7 @@ def rabbitmqadmin_v2(broker, api):
         for line in commands:
             if not line or line.startswith("#"):
                 continue
-            words = [word.format(node=node, connection=name, dir=directory, http=broker.http).replace("~", " ")
+            words = [word.format(node=node, connection=name, dir=directory, http=port(broker)).replace("~", " ")
                      for word in line.replace("{", "{{").replace("}", "}}").replace("{{node}}", "{node}")
                      .replace("{{connection}}", "{connection}").replace("{{dir}}", "{dir}").replace("{{http}}", "{http}").split()]  # fmt: skip
             try:
@@ -103,14 +103,14 @@ def rabbitmqadmin_v1(broker, api):
     directory = Path(tempfile.mkdtemp(prefix="interop-admin-"))
     try:
         script = directory / "rabbitmqadmin"
-        if isinstance(broker, WithHttp):
-            with urllib.request.urlopen(f"http://127.0.0.1:{broker.http}/cli/rabbitmqadmin", timeout=10) as answer:
+        if broker.name == "leveret":
+            with urllib.request.urlopen(f"{broker.http}/cli/rabbitmqadmin", timeout=10) as answer:
                 script.write_bytes(answer.read())
         else:
             shutil.copy(SCRIPT, script)
 
         def admin(*words, stdin=None):
-            return finish([sys.executable, script, "-P", broker.http, *words], input=stdin)
+            return finish([sys.executable, script, "-P", port(broker), *words], input=stdin)
 
         assert "queue declared" in admin("declare", "queue", "name=one", 'arguments={"x-max-length": 5}')
         assert "queue declared" in admin("declare", "queue", "name=two", "queue_type=quorum")
@@ -143,7 +143,7 @@ def rabbitmqadmin_v1(broker, api):
                       ("permission", "vhost=/", "user=u"), ("user", "name=u"), ("vhost_limit", "vhost=v", "name=max-queues"),
                       ("vhost", "name=v")):  # fmt: skip
             assert f"{words[0]} deleted" in admin("delete", *words)
-        wrong = subprocess.run([sys.executable, script, "-P", str(broker.http), "delete", "queue", "name=one"],
+        wrong = subprocess.run([sys.executable, script, "-P", port(broker), "delete", "queue", "name=one"],
                                capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
         assert wrong.returncode == 1 and wrong.stderr.startswith("*** Not found"), wrong
     finally:
@@ -152,14 +152,14 @@ def rabbitmqadmin_v1(broker, api):
 
 def amqpstorm(broker, _api):
     """amqpstorm's management client."""
-    print(finish([management_python(), INTEROP / "management" / "amqpstorm_client.py", f"http://127.0.0.1:{broker.http}"]), end="")
+    print(finish([management_python(), INTEROP / "management" / "amqpstorm_client.py", broker.http]), end="")
 
 
 def flower(broker, _api):
     """Celery Flower shows the broker's queues, which it asks the HTTP API for."""
-    port = spare_port()
+    own = spare_port()
     command = [management_python(), "-m", "celery", "-A", "flower_app", f"--broker={broker.uri}/", "flower",
-               f"--address=127.0.0.1", f"--port={port}", f"--broker_api=http://guest:guest@127.0.0.1:{broker.http}/api/"]  # fmt: skip
+               f"--address=127.0.0.1", f"--port={own}", f"--broker_api=http://guest:guest@127.0.0.1:{port(broker)}/api/"]  # fmt: skip
     environment = dict(os.environ, PYTHONPATH=str(INTEROP / "management"), FLOWER_UNAUTHENTICATED_API="true")
     process = subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -169,7 +169,7 @@ def flower(broker, _api):
         deadline, found = time.monotonic() + 40, None
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/queues/length", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{own}/api/queues/length", timeout=5) as answer:
                     found = json.loads(answer.read())
                 if any(queue["name"] == "celery" and queue["messages"] == 1 for queue in found["active_queues"]):
                     return
@@ -194,7 +194,7 @@ def rabbit_hole(broker, _api):
     def build(directory):
         run(["go", "build", "-o", directory / "rabbit-hole", "."], cwd=folder)
 
-    print(finish([cached("rabbit-hole", sources, build) / "rabbit-hole", f"http://127.0.0.1:{broker.http}"]), end="")
+    print(finish([cached("rabbit-hole", sources, build) / "rabbit-hole", broker.http]), end="")
 
 
 TOOLS = {
@@ -215,7 +215,7 @@ def main():
     if options.broker == "rabbitmq" and rabbitmq_missing():
         print(f"SKIP rabbitmq: {rabbitmq_missing()}")
         return 0
-    broker = WithManagement() if options.broker == "rabbitmq" else WithHttp(options.binary)
+    broker = RabbitMQ() if options.broker == "rabbitmq" else Leveret(options.binary)
     failed, consumer = 0, None
     try:
         broker.start()
