@@ -130,13 +130,14 @@ impl Connection {
         }
         // A redeclaration is compared by what the client said, a new queue made by what that means here.
         let flags = (durable, exclusive, auto_delete);
-        let effective = self.broker.with_default_type(&self.vhost, &arguments, flags);
+        let mut effective = self.broker.with_default_type(&self.vhost, &arguments, flags);
         if name.is_empty() {
             let kind = QueueKind::of(&effective);
             if kind != QueueKind::Classic {
                 return Err(BrokerError::ServerNamed(kind.module()));
             }
-            name = generated_name("amq.gen");
+            let prefix = arguments::take_name_prefix(&mut effective)?;
+            name = generated_name(prefix.as_deref().unwrap_or("amq.gen"));
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
