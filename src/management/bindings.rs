@@ -324,7 +324,7 @@ impl Key {
 ///
 /// # Errors
 /// 400 naming the first end that is missing.
-pub(super) fn check_ends(
+pub(super) fn check_new(
     handle: &Handle,
     bindings: &[BindingDefinition],
     new_exchanges: &HashSet<(&str, &str)>,

@@ -514,7 +514,7 @@ impl Plan {
             .iter()
             .map(|(vhost, name, _)| (vhost.as_str(), name.as_str())))
         .collect();
-        super::bindings::check_ends(handle, &self.bindings, &exchanges, &queues)?;
+        super::bindings::check_new(handle, &self.bindings, &exchanges, &queues)?;
         Ok(())
     }
 
