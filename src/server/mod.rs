@@ -33,6 +33,7 @@ mod queue_cell;
 mod queues;
 mod registry;
 mod relay;
+mod repeated_head;
 mod replies;
 mod rights;
 mod sampler;

@@ -433,13 +433,10 @@ impl QueueGuard<'_> {
     #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
-        let expires_at = match (self.state.lifetime_ms(&message), self.state.settings().holds) {
-            (Some(ms), _) => self.now().after(ms),
-            (None, Some(holds)) => {
-                let now = self.now();
-                delay::due(RawProperties::new(message.properties()), holds, now)
-            }
-            (None, None) => Timestamp::NONE,
+        let expires_at = if self.state.keeps_for_ever(&message) {
+            Timestamp::NONE
+        } else {
+            self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
         let place = self.state.enqueue(message, expires_at)?;
@@ -449,6 +446,19 @@ impl QueueGuard<'_> {
             seq: place.seq,
             expires_at,
         })
+    }
+
+    /// When a new message's time here ends.
+    #[cold]
+    fn deadline(&mut self, message: &Message) -> Timestamp {
+        match (self.state.lifetime_ms(message), self.state.settings().holds) {
+            (Some(ms), _) => self.now().after(ms),
+            (None, Some(holds)) => {
+                let now = self.now();
+                delay::due(RawProperties::new(message.properties()), holds, now)
+            }
+            (None, None) => Timestamp::NONE,
+        }
     }
 
     /// Hands out what can be handed out and logs what left the queue by that.
