@@ -1,8 +1,8 @@
 //! What the broker publishes about itself: the firehose and the event exchange.
 
 use crate::client::{
-    Broker, Channel, Message, Value, access_request, bind, cancel, consume, declare, delete, exchange, get,
-    publish, text,
+    Broker, Channel, Connection, Login, Message, Value, access_request, bind, cancel, consume, declare,
+    delete, exchange, get, publish, text,
 };
 
 /// A channel on a connection of its own, consuming all of an exchange of the broker's.
@@ -144,4 +144,21 @@ fn the_event_exchange_tells_what_comes_and_goes() {
     expect("channel.closed", "connection", &name);
     connection.close();
     expect("connection.closed", "name", &name);
+}
+
+#[test]
+fn the_event_exchange_tells_who_logs_in_and_who_may_not() {
+    let broker = Broker::start();
+    assert!(broker.server().handle().enable_events("/"));
+    let listener = listening(&broker, "amq.rabbitmq.event", &["user.authentication.*"]);
+    let wrong = Login {
+        password: "wrong",
+        ..Login::default()
+    };
+    assert!(Connection::try_open(broker.address(), &wrong).is_err());
+    let failure = listener.delivery();
+    assert_eq!(failure.key, "user.authentication.failure");
+    assert_eq!(header(&failure, "name"), "guest");
+    broker.connect();
+    assert_eq!(listener.delivery().key, "user.authentication.success");
 }
