@@ -196,3 +196,17 @@ fn recover_acts_at_once_on_what_is_unacked() {
     channel.ok(tx_commit());
     assert_eq!(channel.drain("q"), ["2"]);
 }
+
+/// Proves: TX-006
+#[test]
+fn what_is_sent_during_a_commit_is_done_after_it() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.ok(declare("q", "durable"));
+    channel.ok(tx_select());
+    for round in 0..20 {
+        channel.publish("", "q", "in the transaction");
+        channel.send(tx_commit());
+        assert_eq!(channel.count("q").0, round + 1);
+    }
+}
