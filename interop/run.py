@@ -3,11 +3,13 @@
 
     interop/run.py --binary target/release/leveret     a private Leveret
     interop/run.py --broker rabbitmq                   a private RabbitMQ: proves that what we expect is what it does
+    interop/run.py --broker both                       one after the other, and one table of both
     interop/run.py --uri amqp://guest:guest@host       a broker that already runs
 """
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing
-from suite.clients import CLIENTS, PrepareError
+from suite.clients import BEYOND_RABBITMQ, CLIENTS, OPERATED, PrepareError
 from suite.report import FAILED, PASSED, SKIPPED, Report
 
 CLIENT_SECONDS = 240
@@ -27,22 +29,23 @@ def main():
     # Leave through an exception, so that the broker does not outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = parse_options()
-    report = Report()
     clients = [client for client in CLIENTS if not options.client or client.name in options.client]
-    for client in clients:
-        report.plan(client.name, planned(client, options))
     if options.uri:
-        run_clients(clients, options, options.uri, report)
+        reports = [planned_report(clients, options, OPERATED)]
+        run_clients(clients, options, options.uri, reports[0])
     else:
-        run_with_private_broker(clients, options, report)
-    print(f"\n{report.table()}\n\n{report.closing_line()}")
-    sys.exit(1 if report.count(FAILED) else 0)
+        names = ("leveret", "rabbitmq") if options.broker == "both" else (options.broker,)
+        reports = [run_with_private_broker(name, clients, options) for name in names]
+    print(f"\n{reports[0].table(*reports[1:])}")
+    for report in reports:
+        print(f"\n{report.closing_line()}")
+    sys.exit(1 if any(report.count(FAILED) for report in reports) else 0)
 
 
 def parse_options():
     names = [client.name for client in CLIENTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--broker", choices=("leveret", "rabbitmq"), default="leveret", help="which broker to start")
+    parser.add_argument("--broker", choices=("leveret", "rabbitmq", "both"), default="leveret", help="which to start")
     parser.add_argument("--binary", default="target/release/leveret", help="Leveret's binary (default: %(default)s)")
     parser.add_argument("--uri", help="use the broker at this address instead of starting one")
     parser.add_argument("--client", action="append", choices=names, help="only this client; may be repeated")
@@ -55,22 +58,29 @@ def parse_options():
     return options
 
 
-def planned(client, options):
-    """The client's scenarios that were asked for."""
-    return [name for name in client.scenarios if not options.scenario or name in options.scenario]
+def planned_report(clients, options, without=()):
+    """A report that awaits the scenarios that were asked for, of these clients."""
+    report = Report()
+    for client in clients:
+        wanted = (name for name in client.scenarios if not options.scenario or name in options.scenario)
+        report.plan(client.name, [name for name in wanted if name not in without])
+    return report
 
 
-def run_with_private_broker(clients, options, report):
-    """Starts the broker, runs the clients, and checks that the broker came through it well."""
-    if options.broker == "rabbitmq" and rabbitmq_missing():
+def run_with_private_broker(name, clients, options):
+    """Starts the broker, runs the clients, and checks that the broker came through it well; returns the report."""
+    report = planned_report(clients, options, BEYOND_RABBITMQ if name == "rabbitmq" else ())
+    if name == "rabbitmq" and rabbitmq_missing():
         print(f"SKIP rabbitmq: {rabbitmq_missing()}", flush=True)
         for client, scenario in list(report.outcomes):
             report.record(client, scenario, SKIPPED)
-        return
+        return report
     report.plan("broker", BROKER_SCENARIOS)
-    broker = RabbitMQ() if options.broker == "rabbitmq" else Leveret(options.binary)
+    broker = RabbitMQ() if name == "rabbitmq" else Leveret(options.binary)
     try:
         broker.start()
+        # For the scenarios of what operators do.
+        os.environ.update(INTEROP_HTTP=broker.http, INTEROP_CTL=json.dumps(broker.control))
         report.record("broker", "starts", PASSED)
         print(f"{broker.name} at {broker.uri}", flush=True)
         run_clients(clients, options, broker.uri, report)
@@ -88,6 +98,7 @@ def run_with_private_broker(clients, options, report):
         print(f"\nFAIL broker: {problem}\nIts log:\n{broker.log_tail()}")
     finally:
         broker.remove()
+    return report
 
 
 def run_clients(clients, options, uri, report):
@@ -96,7 +107,7 @@ def run_clients(clients, options, uri, report):
 
     def run_client(client):
         started = time.monotonic()
-        names = planned(client, options)
+        names = report.planned(client.name)
         if not names:
             return
         outcome = run_one(client, names, uri)

@@ -1,7 +1,12 @@
 // Runs the interop scenarios with amqplib: `node main.js URI [SCENARIO...]` prints one JSON line for each.
 'use strict';
 
-const scenarios = require('./scenarios.js');
+const scenarios = {
+  ...require('./scenarios.js'),
+  ...require('./routing.js'),
+  ...require('./queues.js'),
+  ...require('./operated.js'),
+};
 
 const SCENARIO_SECONDS = 30;
 

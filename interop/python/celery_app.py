@@ -1,5 +1,6 @@
 """A small Celery application as anybody would write it; nothing in it knows which broker it talks to."""
 
+import json
 import os
 import time
 
@@ -8,6 +9,7 @@ from celery import Celery
 app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
 app.conf.task_default_queue = os.environ["INTEROP_QUEUE"]
 app.conf.task_acks_late = True
+app.conf.task_queue_max_priority = json.loads(os.environ.get("INTEROP_MAX_PRIORITY", "null"))
 
 
 @app.task(bind=True)
@@ -36,4 +38,16 @@ def third_time_lucky(self):
     """Fails twice; each retry is a new message with an ETA, which the worker holds unacked until it is due."""
     if self.request.retries < 2:
         raise self.retry(countdown=0.1)
+    return self.request.retries
+
+
+class Unlucky(Exception):
+    """What fails now and may work later."""
+
+
+@app.task(bind=True, autoretry_for=(Unlucky,), retry_backoff=True, retry_backoff_max=1, retry_jitter=False)
+def backing_off(self):
+    """Fails twice; Celery asks again after a second by itself."""
+    if self.request.retries < 2:
+        raise Unlucky
     return self.request.retries

@@ -1,5 +1,6 @@
 """Celery: workers in processes of their own, one of which is killed while it holds tasks."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,10 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+
+from celery.exceptions import TaskRevokedError
+from kombu import Exchange, Queue
 
 from scenarios import main, same, unique
 
@@ -16,13 +21,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Workers:
-    """Celery workers on one queue, each with two pool processes, and the application to send them tasks."""
+    """Celery workers on one queue, each with some pool processes, and the application to send them tasks."""
 
-    def __init__(self, uri, queue, directory):
+    def __init__(self, uri, queue, directory, max_priority):
         self.directory = directory
         self.record = os.path.join(directory, "record")
         open(self.record, "wb").close()
         os.environ.update(INTEROP_BROKER=uri, INTEROP_QUEUE=queue, INTEROP_RECORD=self.record)
+        os.environ["INTEROP_MAX_PRIORITY"] = json.dumps(max_priority)
         # Imported here because the application reads its broker from the environment, as applications do.
         import celery_app
 
@@ -31,10 +37,11 @@ class Workers:
         self.app.conf.update(broker_url=uri, task_default_queue=queue)
         self.processes = {}
 
-    def start(self, name):
-        """Starts a worker with two pool processes and waits until it answers a ping over the broker."""
+    def start(self, name, processes=2, prefetch=4):
+        """Starts a worker with so many pool processes and waits until it answers a ping over the broker."""
         node = node_name(name)
-        command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency=2", "--loglevel=INFO"]
+        command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--loglevel=INFO"]
+        command += [f"--concurrency={processes}", f"--prefetch-multiplier={prefetch}"]
         with open(os.path.join(self.directory, f"{name}.log"), "wb") as log:
             self.processes[name] = subprocess.Popen(
                 [*command, f"--hostname={node}"],
@@ -93,11 +100,11 @@ def wait_until(condition, what):
 
 
 @contextmanager
-def workers_on(uri, name):
+def workers_on(uri, name, max_priority=None):
     """Workers on a queue of their own, which must be empty, with nothing unacked, when they have stopped."""
     queue = unique(name)
     with tempfile.TemporaryDirectory(prefix="interop-celery-") as directory:
-        workers = Workers(uri, queue, directory)
+        workers = Workers(uri, queue, directory, max_priority)
         try:
             yield workers
             workers.stop()
@@ -122,6 +129,55 @@ def results_and_retries(uri):
         same(workers.tasks.third_time_lucky.delay().get(WORKER_SECONDS), 2, "retries")
 
 
+def priority_order(uri):
+    with workers_on(uri, "celery-priorities", max_priority=10) as workers:
+        name = unique("celery-priorities")
+        queue = Queue(name, Exchange(name), name, max_priority=10)  # as the worker will declare it
+        priorities = [3, 9, 0, 5, 9, 1]
+        for number, priority in enumerate(priorities):
+            workers.tasks.record.apply_async((number,), priority=priority, queue=queue)
+        workers.start("orderly", processes=1, prefetch=1)
+        wait_until(lambda: len(workers.done()) == len(priorities), "every task is done")
+        order = [priorities[int(number)] for _, number, _ in workers.done()]
+        same(order, [9, 9, 5, 3, 1, 0], "priorities in the order of running")
+
+
+def control_and_revoke(uri):
+    with workers_on(uri, "celery-control") as workers:
+        workers.start("one")
+        workers.start("two")
+        nodes = {node_name("one"), node_name("two")}
+        control = workers.app.control
+        same({name for answer in control.ping(sorted(nodes), timeout=2) for name in answer}, nodes, "answers to a ping")
+        same(set(control.inspect(sorted(nodes), timeout=2).registered()), nodes, "answers to inspect registered")
+        answers = control.rate_limit("celery_app.add", "100/s", destination=sorted(nodes), reply=True, timeout=2)
+        same(sorted("ok" in value for answer in answers for value in answer.values()), [True, True], "rate limits")
+        # Revoked while it waits for its time: the worker must hear of it over the fanout of control messages.
+        late = workers.tasks.add.apply_async((1, 1), countdown=2)
+        wait_until(lambda: sum(map(len, map(workers.held_by, workers.processes))) == 1, "a worker holds the task")
+        late.revoke()
+        try:
+            late.get(WORKER_SECONDS)
+        except TaskRevokedError:
+            pass
+        else:
+            raise AssertionError("a revoked task ran")
+        same(workers.tasks.add.delay(20, 22).get(WORKER_SECONDS), 42, "and the workers go on")
+
+
+def eta_and_backoff(uri):
+    with workers_on(uri, "celery-eta") as workers:
+        workers.start("patient")
+        started = time.monotonic()
+        retried = workers.tasks.backing_off.delay()
+        later = workers.tasks.add.apply_async((1, 1), countdown=0.5)
+        eta = datetime.now(timezone.utc) + timedelta(seconds=0.5)
+        at = workers.tasks.add.apply_async((2, 2), eta=eta)
+        same([later.get(WORKER_SECONDS), at.get(WORKER_SECONDS)], [2, 4], "answers")
+        assert time.monotonic() - started >= 0.5, "not before its time"
+        same(retried.get(WORKER_SECONDS), 2, "retries with backoff")
+
+
 def worker_killed(uri):
     with workers_on(uri, "celery-killed") as workers:
         workers.start("doomed")
@@ -144,7 +200,7 @@ def worker_killed(uri):
         return f"{len(done)} runs for {TASKS} tasks; the killed worker's {again} unacked ones were delivered again"
 
 
-SCENARIOS = (results_and_retries, worker_killed)
+SCENARIOS = (results_and_retries, priority_order, control_and_revoke, eta_and_backoff, worker_killed)
 
 if __name__ == "__main__":
     main(SCENARIOS, lambda scenario, uri: scenario(uri))

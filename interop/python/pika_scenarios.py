@@ -12,7 +12,7 @@ import pika
 import pika.compat
 import pika.exceptions
 
-from scenarios import main, same, unique
+from scenarios import same, unique
 
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 SCENARIO_SECONDS = 30
@@ -333,6 +333,3 @@ SCENARIOS = (
     channel_error,
     reconnect,
 )
-
-if __name__ == "__main__":
-    main(SCENARIOS, within_time)

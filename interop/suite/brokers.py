@@ -15,11 +15,19 @@ import time
 
 # Both brokers log this sentence once clients can connect.
 READY = "Server startup complete"
-READY_WITHIN_SECONDS = 60
+READY_WITHIN_SECONDS = 120
 STOP_WITHIN_SECONDS = 20
-RABBITMQ_SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+RABBITMQ_SCRIPTS = "/usr/lib/rabbitmq/bin"
+RABBITMQ_PLUGINS = (
+    "rabbitmq_management",
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_sharding",  # x-modulus-hash
+    "rabbitmq_event_exchange",
+)
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-AMQP_ADDRESS = re.compile(r"127\.0\.0\.1:([1-9][0-9]*)")
+LISTENER = re.compile(r"(AMQP|HTTP).* listens on (127\.0\.0\.1:[1-9][0-9]*)")
 
 
 class BrokerError(Exception):
@@ -34,7 +42,11 @@ def spare_port():
 
 
 class Broker:
-    """One broker on one data directory. Subclasses say how it is started; `uri` is set while it runs."""
+    """One broker on one data directory. Subclasses say how it is started.
+
+    While it runs, `uri` is where clients connect, `http` is where its HTTP API is, and `control` is the command of its
+    operators.
+    """
 
     name = "broker"
 
@@ -42,14 +54,15 @@ class Broker:
         self.directory = tempfile.mkdtemp(prefix=f"interop-{self.name}-")
         self.process = None
         self.log = []
-        self.uri = None
+        self.uri = self.http = None
+        self.control = []
 
     def command(self):
         """The program, its arguments and its environment."""
         raise NotImplementedError
 
-    def port(self, log):
-        """The AMQP port, found in the log lines up to and including the ready line."""
+    def addresses(self, log):
+        """Where AMQP and HTTP are served, found in the log lines up to and including the ready line."""
         raise NotImplementedError
 
     def start(self):
@@ -77,8 +90,9 @@ class Broker:
                 self.kill()
                 reader.join(1)
                 raise BrokerError(f"{self.name} did not start within {READY_WITHIN_SECONDS} s, or ended")
-        port = self.port(self.log[first_line:])
-        self.uri = f"amqp://guest:guest@127.0.0.1:{port}"
+        amqp, http = self.addresses(self.log[first_line:])
+        self.uri = f"amqp://guest:guest@{amqp}"
+        self.http = f"http://{http}"
 
     def _read_log(self, process, ready):
         for line in process.stdout:
@@ -127,39 +141,47 @@ class Leveret(Broker):
     def __init__(self, binary):
         super().__init__()
         self.binary = os.path.abspath(binary)
+        self.data = os.path.join(self.directory, "data")
+        self.control = [os.path.join(os.path.dirname(self.binary), "leveretctl"), "--data-dir", self.data]
 
     def command(self):
-        arguments = [self.binary, "--data-dir", os.path.join(self.directory, "data")]
-        arguments += ["--amqp-listen", "127.0.0.1:0", "--http-listen", "none", "--metrics-listen", "none"]
-        return arguments, dict(os.environ)
+        arguments = [self.binary, "--data-dir", self.data, "--metrics-listen", "none"]
+        arguments += ["--amqp-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        return arguments, dict(os.environ, LEVERET_AMQP__EVENT_EXCHANGE="true")
 
-    def port(self, log):
-        # Every other listener is off, so the one loopback address in the log is the AMQP listener's.
-        for line in log:
-            found = AMQP_ADDRESS.search(line)
-            if found:
-                return int(found.group(1))
-        raise BrokerError("the log names no 127.0.0.1:PORT")
+    def addresses(self, log):
+        found = dict(match.groups() for match in map(LISTENER.search, log) if match)
+        if not {"AMQP", "HTTP"} <= found.keys():
+            raise BrokerError("the log does not say where the broker listens")
+        return found["AMQP"], found["HTTP"]
 
 
 class RabbitMQ(Broker):
-    """Debian's RabbitMQ as a private node: own ports, own name service, own directories, no plugins."""
+    """Debian's RabbitMQ as a private node: own ports, own name service, own directories."""
 
     name = "rabbitmq"
 
     def __init__(self):
         super().__init__()
-        self.ports = {"amqp": spare_port(), "distribution": spare_port(), "names": spare_port()}
-        for name, text in (("enabled_plugins", "[]."), ("environment", ""), ("rabbitmq.conf", "log.console = true\n")):
+        self.ports = {use: spare_port() for use in ("amqp", "http", "distribution", "names")}
+        configuration = f"""log.console = true
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {self.ports["http"]}
+"""
+        plugins = f"[{','.join(RABBITMQ_PLUGINS)}]."
+        for name, text in (("enabled_plugins", plugins), ("environment", ""), ("rabbitmq.conf", configuration)):
             with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
                 file.write(text)
+        changed = [f"{name}={value}" for name, value in self.environment().items()]
+        self.control = ["env", *changed, f"{RABBITMQ_SCRIPTS}/rabbitmqctl"]
 
-    def command(self):
+    def environment(self):
+        """What makes the server and its tools use this node only."""
+
         def inside(name):
             return os.path.join(self.directory, name)
 
-        environment = dict(os.environ)
-        environment.update(
+        return dict(
             HOME=self.directory,
             ERL_EPMD_PORT=str(self.ports["names"]),
             ERL_EPMD_ADDRESS="127.0.0.1",
@@ -175,10 +197,12 @@ class RabbitMQ(Broker):
             RABBITMQ_LOGS="-",
             RABBITMQ_PID_FILE=inside("pid"),
         )
-        return [RABBITMQ_SCRIPT], environment
 
-    def port(self, log):
-        return self.ports["amqp"]
+    def command(self):
+        return [f"{RABBITMQ_SCRIPTS}/rabbitmq-server"], {**os.environ, **self.environment()}
+
+    def addresses(self, log):
+        return f"127.0.0.1:{self.ports['amqp']}", f"127.0.0.1:{self.ports['http']}"
 
     def remove(self):
         super().remove()
@@ -189,4 +213,5 @@ class RabbitMQ(Broker):
 
 def rabbitmq_missing():
     """Why RabbitMQ cannot be started here, or None."""
-    return None if os.path.exists(RABBITMQ_SCRIPT) else "rabbitmq-server not found (apt-get install rabbitmq-server)"
+    installed = os.path.exists(f"{RABBITMQ_SCRIPTS}/rabbitmq-server")
+    return None if installed else "rabbitmq-server not found (apt-get install rabbitmq-server)"

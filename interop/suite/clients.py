@@ -34,6 +34,38 @@ SCENARIOS = (
     "reconnect",
 )
 
+ROUTING = (
+    "consistent_hash",
+    "random_exchange",
+    "modulus_hash",
+    "recent_history",
+    "headers_matching",
+    "alternate_exchange",
+    "exchange_cycle",
+    "carbon_copies",
+)
+QUEUES = (
+    "length_limits",
+    "dead_letters",
+    "priorities",
+    "single_active_consumer",
+    "consumer_priorities",
+    "exclusive_consumer",
+    "cancel_notify",
+    "direct_reply_to",
+    "global_qos",
+    "user_id",
+    "update_secret",
+    "expiry",
+    "quorum_queue",
+)
+# These need the broker's HTTP API or command line tool, so they run with a broker of the suite's own.
+OPERATED = ("policies", "permissions", "firehose", "event_exchange", "blocked")
+# RabbitMQ 3.10 has none of it: plugins Debian does not ship, later versions, and Leveret's own.
+BEYOND_RABBITMQ = ("delays", "delayed_retry", "settle")
+FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
+CELERY = ("results_and_retries", "priority_order", "control_and_revoke", "eta_and_backoff", "worker_killed")
+
 
 class PrepareError(Exception):
     """A client's dependencies could not be installed or its program not be built."""
@@ -84,9 +116,10 @@ def prepared_python():
 
 
 class Node(Client):
-    """amqplib, from its lock file."""
+    """amqplib, from its lock file. It has no transactions."""
 
     name = "node"
+    scenarios = (*SCENARIOS, *FEATURES)
 
     def missing(self):
         return not_found("node", "npm")
@@ -167,13 +200,13 @@ class CTools(Client):
 
 
 CLIENTS = (
-    Python("pika", "pika_scenarios.py"),
+    Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
     Node(),
     Java(),
     Go(),
     CTools(),
-    Python("celery", "celery_scenarios.py", ("results_and_retries", "worker_killed")),
+    Python("celery", "celery_scenarios.py", CELERY),
 )
 
 

@@ -16,6 +16,10 @@ class Report:
         for scenario in scenarios:
             self.outcomes[client, scenario] = FAILED
 
+    def planned(self, client):
+        """The client's scenarios."""
+        return [scenario for name, scenario in self.outcomes if name == client]
+
     def record(self, client, scenario, outcome):
         """Notes one outcome."""
         self.outcomes[client, scenario] = outcome
@@ -24,15 +28,19 @@ class Report:
         """How many scenarios ended that way."""
         return sum(found == outcome for found in self.outcomes.values())
 
-    def table(self):
-        """A row per scenario, a column per client."""
-        clients = list(dict.fromkeys(client for client, _ in self.outcomes))
-        scenarios = list(dict.fromkeys(scenario for _, scenario in self.outcomes))
+    def table(self, *others):
+        """A row per scenario, a column per client; with other reports, their outcomes of the same stand beside ours."""
+        reports = [self, *others]
+        keys = [key for report in reports for key in report.outcomes]
+        clients = list(dict.fromkeys(client for client, _ in keys))
+        scenarios = list(dict.fromkeys(scenario for _, scenario in keys))
         first = max(map(len, scenarios), default=0)
-        widths = [max(len(client), 4) for client in clients]
+        widths = [max(len(client), 5 * len(reports) - 1) for client in clients]
         lines = ["  ".join([" " * first, *(client.ljust(width) for client, width in zip(clients, widths))])]
         for scenario in scenarios:
-            cells = (self.outcomes.get((client, scenario), NOT_OFFERED) for client in clients)
+            cells = [
+                "/".join(report.outcomes.get((client, scenario), NOT_OFFERED) for report in reports) for client in clients
+            ]
             lines.append("  ".join([scenario.ljust(first), *(cell.ljust(width) for cell, width in zip(cells, widths))]))
         return "\n".join(line.rstrip() for line in lines)
 

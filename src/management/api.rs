@@ -18,7 +18,7 @@ use crate::management::{
     listener::{self, Received, accepts_gzip},
     messages, meta, nodes, overview, policies, queues,
     route::{self, Found, Level, Route},
-    users, vhosts,
+    scheduled, users, vhosts,
 };
 use crate::server::Handle;
 
@@ -33,6 +33,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &exchanges::ROUTES,
     &queues::ROUTES,
     &messages::ROUTES,
+    &scheduled::ROUTES,
     &bindings::ROUTES,
     &vhosts::ROUTES,
     &users::ROUTES,

@@ -106,6 +106,12 @@ fn render(call: &Call, exchange: &ExchangeDefinition, range: Option<Range>) -> V
         "arguments": amqp_json::table(&exchange.arguments),
         "user_who_performed_action": "rmq-internal",
     });
+    if &*exchange.kind == "x-delayed-message"
+        && let Value::Object(object) = &mut object
+    {
+        let waiting = call.handle.exchange_scheduled(&exchange.vhost, &exchange.name);
+        object.insert("messages_delayed".to_owned(), waiting.into());
+    }
     let counts = call.handle.exchange_counts(&exchange.vhost, &exchange.name);
     if let (Some((publish_in, publish_out)), Value::Object(object)) = (counts, &mut object)
         && !call.query.is_true("disable_stats")

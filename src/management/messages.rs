@@ -197,7 +197,7 @@ fn render(fetched: &Fetched, base64: bool, truncate: Option<usize>) -> Value {
 }
 
 /// Those properties that are set.
-fn show_properties(raw: &[u8]) -> Value {
+pub(super) fn show_properties(raw: &[u8]) -> Value {
     let Ok(properties) = Properties::decode(raw) else {
         return json!({});
     };

@@ -28,6 +28,7 @@ mod process;
 mod queues;
 mod route;
 mod samples;
+mod scheduled;
 mod users;
 mod vhosts;
 

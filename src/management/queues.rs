@@ -319,6 +319,7 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     let total = now.lengths.ready + now.lengths.unacked;
     let persistent = if queue.definition().durable { total } else { 0 };
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    set("messages_scheduled", queue.scheduled().into());
     set("consumers", now.consumers.into());
     set(
         "consumer_capacity",

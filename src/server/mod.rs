@@ -37,6 +37,7 @@ mod relay;
 mod replies;
 mod rights;
 mod sampler;
+mod scheduled;
 mod stats;
 mod timers;
 
@@ -63,6 +64,7 @@ pub use self::{
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
+    scheduled::{Scheduled, ScheduledPage, Waiting},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use crate::broker::{
     definition::{BindingDefinition, ExchangeDefinition, QueueDefinition},
+    delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{
@@ -88,7 +89,7 @@ fn wait<T>(future: impl Future<Output = T>) -> Result<T, OperateError> {
         .map_err(|_elapsed| OperateError::Timeout)
 }
 
-fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
+pub(super) fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
     let Some(durable) = durable else { return Ok(()) };
     match wait(durable)? {
         Ok(Ok(())) => Ok(()),
@@ -214,7 +215,12 @@ impl Handle {
         let mut encoded = BytesMut::new();
         properties.encode(&mut encoded);
         let raw = RawProperties::new(&encoded);
-        let route = Routes::default().route(&vhost, exchange.as_bytes(), routing_key.as_bytes(), raw)?;
+        let mut routes = Routes::default();
+        let mut route = routes.route(&vhost, exchange.as_bytes(), routing_key.as_bytes(), raw)?;
+        let routed = !route.is_empty();
+        if may_be_asked(raw) {
+            (route, _) = vhost.hold(exchange.as_bytes(), raw, route, &routes.delaying);
+        }
         let parts = MessageParts {
             exchange: exchange.as_bytes(),
             routing_key: routing_key.as_bytes(),
@@ -241,7 +247,7 @@ impl Handle {
             return Err(OperateError::Refused);
         }
         vhost.counters.add(Count::Confirm, 1);
-        Ok(true)
+        Ok(routed)
     }
 
     /// Fetches up to `count` messages, then settles them all: the same one never comes twice.

@@ -32,6 +32,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod schedule;
 mod stats;
 mod torn;
 mod waiting;
@@ -45,14 +46,18 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-use crate::broker::ids::QueueId;
+use crate::broker::{
+    ids::QueueId,
+    message::Message,
+    queue::{ScheduleRead, Turn},
+};
 
 pub use backup::restore;
 pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
-pub use stats::StoreStats;
+pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;
 use group::Group;
@@ -187,7 +192,34 @@ impl Store {
     /// logged before this call.
     pub fn read(&self, request: ReadRequest) {
         let shared = &self.inner.shared;
-        shared.reads.push(request, shared.log.hurry());
+        shared
+            .reads
+            .push(reader::Request::Pages(request), shared.log.hurry());
+    }
+
+    /// Asks for what is due next in a holding queue; the answer comes by [`StoreEvents::schedule_loaded`] or
+    /// `read_failed`. It shows everything logged before this call.
+    pub fn read_schedule(&self, request: ScheduleRead) {
+        let shared = &self.inner.shared;
+        shared
+            .reads
+            .push(reader::Request::Schedule(request), shared.log.hurry());
+    }
+
+    /// At most so many waiting messages of a holding queue from a turn on, as the disk has them now. Waits for the disk.
+    ///
+    /// # Errors
+    /// When a message is damaged, the disk fails or the store is closed.
+    pub fn scheduled_page(
+        &self,
+        queue: QueueId,
+        from: Turn,
+        at_most: usize,
+    ) -> Result<Vec<(Turn, Message)>, StoreError> {
+        match self.inner.engine.lock().rocks.clone() {
+            Some(rocks) => schedule::page(queue, from, at_most, &rocks),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Bytes of ops logged and not yet written, for backpressure.
@@ -214,8 +246,7 @@ impl Store {
         let mut stats = self.inner.shared.counters.snapshot();
         stats.pending_bytes = self.pending_bytes() as u64;
         if let Some(rocks) = self.inner.engine.lock().rocks.clone() {
-            stats.disk_bytes = reclaim::family_bytes(&rocks);
-            stats.memtable_bytes = rocks.memtable_bytes();
+            stats.read(&rocks);
         }
         stats
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
     DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions,
+    statistics::{Histogram, HistogramData, StatsLevel, Ticker},
 };
 
 use crate::storage::{StoreError, StoreOptions};
@@ -19,9 +20,10 @@ pub(super) enum Family {
     Ack,
     Body,
     BodyCount,
+    Scheduled,
 }
 
-const ALL: [Family; 7] = [
+const ALL: [Family; 8] = [
     Family::Default,
     Family::Meta,
     Family::QueueRow,
@@ -29,6 +31,7 @@ const ALL: [Family; 7] = [
     Family::Ack,
     Family::Body,
     Family::BodyCount,
+    Family::Scheduled,
 ];
 
 impl Family {
@@ -41,6 +44,7 @@ impl Family {
             Self::Ack => "ack",
             Self::Body => "body",
             Self::BodyCount => "bref",
+            Self::Scheduled => "sched",
         }
     }
 
@@ -49,7 +53,7 @@ impl Family {
         let (write_buffer, buffers) = match self {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
-            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
+            Self::QueueRow | Self::Ack | Self::BodyCount | Self::Scheduled => (16 << 20, 2),
             Self::Default | Self::Meta => (4 << 20, 2),
         };
         options.set_write_buffer_size(write_buffer);
@@ -75,6 +79,8 @@ impl Family {
 /// The open database.
 pub(super) struct Rocks {
     db: DB,
+    /// Holds the statistics.
+    options: Options,
     path: PathBuf,
 }
 
@@ -104,6 +110,8 @@ impl Rocks {
         options.set_recycle_log_file_num(0);
         options.set_keep_log_file_num(5);
         options.set_max_log_file_size(16 << 20);
+        options.enable_statistics();
+        options.set_statistics_level(StatsLevel::ExceptDetailedTimers);
         let cache = Cache::new_lru_cache(store.block_cache_bytes);
         let families =
             ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(store, &cache)));
@@ -111,6 +119,7 @@ impl Rocks {
             .map_err(|error| StoreError::from_rocks(path, &error))?;
         Ok(Self {
             db,
+            options,
             path: path.to_path_buf(),
         })
     }
@@ -169,9 +178,21 @@ impl Rocks {
 
     /// Memory of all memtables.
     pub(super) fn memtable_bytes(&self) -> u64 {
-        ALL.iter()
-            .map(|family| self.property(*family, "rocksdb.cur-size-all-mem-tables"))
-            .sum()
+        self.sum("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// A number RocksDB keeps of each family, over all of them.
+    pub(super) fn sum(&self, name: &str) -> u64 {
+        ALL.iter().map(|family| self.property(*family, name)).sum()
+    }
+
+    /// A total since the database was opened.
+    pub(super) fn ticker(&self, ticker: Ticker) -> u64 {
+        self.options.get_ticker_count(ticker)
+    }
+
+    pub(super) fn histogram(&self, histogram: Histogram) -> HistogramData {
+        self.options.get_histogram_data(histogram)
     }
 
     /// A number RocksDB keeps of a family, 0 when it does not tell.

@@ -17,7 +17,7 @@ use crate::storage::{
     oplog::{Ending, Enough},
     reclaim,
     rocks::{Family, Rocks},
-    stats::{add, add_time},
+    stats::{GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, add, add_time, nanos},
 };
 
 /// With so many bytes waiting a group is worth its sync at once.
@@ -184,6 +184,7 @@ impl Committer {
         // Counted before anybody is told, so that who was told finds it counted.
         add(&counters.groups, 1);
         add(&counters.ops, counts.ops);
+        counters.group_sizes.add(&GROUP_SIZE_BOUNDS, counts.ops);
         add(&counters.messages, counts.messages);
         add(&counters.holes, counts.holes);
         // Before anybody is told: who comes back at once must not be counted twice.
@@ -198,6 +199,9 @@ impl Committer {
         shared.log.release(counts.op_bytes);
         self.ended_at = Instant::now();
         add_time(&counters.release_nanos, self.ended_at - written_at);
+        counters
+            .group_times
+            .add(&GROUP_TIME_BOUNDS, nanos(self.ended_at - self.started_at));
         self.reclaim_if_worth(counts.deleted_bytes);
         self.step(Step::Released)
     }
@@ -241,6 +245,7 @@ impl Committer {
         shared.progress.set_stalled(false);
         let took = before.elapsed();
         if took > Duration::from_secs(1) {
+            add(&shared.counters.slow_writes, 1);
             let stopped = self.rocks.property(Family::Page, "rocksdb.is-write-stopped");
             let delayed = self
                 .rocks

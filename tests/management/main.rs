@@ -9,4 +9,5 @@ mod lists;
 mod messages;
 mod metrics;
 mod refusals;
+mod scheduled;
 mod topology;

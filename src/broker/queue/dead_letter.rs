@@ -49,6 +49,8 @@ pub struct DeadLetter {
     pub route: Arc<DeadLetterRoute>,
     /// Where the store keeps it in the queue it died in, until its targets have it.
     pub stored: Option<Place>,
+    /// When it was due, if that is how the store keeps it.
+    pub due: Timestamp,
 }
 
 /// What is published for a dead letter.

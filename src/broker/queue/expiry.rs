@@ -85,7 +85,10 @@ impl<P: Port> QueueState<P> {
 
     /// Whether time matters to this queue: somebody has to tell it.
     pub fn is_timed(&self) -> bool {
-        self.expiry.is_some() || self.settings.expires_ms.is_some() || self.returns.is_waiting()
+        self.expiry.is_some()
+            || self.settings.expires_ms.is_some()
+            || self.returns.is_waiting()
+            || self.schedule.is_some()
     }
 
     /// How long a message may stay; `None` is for ever.
@@ -440,6 +443,7 @@ impl<P: Port> QueueState<P> {
         messages
             .earlier(self.returns.next_deadline())
             .earlier(self.returns.next_due())
+            .earlier(self.schedule_wake())
             .earlier(self.unused_deadline())
     }
 

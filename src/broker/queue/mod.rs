@@ -12,6 +12,7 @@ mod ready;
 mod removed;
 pub mod retry;
 mod returns;
+mod schedule;
 pub mod settings;
 pub mod timeout;
 
@@ -26,6 +27,7 @@ use self::{
     expiry::Expiry,
     lanes::Lanes,
     returns::Returns,
+    schedule::Schedule,
     settings::QueueSettings,
 };
 use crate::broker::{
@@ -39,6 +41,7 @@ pub use self::{
     paging::{PagedIn, ReadFrom},
     removed::Removed,
     returns::{Return, Returned, with_counts},
+    schedule::{ScheduleLoaded, ScheduleRead, Turn},
 };
 
 /// A message in its place in one queue.
@@ -157,6 +160,8 @@ pub struct QueueState<P> {
     expiry: Option<Expiry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
     reads: Vec<ReadFrom>,
+    /// Messages that wait for their time, in a holding queue.
+    schedule: Option<Box<Schedule>>,
     /// When the queue was last used, for its own expiry.
     used_at: Timestamp,
 }
@@ -172,6 +177,8 @@ pub struct Recovered {
     pub deadlines: Deadlines,
     /// What is known of messages that came back.
     pub returned: Vec<Returned>,
+    /// Messages that wait for their time, and their bodies.
+    pub scheduled: (u64, u64),
 }
 
 impl Recovered {
@@ -184,6 +191,7 @@ impl Recovered {
         delivered_through: Seq(0),
         deadlines: Deadlines::InOrder(Timestamp::NONE),
         returned: Vec::new(),
+        scheduled: (0, 0),
     };
 }
 
@@ -225,6 +233,7 @@ impl<P: Port> QueueState<P> {
             dying: 0,
             expiry: None,
             reads: Vec::new(),
+            schedule: None,
             used_at: Timestamp::NONE,
         }
     }
@@ -235,6 +244,10 @@ impl<P: Port> QueueState<P> {
         state.next_seq = row.next_seq;
         state.committed = Seq(row.next_seq.0.saturating_sub(1));
         state.delivered = row.delivered_through;
+        if row.scheduled.0 > 0 {
+            let (count, bytes) = row.scheduled;
+            state.schedule = Some(Box::new(Schedule::recovered(count, bytes)));
+        }
         if row.messages > 0 {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
@@ -266,7 +279,7 @@ impl<P: Port> QueueState<P> {
 
     /// Memory its messages take, waiting or handed out.
     pub fn memory_bytes(&self) -> u64 {
-        self.unacked_bytes.saturating_add(self.lanes.bytes() as u64)
+        (self.lanes.bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
     }
 
     pub fn consumer_count(&self) -> usize {
@@ -409,6 +422,7 @@ impl<P: Port> QueueState<P> {
                     message: entry.message,
                     reason,
                     route: Arc::clone(route),
+                    due: Timestamp::NONE,
                 });
             }
             None => removed.note(&entry),
@@ -490,6 +504,7 @@ impl<P: Port> QueueState<P> {
         self.deleted = true;
         self.lanes = Lanes::new();
         self.returns = Returns::default();
+        self.schedule = None;
         self.ready_bytes = 0;
         self.expiry_cleared();
         self.dead.clear();

@@ -3,6 +3,7 @@
 
 mod objects;
 mod page;
+mod store;
 
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ fn whole(handle: &Handle, settings: &Settings, labelled: bool) -> String {
         queue: None,
     };
     objects::write(&mut page, handle, &choice);
-    store(&mut page, handle);
+    store::write(&mut page, &handle.store_stats());
     page.finish()
 }
 
@@ -452,108 +453,6 @@ fn channels_summed(page: &mut Page, counts: &Tally) {
         ("rabbitmq_queue_messages_published_total", Count::Publish),
     ] {
         page.single(name, Kind::Counter, "Messages of all channels", of(counts, count));
-    }
-}
-
-/// The store's own families, and those of RabbitMQ's that they answer.
-#[expect(clippy::too_many_lines, reason = "a table: a family a line")]
-fn store(page: &mut Page, handle: &Handle) {
-    let stats = handle.store_stats();
-    for (name, help, value) in [
-        ("rabbitmq_io_sync_ops_total", "Syncs", stats.syncs),
-        ("rabbitmq_io_write_ops_total", "Writes", stats.groups),
-        ("rabbitmq_io_write_bytes_total", "Bytes written", stats.bytes),
-        ("rabbitmq_io_read_ops_total", "Pages read", stats.pages_read),
-        (
-            "rabbitmq_msg_store_write_total",
-            "Messages stored",
-            stats.messages,
-        ),
-        (
-            "leveret_store_groups_total",
-            "Groups of operations committed",
-            stats.groups,
-        ),
-        (
-            "leveret_store_operations_total",
-            "Operations committed",
-            stats.ops,
-        ),
-        (
-            "leveret_store_messages_total",
-            "Messages put into pages",
-            stats.messages,
-        ),
-        (
-            "leveret_store_syncs_total",
-            "Groups that were synced",
-            stats.syncs,
-        ),
-        (
-            "leveret_store_holes_total",
-            "Messages acknowledged before they were written",
-            stats.holes,
-        ),
-        (
-            "leveret_store_confirms_total",
-            "Confirms released",
-            stats.confirms,
-        ),
-        (
-            "leveret_store_pages_read_total",
-            "Pages read for queues",
-            stats.pages_read,
-        ),
-        (
-            "leveret_store_reclaims_total",
-            "Times disk space was reclaimed",
-            stats.reclaims,
-        ),
-    ] {
-        page.single(name, Kind::Counter, help, value);
-    }
-    for (name, help, time) in [
-        (
-            "leveret_store_build_seconds_total",
-            "Time spent encoding groups",
-            stats.build_time,
-        ),
-        (
-            "leveret_store_write_seconds_total",
-            "Time spent writing and syncing",
-            stats.write_time,
-        ),
-        (
-            "leveret_store_release_seconds_total",
-            "Time spent telling who waited",
-            stats.release_time,
-        ),
-        (
-            "rabbitmq_io_sync_time_seconds_total",
-            "Time spent writing and syncing",
-            stats.write_time,
-        ),
-    ] {
-        page.single(name, Kind::Counter, help, time.as_secs_f64());
-    }
-    for (name, help, value) in [
-        (
-            "leveret_store_pending_bytes",
-            "Bytes waiting to be written",
-            stats.pending_bytes,
-        ),
-        (
-            "leveret_store_disk_bytes",
-            "Bytes of live files",
-            stats.disk_bytes,
-        ),
-        (
-            "leveret_store_memtable_bytes",
-            "Bytes of memtables",
-            stats.memtable_bytes,
-        ),
-    ] {
-        page.single(name, Kind::Gauge, help, value);
     }
 }
 

@@ -7,6 +7,7 @@ pub(super) enum Kind {
     Gauge,
     Untyped,
     Histogram,
+    Summary,
 }
 
 impl Kind {
@@ -16,6 +17,7 @@ impl Kind {
             Self::Gauge => "gauge",
             Self::Untyped => "untyped",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
         }
     }
 }
