@@ -111,6 +111,8 @@ pub enum BrokerError {
     },
     #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
     InvalidDelayedType,
+    #[error("Queue name prefix '{0}' exceeds the 64-byte limit")]
+    NamePrefix(String),
     #[error("Cannot declare a server-named queue for type {0}")]
     ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
@@ -219,6 +221,7 @@ impl BrokerError {
             | Self::ForeignArgument { .. }
             | Self::InvalidProperty { .. }
             | Self::ServerNamed(_)
+            | Self::NamePrefix(_)
             | Self::InvalidDelayedType
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)

@@ -9,8 +9,8 @@ use leveret::server::{LogExchange, UserSpec, VhostSpec, Watermark};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::client::{
-    Broker, Channel, Message, Value, access_request, bind, cancel, consume, declare, delete, exchange, get,
-    publish, text,
+    Broker, Channel, Connection, Login, Message, Value, access_request, bind, cancel, consume, declare,
+    delete, exchange, get, publish, text,
 };
 
 /// A channel on a connection of its own, consuming all of an exchange of the broker's.
@@ -307,4 +307,21 @@ fn the_log_exchange_has_the_lines_of_the_log() {
         (line.key.as_str(), line.text().as_str()),
         ("error", "something is broken")
     );
+}
+
+#[test]
+fn the_event_exchange_tells_who_logs_in_and_who_may_not() {
+    let broker = Broker::start();
+    assert!(broker.server().handle().enable_events("/"));
+    let listener = listening(&broker, "amq.rabbitmq.event", &["user.authentication.*"]);
+    let wrong = Login {
+        password: "wrong",
+        ..Login::default()
+    };
+    assert!(Connection::try_open(broker.address(), &wrong).is_err());
+    let failure = listener.delivery();
+    assert_eq!(failure.key, "user.authentication.failure");
+    assert_eq!(header(&failure, "name"), "guest");
+    broker.connect();
+    assert_eq!(listener.delivery().key, "user.authentication.success");
 }
