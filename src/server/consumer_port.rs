@@ -46,13 +46,47 @@ pub(super) struct ChannelOut {
     pub(super) unacked: Mutex<Unacked<QueueHandle>>,
     /// What the channel's consumers hold together is limited; the ledger knows how far.
     pub(super) metered: AtomicBool,
-    /// Consumers whose queue went away; the channel forgets their tags at its next request.
-    pub(super) cancelled: Mutex<Vec<Bytes>>,
+    /// Consumers whose queue went away.
+    pub(super) cancelled: Mutex<Cancelled>,
     pub(super) counters: Arc<Counters>,
     pub(super) facts: ChannelFacts,
     pub(super) tap: Arc<Tap>,
     /// Rings when a delivery should have been settled.
     pub(super) ack_timer: AckTimer,
+}
+
+/// Consumers that lost their queue.
+#[derive(Default)]
+pub(super) struct Cancelled {
+    /// The channel forgets these tags at its next request.
+    pub(super) tags: Vec<Bytes>,
+    /// While the channel itself deletes a queue: who is told after the answer and not before it, as RabbitMQ does it.
+    held: Option<Vec<Bytes>>,
+}
+
+impl ChannelOut {
+    /// Holds back basic.cancel until [`Self::tell_cancelled`].
+    pub(super) fn hold_cancels(&self) {
+        self.cancelled.lock().held = Some(Vec::new());
+    }
+
+    /// Tells what was held back.
+    pub(super) fn tell_cancelled(&self) {
+        let held = self.cancelled.lock().held.take();
+        for tag in held.into_iter().flatten() {
+            self.tell_cancel(&tag);
+        }
+    }
+
+    /// basic.cancel from the server, to a client that understands it.
+    pub(super) fn tell_cancel(&self, tag: &[u8]) {
+        if self.cancel_notify {
+            let consumer_tag = String::from_utf8_lossy(tag).into_owned();
+            let nowait = true;
+            self.outbox
+                .method(self.id, &Method::BasicCancel { consumer_tag, nowait });
+        }
+    }
 }
 
 /// What management shows of a channel beside its counts.
@@ -159,16 +193,13 @@ impl Port for ConsumerPort {
     }
 
     fn cancelled(&self) {
-        self.channel.cancelled.lock().push(self.tag.clone());
-        if self.channel.cancel_notify {
-            let consumer_tag = String::from_utf8_lossy(&self.tag).into_owned();
-            self.channel.outbox.method(
-                self.channel.id,
-                &Method::BasicCancel {
-                    consumer_tag,
-                    nowait: true,
-                },
-            );
+        let mut cancelled = self.channel.cancelled.lock();
+        cancelled.tags.push(self.tag.clone());
+        if let Some(held) = &mut cancelled.held {
+            held.push(self.tag.clone());
+        } else {
+            drop(cancelled);
+            self.channel.tell_cancel(&self.tag);
         }
     }
 }
