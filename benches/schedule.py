@@ -169,7 +169,8 @@ def steady(broker, rate, seconds):
 
 def restart(broker):
     os.kill(broker.pid, signal.SIGKILL)
-    broker.wait_until_gone()
+    # All its threads must be gone, or the directory is still locked.
+    broker.children.pop().wait()
     broker.start()
     note("start after kill -9", broker.start_seconds, "s")
     time.sleep(3)

@@ -24,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod log_exchange;
 mod login;
 mod login_budget;
 mod memory;
@@ -35,6 +36,7 @@ mod queue_cell;
 mod queues;
 mod registry;
 mod relay;
+mod repeated_head;
 mod replies;
 mod rights;
 mod sampler;
@@ -60,6 +62,7 @@ pub use self::{
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
+    log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
@@ -347,6 +350,9 @@ impl Server {
         });
         if options.event_exchange {
             broker.enable_events(&options.default_vhost);
+        }
+        if let Some(log) = &options.log_exchange {
+            broker.enable_log_exchange(&options.default_vhost, log);
         }
         if let Err((address, source)) = broker.doors.open(&broker) {
             broker.store.close();

@@ -192,8 +192,9 @@ impl Ready {
     /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
     #[inline]
     pub(super) fn pop(&mut self, gap_from: Option<Seq>) -> Option<Entry> {
-        let front = self.head.front().map(|entry| entry.seq);
-        if let Some((&seq, _)) = self.returned.first_key_value()
+        if !self.returned.is_empty()
+            && let Some((&seq, _)) = self.returned.first_key_value()
+            && let front = self.head.front().map(|entry| entry.seq)
             && front.is_none_or(|front| seq < front)
             && gap_from.is_none_or(|gap| seq < gap)
         {
@@ -201,7 +202,9 @@ impl Ready {
         }
         let entry = self.head.pop_front()?;
         self.head_bytes -= cost(&entry);
-        self.tidy();
+        if self.hollow > 0 {
+            self.tidy();
+        }
         Some(entry)
     }
 
