@@ -80,6 +80,11 @@ pub enum BrokerError {
         "{0} is damaged on disk and cannot be read; the broker's log names the place, a purge gives it up"
     )]
     Damaged(Resource),
+    #[error(
+        "cannot obtain access to locked {0}. basic.get operations are not supported by quorum queues with single active \
+         consumer"
+    )]
+    SingleActiveGet(Resource),
     #[error("{0} in exclusive use")]
     ExclusiveUse(Resource),
     #[error("{0} in use")]
@@ -207,7 +212,7 @@ impl BrokerError {
             | Self::ExclusiveUse(_)
             | Self::AccessRefused { .. }
             | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
-            Self::Locked(_) => ReplyCode::ResourceLocked,
+            Self::Locked(_) | Self::SingleActiveGet(_) => ReplyCode::ResourceLocked,
             Self::UnknownExchangeType(_)
             | Self::Inequivalent { .. }
             | Self::InUse(_)
