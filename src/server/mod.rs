@@ -106,6 +106,17 @@ pub struct Found {
     pub fresh: bool,
 }
 
+impl Found {
+    fn of(recovered: &Recovered, took: Duration) -> Self {
+        Self {
+            queues: recovered.queues.len(),
+            messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
+            took,
+            fresh: recovered.fresh,
+        }
+    }
+}
+
 /// Numbers an operator asks for first.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
@@ -309,12 +320,7 @@ impl Server {
         store.start(Arc::clone(&events) as Arc<dyn StoreEvents>)?;
         queues.wake_timed();
         store.log(&mut first.into_iter().map(admin::define).collect());
-        let found = Found {
-            queues: recovered.queues.len(),
-            messages: recovered.queues.iter().map(|queue| queue.messages).sum(),
-            took: began.elapsed(),
-            fresh: recovered.fresh,
-        };
+        let found = Found::of(&recovered, began.elapsed());
         let (shutdown, _) = watch::channel(None);
         let AccessOptions {
             loopback_users,

@@ -155,6 +155,10 @@ fn the_event_exchange_tells_what_comes_and_goes() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one list of changes and what is told of each, read from top to bottom"
+)]
 fn the_event_exchange_tells_what_operators_change() {
     let broker = Broker::start_with(|options| options.event_exchange = true);
     let keys = [
