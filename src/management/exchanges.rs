@@ -128,8 +128,13 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
     let object = call.object()?;
     let name = call.exchange("name");
     call.permit(Verb::Configure, name)?;
+    let vhost = call.vhost().unwrap_or("/");
+    let arguments = amqp_json::arguments(&object)?;
+    if call.handle.exchange(vhost, name).is_none() {
+        call.permit_argument(&arguments, "alternate-exchange", name)?;
+    }
     let created = call.handle.declare_exchange(ExchangeDefinition {
-        vhost: call.vhost().unwrap_or("/").into(),
+        vhost: vhost.into(),
         // The default exchange is refused in the broker's words.
         name: if name.is_empty() {
             ""
@@ -141,7 +146,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
         durable: amqp_json::flag(&object, "durable", false)?,
         auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
         internal: amqp_json::flag(&object, "internal", false)?,
-        arguments: amqp_json::arguments(&object)?,
+        arguments,
     })?;
     Ok(Answer::put(created))
 }

@@ -25,9 +25,12 @@ use crate::server::{
     firehose::Tap,
     outbox::{Frames, Outbox},
     queue_cell::{ConnectionId, QueueCell, QueueHandle},
+    repeated_head::RepeatedHead,
     stats::{Count, Counters},
 };
 
+/// Octets of a method's class and number.
+const METHOD_IDS: usize = 4;
 /// Octets of a content header before the property flags.
 const HEADER_FIXED: usize = 12;
 
@@ -133,13 +136,31 @@ impl Port for ConsumerPort {
         let timeout = self.timeout.or(queue.ack_timeout()).timeout_ms;
         let mut ledger = self.channel.unacked.lock();
         let first = ledger.next_tag();
+        let mut repeated = RepeatedHead::default();
         self.channel.outbox.append(|frames| {
-            for delivery in deliveries.drain(..) {
-                let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
+            let mut deliveries = deliveries.drain(..);
+            while let Some(delivery) = deliveries.next() {
+                let redelivered = delivery.entry.redelivered;
                 given += 1;
                 redeliveries += u64::from(redelivered);
-                let delivery_tag = if self.no_ack {
-                    ledger.skip()
+                let counted = (delivery.entry.acquired > 0).then(|| told(&delivery.entry, &queue));
+                let message = counted.as_ref().unwrap_or(&delivery.entry.message);
+                if traced {
+                    self.channel
+                        .tap
+                        .delivered(self.channel.id, message, queue.name(), redelivered);
+                }
+                let delivery_tag = ledger.next_tag();
+                if !repeated.write(frames, message, delivery_tag, redelivered) {
+                    let start = frames.tail().len();
+                    self.write(frames, message, delivery_tag, redelivered);
+                    if deliveries.len() > 0 && message.inline_body().len() <= self.channel.body_max {
+                        let tag_at = frame::HEAD + METHOD_IDS + 1 + self.tag.len();
+                        repeated.remember(frames.tail().get(start..), message, tag_at);
+                    }
+                }
+                if self.no_ack {
+                    ledger.skip();
                 } else {
                     let (queue, entry) = (queue.clone(), delivery.entry);
                     let unacked = UnackedDelivery {
@@ -147,23 +168,8 @@ impl Port for ConsumerPort {
                         consumer: Some(consumer),
                         entry,
                     };
-                    ledger.add(unacked, delivery.reserved)
-                };
-                if traced {
-                    self.channel
-                        .tap
-                        .delivered(self.channel.id, &message, queue.name(), redelivered);
+                    ledger.add(unacked, delivery.reserved);
                 }
-                self.channel.write_content(frames, &message, |out| {
-                    encode_deliver(
-                        out,
-                        &self.tag,
-                        delivery_tag,
-                        redelivered,
-                        message.exchange(),
-                        message.routing_key(),
-                    );
-                });
             }
         });
         if let Some(timeout_ms) = timeout.filter(|_| !self.no_ack) {
@@ -195,6 +201,22 @@ impl Port for ConsumerPort {
             drop(cancelled);
             self.channel.tell_cancel(&self.tag);
         }
+    }
+}
+
+impl ConsumerPort {
+    #[inline]
+    fn write(&self, frames: &mut Frames, message: &Message, delivery_tag: u64, redelivered: bool) {
+        self.channel.write_content(frames, message, |out| {
+            encode_deliver(
+                out,
+                &self.tag,
+                delivery_tag,
+                redelivered,
+                message.exchange(),
+                message.routing_key(),
+            );
+        });
     }
 }
 

@@ -6,6 +6,7 @@ mod admission;
 mod alarms;
 mod announcer;
 mod binding;
+mod browse;
 mod channel;
 mod clients;
 mod clock;
@@ -13,6 +14,7 @@ mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
+mod declare;
 mod doors;
 mod events;
 mod farewell;
@@ -34,6 +36,7 @@ mod queue_cell;
 mod queues;
 mod registry;
 mod relay;
+mod repeated_head;
 mod replies;
 mod rights;
 mod sampler;
@@ -55,6 +58,7 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    browse::{FIRST, Held, Outcome, Selected, Sight},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,

@@ -137,14 +137,17 @@ impl Handle {
             return Err(BrokerError::ReservedName { kind, name }.into());
         }
         let resource = Resource::queue(name, &vhost.name);
-        arguments::check(&spec.arguments, &resource)?;
+        let (durable, auto_delete) = (spec.durable, spec.auto_delete);
+        let flags = (durable, false, auto_delete);
+        let effective = self.broker.with_default_type(&vhost, &spec.arguments, flags);
+        self.broker.check_new(&vhost, &resource, &effective, flags)?;
         let definition = QueueDefinition {
             vhost: vhost.name.clone(),
             name: name.into(),
-            id: self.broker.store.next_queue_id(),
-            durable: spec.durable,
-            auto_delete: spec.auto_delete,
-            arguments: spec.arguments.clone(),
+            id: self.broker.store().next_queue_id(),
+            durable,
+            auto_delete,
+            arguments: effective,
         };
         self.add_queue(&vhost, definition, &spec)
     }
@@ -366,6 +369,13 @@ fn check_redeclared(existing: &QueueHandle, spec: &QueueSpec) -> Result<(), Oper
             return Err(inequivalent_flag(name, &resource, &received, &current).into());
         }
     }
-    arguments::check_equivalent(&current.arguments, &spec.arguments, &resource)?;
+    let mut received = spec.arguments.clone();
+    if let Some(kind) = current.arguments.get("x-queue-type")
+        && received.get("x-queue-type").is_none()
+    {
+        // Who asks for no type takes what is there: the default may have changed since.
+        received.insert("x-queue-type", kind.clone());
+    }
+    arguments::check_equivalent(&current.arguments, &received, &resource)?;
     Ok(())
 }

@@ -412,17 +412,13 @@ impl QueueGuard<'_> {
     #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
-        let holds = self.state.settings().holds;
-        let expires_at = match (self.state.lifetime_ms(&message), holds) {
-            (Some(ms), _) => self.now().after(ms),
-            (None, Some(holds)) => {
-                let now = self.now();
-                delay::due(RawProperties::new(message.properties()), holds, now)
-            }
-            (None, None) => Timestamp::NONE,
+        let expires_at = if self.state.keeps_for_ever(&message) {
+            Timestamp::NONE
+        } else {
+            self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
-        let place = match holds {
+        let place = match self.state.settings().holds {
             None => self.state.enqueue(message, expires_at)?,
             Some(_) => self.state.schedule(message, expires_at)?,
         };
@@ -432,6 +428,19 @@ impl QueueGuard<'_> {
             seq: place.seq,
             expires_at,
         })
+    }
+
+    /// When a new message's time here ends.
+    #[cold]
+    fn deadline(&mut self, message: &Message) -> Timestamp {
+        match (self.state.lifetime_ms(message), self.state.settings().holds) {
+            (Some(ms), _) => self.now().after(ms),
+            (None, Some(holds)) => {
+                let now = self.now();
+                delay::due(RawProperties::new(message.properties()), holds, now)
+            }
+            (None, None) => Timestamp::NONE,
+        }
     }
 
     /// Hands out what can be handed out and logs what left the queue by that.

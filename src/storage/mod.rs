@@ -222,6 +222,19 @@ impl Store {
         }
     }
 
+    /// As [`Store::read`], on the calling thread, which may wait for the disk: for whoever looks and does not take.
+    ///
+    /// # Errors
+    /// When the store is closed, or what is read is damaged.
+    pub fn look(&self, request: &ReadRequest) -> Result<Loaded, StoreError> {
+        let rocks = self.inner.engine.lock().rocks.clone();
+        let rocks = rocks.ok_or_else(|| StoreError::Io {
+            path: self.inner.shared.options.data_dir.clone(),
+            what: "the store is closed".to_owned(),
+        })?;
+        reader::read(request, &self.inner.shared, &rocks)
+    }
+
     /// Bytes of ops logged and not yet written, for backpressure.
     pub fn pending_bytes(&self) -> usize {
         self.inner.shared.log.pending_bytes()

@@ -116,7 +116,8 @@ struct Scan {
     next: Option<u64>,
 }
 
-fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
+/// The messages of one request.
+pub(super) fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
         from: request.from,
         until: request.until,

@@ -142,6 +142,20 @@ impl<P: Port> QueueState<P> {
         }
     }
 
+    /// A message that only the store holds is taken out: a read under way must not bring it back. False when it was taken
+    /// out before.
+    pub(super) fn gone_from_disk(&mut self, place: Place) -> bool {
+        match &self.expiry {
+            None => self.expiry = Some(Expiry::Indexed(Box::default())),
+            Some(Expiry::InOrder { .. }) => self.build_index(),
+            Some(Expiry::Indexed(_)) => {}
+        }
+        match &mut self.expiry {
+            Some(Expiry::Indexed(index)) => index.gone.insert((place.lane, place.seq)),
+            _ => false,
+        }
+    }
+
     /// Deadlines are out of order from now on: all messages in memory are noted, those on disk will be read.
     fn build_index(&mut self) {
         let mut index = Index::default();

@@ -2,6 +2,7 @@
 //! lock, writes the operations that a call asks for to the store's log, and answers reads.
 
 pub mod arguments;
+mod browse;
 mod consumers;
 pub mod dead_letter;
 mod expiry;
@@ -36,6 +37,7 @@ use crate::broker::{
 };
 
 pub use self::{
+    browse::{Glimpse, Withdrawn},
     consumers::{ConsumerId, ConsumerOptions},
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
@@ -73,7 +75,7 @@ impl Entry {
 }
 
 /// Where a message stands in its queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     pub seq: Seq,
     pub lane: u8,
@@ -306,6 +308,12 @@ impl<P: Port> QueueState<P> {
         self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
     }
 
+    /// Whether the message may stay for ever: neither it nor the queue says how long.
+    #[inline]
+    pub fn keeps_for_ever(&self, message: &Message) -> bool {
+        self.settings.message_ttl_ms.is_none() && self.settings.holds.is_none() && !message.has_expiration()
+    }
+
     /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
     /// [`Self::lifetime_ms`].
     #[inline]
@@ -351,19 +359,26 @@ impl<P: Port> QueueState<P> {
             self.expire(now, removed);
         }
         while self.has_ready() {
-            let Some(consumer) = self.consumers.next_available() else {
+            let Some(mut run) = self.consumers.begin() else {
                 break;
             };
-            let Some(entry) = self.pop_ready() else { break };
-            self.delivered = self.delivered.max(entry.seq);
-            let (acks, bytes) = (self.consumers.needs_ack(consumer), entry.message.body_len());
-            if acks {
-                self.unacked += 1;
-                self.unacked_bytes += bytes;
-            } else {
-                removed.note(&entry);
+            while run.takes_more()
+                && let Some(entry) = self.pop_ready()
+            {
+                self.delivered = self.delivered.max(entry.seq);
+                if run.acks {
+                    self.unacked += 1;
+                    self.unacked_bytes += entry.message.body_len();
+                } else {
+                    removed.note(&entry);
+                }
+                run.give(entry);
             }
-            self.consumers.give(consumer, Delivery::new(entry, 0));
+            let nothing = run.is_empty();
+            self.consumers.end(run);
+            if nothing {
+                break;
+            }
         }
         self.consumers.flush();
         if self.expiry.is_some() {
