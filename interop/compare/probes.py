@@ -20,6 +20,7 @@ KNOWN = {
     "delivery mode 3": "taken since 3.13",
     "dead letter:": "x-last-death is new in 3.13, and CC is kept",
     "deaths again": "x-last-death is new in 3.13",
+    "unbind what is not bound to the queue of another": "here the owner is looked at first",
     "a direct reply": "3.10 crashes on the probe of the address",
 }
 
@@ -223,7 +224,9 @@ refusing("priority over every level", lambda channel: channel.basic_publish("", 
 
 @probe
 def a_queue_of_another_connection(connection):
-    connection.channel().queue_declare("mine", exclusive=True)
+    owner = connection.channel()
+    owner.queue_declare("mine", exclusive=True)
+    owner.queue_bind("mine", "amq.direct", "bound")
     other = pika.BlockingConnection(connection._impl.params)
     try:
         acts = {
@@ -234,9 +237,19 @@ def a_queue_of_another_connection(connection):
             "purge": lambda channel: channel.queue_purge("mine"),
             "delete": lambda channel: channel.queue_delete("mine"),
             "bind": lambda channel: channel.queue_bind("mine", "amq.direct"),
-            "unbind": lambda channel: channel.queue_unbind("mine", "amq.direct", ""),
+            "unbind": lambda channel: channel.queue_unbind("mine", "amq.direct", "bound"),
         }
         return "; ".join(f"{name}: {close_of(other, act)}" for name, act in acts.items())
+    finally:
+        other.close()
+
+
+@probe
+def unbind_what_is_not_bound_to_the_queue_of_another(connection):
+    connection.channel().queue_declare("mine", exclusive=True)
+    other = pika.BlockingConnection(connection._impl.params)
+    try:
+        return close_of(other, lambda channel: channel.queue_unbind("mine", "amq.direct", "unbound"))
     finally:
         other.close()
 

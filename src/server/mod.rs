@@ -299,6 +299,16 @@ fn background(
     ]
 }
 
+/// The exchanges on which the broker itself publishes, where the settings ask for them.
+fn enable_exchanges(broker: &Arc<Broker>, vhost: &str, events: bool, log: Option<&LogExchange>) {
+    if events {
+        broker.enable_events(vhost);
+    }
+    if let Some(log) = log {
+        broker.enable_log_exchange(vhost, log);
+    }
+}
+
 impl Server {
     /// Opens the store, recovers what it held and starts to listen.
     ///
@@ -354,12 +364,8 @@ impl Server {
             birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,
         });
-        if options.event_exchange {
-            broker.enable_events(&options.default_vhost);
-        }
-        if let Some(log) = &options.log_exchange {
-            broker.enable_log_exchange(&options.default_vhost, log);
-        }
+        let log = options.log_exchange.as_ref();
+        enable_exchanges(&broker, &options.default_vhost, options.event_exchange, log);
         if let Err((address, source)) = broker.doors.open(&broker) {
             broker.store.close();
             return Err(StartError::Listen { address, source });

@@ -5,7 +5,7 @@ use leveret::broker::{
     permission::{Permission, TopicPermission},
     policy::{ApplyTo, Policy, PolicyKind},
 };
-use leveret::server::{LogExchange, UserSpec, VhostSpec, Watermark};
+use leveret::server::{Handle, LogExchange, UserSpec, VhostSpec, Watermark};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::client::{
@@ -154,6 +154,108 @@ fn the_event_exchange_tells_what_comes_and_goes() {
     expect("connection.closed", "name", &name);
 }
 
+/// One change of each kind.
+async fn operators_at_work(handle: &Handle) {
+    handle.put_vhost("v", VhostSpec::default()).await.unwrap();
+    handle.set_vhost_limit("v", "max-queues", Some(7)).await.unwrap();
+    handle.put_user(UserSpec::new("u", "first")).await.unwrap();
+    let tagged = UserSpec {
+        tags: vec!["monitoring".to_owned()],
+        ..UserSpec::new("u", "second")
+    };
+    handle.put_user(tagged).await.unwrap();
+    handle
+        .set_permission(Permission {
+            user: "u".into(),
+            vhost: "v".into(),
+            configure: "c".to_owned(),
+            write: "w".to_owned(),
+            read: "r".to_owned(),
+        })
+        .await
+        .unwrap();
+    handle
+        .set_topic_permission(TopicPermission {
+            user: "u".into(),
+            vhost: "v".into(),
+            exchange: "amq.topic".into(),
+            write: "w".to_owned(),
+            read: "r".to_owned(),
+        })
+        .await
+        .unwrap();
+    handle.clear_topic_permissions("u", "v", None).await.unwrap();
+    handle.clear_permission("u", "v").await.unwrap();
+    handle
+        .set_policy(Policy {
+            vhost: "v".into(),
+            name: "p".into(),
+            kind: PolicyKind::User,
+            pattern: "^q".to_owned(),
+            apply_to: ApplyTo::Queues,
+            priority: 3,
+            definition: [("max-length".to_owned(), 5.into())].into_iter().collect(),
+        })
+        .await
+        .unwrap();
+    handle.clear_policy(PolicyKind::User, "v", "p").await.unwrap();
+    let global = GlobalParameter {
+        name: "g".into(),
+        value: "value".into(),
+    };
+    handle.set_global_parameter(global).await.unwrap();
+    handle.clear_global_parameter("g").await.unwrap();
+    handle.delete_vhost("v").await.unwrap();
+    handle.delete_user("u").await.unwrap();
+}
+
+/// The events of [`operators_at_work`] and of a memory alarm, with some of their headers.
+const ANNOUNCED: [(&str, &[(&str, &str)]); 17] = [
+    ("vhost.created", &[("name", "v")]),
+    ("vhost.limits.set", &[("name", "v")]),
+    ("user.created", &[("name", "u")]),
+    ("user.password.changed", &[("name", "u")]),
+    ("user.tags.set", &[("name", "u")]),
+    (
+        "permission.created",
+        &[
+            ("user", "u"),
+            ("vhost", "v"),
+            ("configure", "c"),
+            ("write", "w"),
+            ("read", "r"),
+        ],
+    ),
+    (
+        "topic.permission.created",
+        &[("user", "u"), ("exchange", "amq.topic")],
+    ),
+    (
+        "topic.permission.deleted",
+        &[("user", "u"), ("exchange", "amq.topic")],
+    ),
+    ("permission.deleted", &[("user", "u"), ("vhost", "v")]),
+    (
+        "policy.set",
+        &[
+            ("name", "p"),
+            ("vhost", "v"),
+            ("pattern", "^q"),
+            ("apply-to", "queues"),
+        ],
+    ),
+    ("policy.cleared", &[("name", "p"), ("vhost", "v")]),
+    (
+        "parameter.set",
+        &[("name", "g"), ("component", "global"), ("value", "value")],
+    ),
+    ("parameter.cleared", &[("name", "g"), ("component", "global")]),
+    ("vhost.deleted", &[("name", "v")]),
+    ("user.deleted", &[("name", "u")]),
+    ("alarm.set", &[("source", "memory")]),
+    ("alarm.cleared", &[("source", "memory")]),
+];
+
 #[test]
 #[expect(
     clippy::too_many_lines,
@@ -172,109 +274,12 @@ fn the_event_exchange_tells_what_operators_change() {
         "alarm.*",
     ];
     let listener = listening(&broker, "amq.rabbitmq.event", &keys);
-    broker.tell(async |handle| {
-        handle.put_vhost("v", VhostSpec::default()).await.unwrap();
-        handle.set_vhost_limit("v", "max-queues", Some(7)).await.unwrap();
-        handle.put_user(UserSpec::new("u", "first")).await.unwrap();
-        let tagged = UserSpec {
-            tags: vec!["monitoring".to_owned()],
-            ..UserSpec::new("u", "second")
-        };
-        handle.put_user(tagged).await.unwrap();
-        handle
-            .set_permission(Permission {
-                user: "u".into(),
-                vhost: "v".into(),
-                configure: "c".to_owned(),
-                write: "w".to_owned(),
-                read: "r".to_owned(),
-            })
-            .await
-            .unwrap();
-        handle
-            .set_topic_permission(TopicPermission {
-                user: "u".into(),
-                vhost: "v".into(),
-                exchange: "amq.topic".into(),
-                write: "w".to_owned(),
-                read: "r".to_owned(),
-            })
-            .await
-            .unwrap();
-        handle.clear_topic_permissions("u", "v", None).await.unwrap();
-        handle.clear_permission("u", "v").await.unwrap();
-        handle
-            .set_policy(Policy {
-                vhost: "v".into(),
-                name: "p".into(),
-                kind: PolicyKind::User,
-                pattern: "^q".to_owned(),
-                apply_to: ApplyTo::Queues,
-                priority: 3,
-                definition: [("max-length".to_owned(), 5.into())].into_iter().collect(),
-            })
-            .await
-            .unwrap();
-        handle.clear_policy(PolicyKind::User, "v", "p").await.unwrap();
-        let global = GlobalParameter {
-            name: "g".into(),
-            value: "value".into(),
-        };
-        handle.set_global_parameter(global).await.unwrap();
-        handle.clear_global_parameter("g").await.unwrap();
-        handle.delete_vhost("v").await.unwrap();
-        handle.delete_user("u").await.unwrap();
-    });
+    broker.tell(async |handle| operators_at_work(&handle).await);
     broker
         .server()
         .handle()
         .set_memory_high_watermark(Watermark::Bytes(0));
-    let expected: [(&str, &[(&str, &str)]); 17] = [
-        ("vhost.created", &[("name", "v")]),
-        ("vhost.limits.set", &[("name", "v")]),
-        ("user.created", &[("name", "u")]),
-        ("user.password.changed", &[("name", "u")]),
-        ("user.tags.set", &[("name", "u")]),
-        (
-            "permission.created",
-            &[
-                ("user", "u"),
-                ("vhost", "v"),
-                ("configure", "c"),
-                ("write", "w"),
-                ("read", "r"),
-            ],
-        ),
-        (
-            "topic.permission.created",
-            &[("user", "u"), ("exchange", "amq.topic")],
-        ),
-        (
-            "topic.permission.deleted",
-            &[("user", "u"), ("exchange", "amq.topic")],
-        ),
-        ("permission.deleted", &[("user", "u"), ("vhost", "v")]),
-        (
-            "policy.set",
-            &[
-                ("name", "p"),
-                ("vhost", "v"),
-                ("pattern", "^q"),
-                ("apply-to", "queues"),
-            ],
-        ),
-        ("policy.cleared", &[("name", "p"), ("vhost", "v")]),
-        (
-            "parameter.set",
-            &[("name", "g"), ("component", "global"), ("value", "value")],
-        ),
-        ("parameter.cleared", &[("name", "g"), ("component", "global")]),
-        ("vhost.deleted", &[("name", "v")]),
-        ("user.deleted", &[("name", "u")]),
-        ("alarm.set", &[("source", "memory")]),
-        ("alarm.cleared", &[("source", "memory")]),
-    ];
-    for (key, headers) in expected {
+    for (key, headers) in ANNOUNCED {
         if key == "alarm.cleared" {
             let all = Watermark::Relative(1.0);
             broker.server().handle().set_memory_high_watermark(all);

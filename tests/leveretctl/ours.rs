@@ -287,3 +287,50 @@ fn top_prints_one_look_where_there_is_no_terminal() {
     );
     assert_eq!(ours(&broker, &["top", "--interval", "never"]).code, 64);
 }
+
+#[test]
+fn messages_are_looked_at_found_moved_and_brought_back() {
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    declare(&broker, "other", "{}");
+    publish(&broker, "q", &["one", "two", "three"]);
+    let told = |words: &[&str]| {
+        let ran = ours(&broker, words);
+        assert_eq!(ran.code, 0, "{words:?}: {ran:?}");
+        ran.out
+    };
+    let peeked = told(&["-q", "peek", "q", "--limit", "2"]);
+    let payloads: Vec<&str> = peeked
+        .lines()
+        .filter_map(|line| line.split('\t').next_back())
+        .collect();
+    assert_eq!(payloads, ["one", "two"], "{peeked}");
+    let found = told(&["search", "q", "--text", "hre", "--formatter", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(
+        (&found["payload"], &found["redelivered"]),
+        (&"three".into(), &false.into())
+    );
+    assert_eq!(
+        told(&["copy", "q", "other", "--limit", "1"]),
+        "1 messages copied\n"
+    );
+    assert_eq!(told(&["move", "q", "other"]), "3 messages moved\n");
+    assert_eq!(broker.quiet("list_queues name messages -s"), "other\t4\nq\t0\n");
+    assert_eq!(
+        told(&["delete_messages", "other", "--limit", "1"]),
+        "1 messages deleted\n"
+    );
+    let back = told(&["redrive", "other", "q"]);
+    assert!(
+        back.starts_with("done: 3 messages looked at, 3 meant, 3 moved"),
+        "{back}"
+    );
+    assert_eq!(broker.quiet("list_queues name messages -s"), "other\t0\nq\t3\n");
+    assert_eq!(ours(&broker, &["delete_messages", "q"]).code, 64);
+    let missing = ours(&broker, &["-q", "peek", "no"]);
+    assert_eq!(
+        (missing.code, missing.err.as_str()),
+        (69, "Error:\nno queue 'no' in vhost '/'\n")
+    );
+}

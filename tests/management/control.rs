@@ -58,12 +58,12 @@ async fn a_stopped_application_refuses_clients_and_can_be_reset() {
         .await;
     let early = broker.call("POST", "/leveret/app/reset", "").await;
     assert_eq!(early.status, 400, "a running application is not reset");
-    broker.expect(204, "POST", "/leveret/app/stop", "").await;
-    assert!(TcpStream::connect(amqp).is_err(), "nobody listens");
-    assert_eq!(broker.get("/leveret/ping").await["running"], false);
     broker
         .expect(201, "PUT", "/users/u", "{\"tags\":\"\",\"password\":\"p\"}")
         .await;
+    broker.expect(204, "POST", "/leveret/app/stop", "").await;
+    assert!(TcpStream::connect(amqp).is_err(), "nobody listens");
+    assert_eq!(broker.get("/leveret/ping").await["running"], false);
     broker.expect(204, "POST", "/leveret/app/reset", "").await;
     broker.expect(204, "POST", "/leveret/app/start", "").await;
     assert!(TcpStream::connect(amqp).is_ok(), "the same port again");

@@ -132,12 +132,7 @@ impl Connection {
         let flags = (durable, exclusive, auto_delete);
         let mut effective = self.broker.with_default_type(&self.vhost, &arguments, flags);
         if name.is_empty() {
-            let kind = QueueKind::of(&effective);
-            if kind != QueueKind::Classic {
-                return Err(BrokerError::ServerNamed(kind.module()));
-            }
-            let prefix = arguments::take_name_prefix(&mut effective)?;
-            name = generated_name(prefix.as_deref().unwrap_or("amq.gen"));
+            name = server_named(&mut effective)?;
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
@@ -308,6 +303,16 @@ impl Connection {
         let reply = (!nowait).then_some(Method::QueueDeleteOk { message_count });
         Ok(Reply::WhenDurable(durable, reply))
     }
+}
+
+/// The name of a queue whose client leaves it to us.
+fn server_named(arguments: &mut FieldTable) -> Result<String, BrokerError> {
+    let kind = QueueKind::of(arguments);
+    if kind != QueueKind::Classic {
+        return Err(BrokerError::ServerNamed(kind.module()));
+    }
+    let prefix = arguments::take_name_prefix(arguments)?;
+    Ok(generated_name(prefix.as_deref().unwrap_or("amq.gen")))
 }
 
 /// A quorum queue is deleted without conditions.
