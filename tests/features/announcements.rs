@@ -257,10 +257,6 @@ const ANNOUNCED: [(&str, &[(&str, &str)]); 17] = [
 ];
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one list of changes and what is told of each, read from top to bottom"
-)]
 fn the_event_exchange_tells_what_operators_change() {
     let broker = Broker::start_with(|options| options.event_exchange = true);
     let keys = [
