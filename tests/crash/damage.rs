@@ -103,7 +103,8 @@ fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // A killed broker leaves its control socket behind.
             fs::copy(entry.path(), target).expect("a copy");
         }
     }

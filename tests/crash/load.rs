@@ -347,6 +347,8 @@ impl Load {
                 })?;
                 match answer {
                     Method::QueueDeleteOk { message_count } if message_count == found + 1 => {}
+                    // A store that failed says so, and the broker ends.
+                    Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
                     other => self
                         .truth
                         .finding(format!("delete of {name} was answered with {other:?}")),
