@@ -315,6 +315,8 @@ impl Load {
                     client.call(&Method::ConfirmSelect { nowait: false })?;
                     None
                 }
+                // A store that failed says so, and the broker ends.
+                Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
                 other => return Err(io::Error::other(format!("declare was answered with {other:?}"))),
             };
             match (known, count) {
