@@ -33,7 +33,7 @@ use crate::server::{
     queue_cell::{QueueGuard, QueueHandle},
     registry::Vhost,
 };
-use crate::storage::{Op, Store, Target};
+use crate::storage::{Done, Op, Store, Target};
 
 /// Publishers wait above this many bytes of dead letters.
 const BACKLOG_BYTES: usize = 32 * 1024 * 1024;
@@ -48,7 +48,7 @@ pub(super) struct Relay {
     store: Store,
     /// Filled under the locks of queues, which may therefore not be taken while it is held. Bounded by holding publishers
     /// back; what consumers reject they held before.
-    inbox: Mutex<VecDeque<(QueueHandle, DeadLetter)>>,
+    inbox: Mutex<VecDeque<Inward>>,
     /// Those that may not be lost and that nobody takes now. Bounded by the length limits of their queues, for which they
     /// count.
     parked: Mutex<Vec<(QueueHandle, DeadLetter)>>,
@@ -59,6 +59,22 @@ pub(super) struct Relay {
     wake: Notify,
     /// Wakes publishers that wait.
     room: Notify,
+}
+
+/// What the relay is given, in this order.
+enum Inward {
+    Dead(QueueHandle, DeadLetter),
+    /// Told when the moves of all dead letters before it are durable.
+    Tell(Done),
+}
+
+impl Inward {
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Dead(_, letter) => letter.message.memory_bytes(),
+            Self::Tell(_) => 0,
+        }
+    }
 }
 
 /// A dead letter on its way: what is published, where to, and what it was.
@@ -88,9 +104,17 @@ impl Relay {
     pub(super) fn push(&self, source: &QueueHandle, dead: Vec<DeadLetter>) {
         let bytes: usize = dead.iter().map(|letter| letter.message.memory_bytes()).sum();
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.inbox
-            .lock()
-            .extend(dead.into_iter().map(|letter| (source.clone(), letter)));
+        self.inbox.lock().extend(
+            dead.into_iter()
+                .map(|letter| Inward::Dead(source.clone(), letter)),
+        );
+        self.wake.notify_one();
+    }
+
+    /// Tells when whatever was logged, and every dead letter handed over, before this call has left for good: both are
+    /// durable where they are now. One that may not be lost and that nobody takes stays where it was, durably too.
+    pub(super) fn tell(&self, done: Done) {
+        self.inbox.lock().push_back(Inward::Tell(done));
         self.wake.notify_one();
     }
 
@@ -138,7 +162,11 @@ impl Relay {
             .map(|(_, letter)| letter.message.memory_bytes())
             .sum();
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.inbox.lock().extend(parked);
+        self.inbox.lock().extend(
+            parked
+                .into_iter()
+                .map(|(source, letter)| Inward::Dead(source, letter)),
+        );
     }
 
     /// A queue is purged: its dead letters that may not be lost and have not arrived go too. To be called without the
@@ -150,14 +178,14 @@ impl Relay {
         let mut bytes = 0;
         {
             let mut inbox = self.inbox.lock();
-            let (theirs, others) = std::mem::take(&mut *inbox)
-                .into_iter()
-                .partition(|(queue, letter)| queue == source && letter.route.at_least_once);
-            *inbox = others;
-            let theirs: VecDeque<(QueueHandle, DeadLetter)> = theirs;
-            for (_, letter) in theirs {
-                bytes += letter.message.memory_bytes();
-                forgotten.push(letter);
+            for item in std::mem::take(&mut *inbox) {
+                match item {
+                    Inward::Dead(queue, letter) if queue == *source && letter.route.at_least_once => {
+                        bytes += letter.message.memory_bytes();
+                        forgotten.push(letter);
+                    }
+                    other => inbox.push_back(other),
+                }
             }
         }
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -181,29 +209,31 @@ impl Relay {
     /// Moves at most so many; true when there may be more.
     fn work_off(&self, at_most: usize) -> bool {
         let mut scratch = self.working.lock();
-        let letters: Vec<(QueueHandle, DeadLetter)> = {
+        let items: Vec<Inward> = {
             let mut inbox = self.inbox.lock();
             let len = inbox.len().min(at_most);
             inbox.drain(..len).collect()
         };
-        let more = letters.len() == at_most;
-        let bytes: usize = letters
-            .iter()
-            .map(|(_, letter)| letter.message.memory_bytes())
-            .sum();
-        let mut moves = letters
-            .into_iter()
-            .map(|(source, letter)| address(source, letter, &mut scratch))
-            .peekable();
+        let more = items.len() == at_most;
+        let bytes: usize = items.iter().map(Inward::memory_bytes).sum();
         // Runs with the same targets lock them once.
-        while let Some(first) = moves.next() {
-            let targets = first.targets.clone();
-            let mut run = vec![first];
-            while let Some(next) = moves.next_if(|next| next.targets == targets) {
-                run.push(next);
+        let mut run: Vec<Move> = Vec::new();
+        for item in items {
+            match item {
+                Inward::Dead(source, letter) => {
+                    let moved = address(source, letter, &mut scratch);
+                    if run.last().is_some_and(|last| last.targets != moved.targets) {
+                        self.deliver(std::mem::take(&mut run));
+                    }
+                    run.push(moved);
+                }
+                Inward::Tell(done) => {
+                    self.deliver(std::mem::take(&mut run));
+                    self.store.log(&mut vec![Op::Barrier { done }]);
+                }
             }
-            self.deliver(&targets, run);
         }
+        self.deliver(run);
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if before > BACKLOG_OVER_BYTES && before - bytes <= BACKLOG_OVER_BYTES {
             self.room.notify_waiters();
@@ -211,8 +241,11 @@ impl Relay {
         more
     }
 
-    /// Puts messages into their queues and takes them from where they died, then lets deliveries go.
-    fn deliver(&self, targets: &[QueueHandle], moves: Vec<Move>) {
+    /// Puts messages into their queues, the same for all, and takes them from where they died, then lets deliveries go.
+    fn deliver(&self, moves: Vec<Move>) {
+        let Some(targets) = moves.first().map(|first| first.targets.clone()) else {
+            return;
+        };
         let mut guards: SmallVec<[QueueGuard<'_>; 4]> = targets.iter().map(|queue| queue.lock()).collect();
         let mut ops = Vec::with_capacity(moves.len());
         let mut safe: Vec<QueueHandle> = Vec::new();

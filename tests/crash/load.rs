@@ -27,6 +27,8 @@ const DIRECT: &str = "places";
 pub(crate) struct Load {
     pub(crate) truth: Truth,
     pub(crate) stop: AtomicBool,
+    /// A sync is going to fail: only then may the broker say that its store did.
+    pub(crate) store_may_fail: AtomicBool,
     /// The next message of each publisher.
     next: [AtomicU64; 4],
     transactions: AtomicU64,
@@ -48,6 +50,7 @@ impl Load {
         Self {
             truth,
             stop: AtomicBool::new(false),
+            store_may_fail: AtomicBool::new(false),
             next: Default::default(),
             transactions: AtomicU64::new(0),
             places: Mutex::default(),
@@ -117,6 +120,12 @@ impl Load {
         ) {
             self.truth.finding(format!("{who}: {error}"));
         }
+    }
+
+    /// A store that failed says so, and the broker ends.
+    fn tells_of_failure(&self, answer: &Method) -> bool {
+        self.store_may_fail.load(Ordering::SeqCst)
+            && matches!(answer, Method::ConnectionClose { reply_code: 541, .. })
     }
 
     fn stopped(&self) -> bool {
@@ -214,8 +223,7 @@ impl Load {
                 ids.push(id);
             }
             match client.call(&Method::TxCommit)? {
-                // A store that failed says so, and the broker ends.
-                Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
+                answer if self.tells_of_failure(&answer) => return Ok(()),
                 Method::TxCommitOk => ids.iter().for_each(|id| self.truth.confirmed(id, stamp)),
                 other => self
                     .truth
@@ -315,8 +323,7 @@ impl Load {
                     client.call(&Method::ConfirmSelect { nowait: false })?;
                     None
                 }
-                // A store that failed says so, and the broker ends.
-                Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
+                answer if self.tells_of_failure(&answer) => return Ok(()),
                 other => return Err(io::Error::other(format!("declare was answered with {other:?}"))),
             };
             match (known, count) {
@@ -349,8 +356,7 @@ impl Load {
                 })?;
                 match answer {
                     Method::QueueDeleteOk { message_count } if message_count == found + 1 => {}
-                    // A store that failed says so, and the broker ends.
-                    Method::ConnectionClose { reply_code: 541, .. } => return Ok(()),
+                    answer if self.tells_of_failure(&answer) => return Ok(()),
                     other => self
                         .truth
                         .finding(format!("delete of {name} was answered with {other:?}")),

@@ -139,6 +139,10 @@ impl Run {
         if let Err(error) = ready {
             truth.note(&format!("not even declared: {error}"));
         }
+        let sync_fails = matches!(end, End::SyncFails(_));
+        self.load
+            .store_may_fail
+            .store(sync_fails, std::sync::atomic::Ordering::SeqCst);
         let lives = Duration::from_millis(self.random.random_range(200..900));
         self.load.run(address, self.seed ^ number as u64, |stop| {
             let at_most = match end {

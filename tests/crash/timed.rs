@@ -167,9 +167,7 @@ impl Known {
             idle = Instant::now();
             let (id, count) = (id_of(&received), count_of(&received));
             let failed = self.failed.get(&id).copied().unwrap_or(0);
-            // An attempt beyond the limit becomes a dead letter, whose move is logged by itself: a crash before it is
-            // durable leaves the message to one more attempt.
-            if count < failed.min(i64::from(LIMIT)) {
+            if count < failed {
                 self.findings
                     .push(format!("{id} failed {failed} times and says {count}"));
             }

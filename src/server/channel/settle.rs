@@ -174,9 +174,18 @@ impl Connection {
                 None
             }
         };
-        // Logged under the queue's lock, before anybody can get the message again.
-        self.confirm_order(number, op);
+        if op.is_some() {
+            // Logged under the queue's lock, before anybody can get the message again.
+            self.confirm_order(number, op);
+            guard.dispatch();
+            return;
+        }
         guard.dispatch();
+        drop(guard);
+        // It may have become a dead letter, whose move the relay logs.
+        if let Some(confirm) = self.order_confirm(number) {
+            self.broker.relay.tell(when_durable(confirm));
+        }
     }
 
     /// Logs what an order changed, and confirms it when that and all before it is durable.
