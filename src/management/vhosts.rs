@@ -84,7 +84,7 @@ fn render(call: &Call, vhost: &VhostDefinition, ranges: Ranges) -> Value {
         "tags": vhost.tags,
         "default_queue_type": vhost.default_queue_type.as_deref().unwrap_or("classic"),
         "metadata": metadata(vhost),
-        "tracing": false,
+        "tracing": call.handle.is_traced(&vhost.name).unwrap_or(false),
         "protected_from_deletion": vhost.protected,
         "cluster_state": {call.handle.node_name(): "running"},
     });
@@ -140,7 +140,18 @@ pub(super) fn spec(object: &Map<String, Value>) -> Result<VhostSpec, ApiError> {
 
 fn set(call: &Call) -> Result<Answer, ApiError> {
     let name = amqp_json::new_name(call.name("name"))?;
-    let change = block_on(call.handle.put_vhost(name, spec(&call.object()?)?))?;
+    let object = call.object()?;
+    let tracing = match object.get("tracing") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(amqp_json::flag(&object, "tracing", false)?),
+    };
+    let change = block_on(call.handle.put_vhost(name, spec(&object)?))?;
+    if let Some(on) = tracing
+        && !call.handle.set_tracing(name, on)
+    {
+        // Deleted meanwhile.
+        return Err(ApiError::not_found());
+    }
     if change == Change::Created && !call.caller.local {
         // Who makes a vhost may use it.
         let all = || ".*".to_owned();

@@ -170,3 +170,23 @@ async fn definitions_come_back_the_same_and_bad_ones_change_nothing() {
         .expect(404, "POST", "/definitions/none", &single.to_string())
         .await;
 }
+
+#[tokio::test]
+async fn a_vhosts_firehose_is_switched_with_it() {
+    let broker = Broker::start().await;
+    let traced = async || broker.get("/vhosts/%2F").await["tracing"].clone();
+    assert_eq!(traced().await, false);
+    broker
+        .expect(204, "PUT", "/vhosts/%2F", r#"{"tracing":true}"#)
+        .await;
+    assert_eq!(traced().await, true);
+    broker
+        .expect(400, "PUT", "/vhosts/%2F", r#"{"tracing":"loud"}"#)
+        .await;
+    broker.expect(204, "PUT", "/vhosts/%2F", "{}").await;
+    assert_eq!(traced().await, true);
+    broker
+        .expect(204, "PUT", "/vhosts/%2F", r#"{"tracing":false}"#)
+        .await;
+    assert_eq!(traced().await, false);
+}

@@ -17,21 +17,44 @@ use crate::{
 
 const GROUP: &str = "Messages";
 
+const EXCHANGE: Opt = value("exchange", "name", "published to this exchange");
+const ROUTING_KEY: Opt = value("routing-key", "key", "with this routing key");
+const HEADER: Opt = value("header", "name=value", "with this header");
+const PROPERTY: Opt = value(
+    "property",
+    "name=value",
+    "with this property, such as message_id=7",
+);
+const TEXT: Opt = value("text", "text", "with this text in the body");
+const BYTES_MIN: Opt = value("bytes-min", "number", "with a body of so many bytes at least");
+const BYTES_MAX: Opt = value("bytes-max", "number", "with a body of so many bytes at most");
+const LIMIT: Opt = value("limit", "number", "so many at most");
+
 /// Which messages.
 const CHOICE: [Opt; 9] = [
-    value("exchange", "name", "published to this exchange"),
-    value("routing-key", "key", "with this routing key"),
-    value("header", "name=value", "with this header"),
-    value(
-        "property",
-        "name=value",
-        "with this property, such as message_id=7",
-    ),
-    value("text", "text", "with this text in the body"),
-    value("bytes-min", "number", "with a body of so many bytes at least"),
-    value("bytes-max", "number", "with a body of so many bytes at most"),
+    EXCHANGE,
+    ROUTING_KEY,
+    HEADER,
+    PROPERTY,
+    TEXT,
+    BYTES_MIN,
+    BYTES_MAX,
     value("redelivered", "true|false", "delivered before, or not"),
-    value("limit", "number", "so many at most"),
+    LIMIT,
+];
+
+/// Which dead letters, and how fast.
+const REDRIVE: [Opt; 10] = [
+    EXCHANGE,
+    ROUTING_KEY,
+    HEADER,
+    PROPERTY,
+    TEXT,
+    BYTES_MIN,
+    BYTES_MAX,
+    LIMIT,
+    value("rate", "number", "so many a second at most"),
+    switch("dry", "only count what would go where"),
 ];
 
 pub(super) static COMMANDS: [Spec; 6] = [
@@ -96,23 +119,6 @@ pub(super) static COMMANDS: [Spec; 6] = [
         about: "Brings dead letters back to the queues they died in, or to one queue; Ctrl-C ends it between two messages",
         run: redrive,
     },
-];
-
-const REDRIVE: [Opt; 10] = [
-    value("exchange", "name", "published to this exchange"),
-    value("routing-key", "key", "with this routing key"),
-    value("header", "name=value", "with this header"),
-    value(
-        "property",
-        "name=value",
-        "with this property, such as message_id=7",
-    ),
-    value("text", "text", "with this text in the body"),
-    value("bytes-min", "number", "with a body of so many bytes at least"),
-    value("bytes-max", "number", "with a body of so many bytes at most"),
-    value("limit", "number", "so many at most"),
-    value("rate", "number", "so many a second at most"),
-    switch("dry", "only count what would go where"),
 ];
 
 /// Messages of one answer.
