@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "interop"))
 
-from brokers import Leveret  # noqa: E402
+from brokers import Leveret, RabbitMQ  # noqa: E402
 from suite.raw_amqp import ACK, BODY, HEADER, METHOD, NACK, Connection, frame, ids, long, method, short  # noqa: E402
 
 MEBIBYTE = 1024 * 1024
@@ -35,6 +35,10 @@ def parse_arguments():
     parser.add_argument("--rate", type=int, default=20_000, help="messages per second that are scheduled and fall due")
     parser.add_argument("--seconds", type=int, default=20, help="for so long [20]")
     parser.add_argument("--expiring", type=int, default=1_000_000, help="messages with random times to live [1000000]")
+    parser.add_argument(
+        "--spread", type=int, default=20, help="seconds over which they expire; from 3600 on, only so many --seconds are watched"
+    )
+    parser.add_argument("--rabbitmq", action="store_true", help="expiry on Debian's RabbitMQ instead")
     return parser.parse_args()
 
 
@@ -177,38 +181,69 @@ def restart(broker):
     note("resident memory afterwards", broker.rss_bytes() / MEBIBYTE, "MiB")
 
 
-def expire(broker, count):
-    """Random times to live, all within ten seconds, beside as many messages without: the difference is expiry."""
-    costs = []
-    for with_time in (False, True):
-        publisher = Publisher(broker, "expires" if with_time else "stays")
-        cpu = broker.cpu_seconds()
-        plain = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1000, 1)
-        head = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1100, 1)
+def cpu_of(broker, seconds):
+    """What the broker takes in so many seconds of being left alone."""
+    before = broker.cpu_seconds()
+    time.sleep(seconds)
+    return broker.cpu_seconds() - before
 
-        def timed(head=head):
-            return head + short(str(random.randint(1_000, 10_000)))
 
-        body = bytes(BODY_OCTETS)
+def expire(broker, count, spread, window):
+    """Messages that all expire within `spread` seconds, from 20 s after the first is published, or within an hour. What they
+    cost when they expire is the CPU of that time beyond that of an idle broker; what they cost before is what they take to
+    publish beyond those that stay."""
+    idle = cpu_of(broker, 5) / 5
+    body = bytes(BODY_OCTETS)
+    plain = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1000, 1)
+    head = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1100, 1)
+    publishing = []
+    for queue in ("stays", "expires"):
+        publisher = Publisher(broker, queue)
+        began, cpu = time.monotonic(), broker.cpu_seconds()
+
+        def message(queue=queue, began=began):
+            if queue == "stays":
+                return plain
+            if spread >= 3600:
+                return head + short(str(random.randint(1_000, spread * 1000)))
+            gone = time.monotonic() - began
+            return head + short(str(int((20 - gone + random.random() * spread) * 1000)))
+
         for start in range(0, count, CHUNK):
-            publisher.write((timed() if with_time else plain, body) for _ in range(min(CHUNK, count - start)))
+            publisher.write((message(), body) for _ in range(min(CHUNK, count - start)))
         publisher.finish()
-        time.sleep(11)
-        costs.append((broker.cpu_seconds() - cpu) / count * 1e6)
-    note("CPU for a message that stays", costs[0], "us")
-    note("CPU for one that expires, beyond that", costs[1] - costs[0], "us")
+        publishing.append((broker.cpu_seconds() - cpu) / count * 1e6)
+    note("CPU to publish one that stays", publishing[0], "us")
+    note("CPU to publish one with a time to live, beyond that", publishing[1] - publishing[0], "us")
+    note("resident memory", broker.rss_bytes() / MEBIBYTE, "MiB")
+    if spread >= 3600:
+        time.sleep(5)
+        seconds, expired = window, count * window / spread
+    else:
+        time.sleep(max(0.0, began + 19.5 - time.monotonic()))
+        seconds, expired = spread + 2, count
+    cpu = cpu_of(broker, seconds)
+    note(f"expired in {seconds} s", expired)
+    note("CPU in that time beyond an idle broker, for each", (cpu - idle * seconds) / expired * 1e6, "us")
+    note("idle broker", idle * 1000, "ms of CPU per second")
+    reader = Publisher(broker, "expires")
+    note("still there", reader.connection.declare("expires") or 0)
 
 
 def main():
     arguments = parse_arguments()
-    with Leveret(arguments.leveret, arguments.data_dir) as broker:
+    broker = (
+        RabbitMQ(arguments.data_dir) if arguments.rabbitmq else Leveret(arguments.leveret, arguments.data_dir)
+    )
+    with broker:
         broker.start()
         note("resident memory when empty", broker.rss_bytes() / MEBIBYTE, "MiB")
-        fill(broker, arguments.backlog)
-        steady(broker, arguments.rate, arguments.seconds)
-        restart(broker)
+        if arguments.backlog and not arguments.rabbitmq:
+            fill(broker, arguments.backlog)
+            steady(broker, arguments.rate, arguments.seconds)
+            restart(broker)
         if arguments.expiring:
-            expire(broker, arguments.expiring)
+            expire(broker, arguments.expiring, arguments.spread, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,18 @@ use crate::management::{
 };
 use crate::server::{Scheduled, Waiting};
 
-pub(super) static ROUTES: [Route; 6] = [
+pub(super) static ROUTES: [Route; 8] = [
     get(
         "/queues/{vhost}/{name}/scheduled",
         Level::Vhost,
         |call| list(call, Kind::Queue),
         "A page of the messages that wait for their time before they come to a queue",
+    ),
+    delete(
+        "/queues/{vhost}/{name}/scheduled",
+        Level::Vhost,
+        |call| cancel_all(call, Kind::Queue),
+        "Cancels waiting messages: all, or those of a time (`from`, `until`) or `routing_key`",
     ),
     delete(
         "/queues/{vhost}/{name}/scheduled/{id}",
@@ -36,6 +42,12 @@ pub(super) static ROUTES: [Route; 6] = [
         Level::Vhost,
         |call| list(call, Kind::Exchange),
         "A page of the messages that wait in an exchange",
+    ),
+    delete(
+        "/exchanges/{vhost}/{name}/scheduled",
+        Level::Vhost,
+        |call| cancel_all(call, Kind::Exchange),
+        "Cancels waiting messages: all, or those of a time (`from`, `until`) or `routing_key`",
     ),
     delete(
         "/exchanges/{vhost}/{name}/scheduled/{id}",
@@ -136,6 +148,38 @@ fn cancel(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
     } else {
         Err(ApiError::not_found())
     }
+}
+
+/// `?from=MS&until=MS&routing_key=KEY`: due from the first time on, before the second, with this key; without any of them
+/// all. Answers how many were cancelled.
+fn cancel_all(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
+    let waiting = find(call, kind, Verb::Read)?;
+    let time = |name: &str| match call.query.get(name) {
+        Some(text) => text
+            .parse()
+            .map(|ms| Some(Timestamp(ms)))
+            .map_err(|_no_number| ApiError::bad_request(format!("{name} is no number of milliseconds"))),
+        None => Ok(None),
+    };
+    let (from, until, key) = (time("from")?, time("until")?, call.query.get("routing_key"));
+    if from.is_none() && until.is_none() && key.is_none() {
+        let count = call.handle.cancel_all_scheduled(vhost(call), waiting)?;
+        return Ok(Answer::json(json!({ "cancelled": count })));
+    }
+    let before = |due: Timestamp| until.is_none_or(|until| due < until);
+    let chosen = |scheduled: &Scheduled| {
+        before(scheduled.due) && key.is_none_or(|key| scheduled.message.routing_key() == key.as_bytes())
+    };
+    let mut next = Some((from.unwrap_or(Timestamp::NONE), 0));
+    let mut count = 0;
+    while let Some(from) = next.filter(|(due, _)| before(*due)) {
+        let (cancelled, after) = call
+            .handle
+            .cancel_some_scheduled(vhost(call), waiting, from, chosen)?;
+        count += cancelled;
+        next = after;
+    }
+    Ok(Answer::json(json!({ "cancelled": count })))
 }
 
 /// `{"due": MS_SINCE_1970}` or `{"delay": MS}`.

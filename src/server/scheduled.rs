@@ -81,7 +81,7 @@ impl Handle {
         from: (Timestamp, u64),
         at_most: usize,
     ) -> Result<ScheduledPage, OperateError> {
-        let Some((_, holding)) = self.holding_of(vhost, waiting)? else {
+        let Some((_, _, holding)) = self.holding_of(vhost, waiting)? else {
             return Ok(ScheduledPage::default());
         };
         let at_most = at_most.clamp(1, PAGE_MAX);
@@ -127,6 +127,72 @@ impl Handle {
         Ok(changed.is_some())
     }
 
+    /// Cancels all waiting messages; gives how many they were. One that is published meanwhile may be among them.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub fn cancel_all_scheduled(&self, vhost: &str, waiting: Waiting<'_>) -> Result<u64, OperateError> {
+        let Some((vhost, held_for, holding)) = self.holding_of(vhost, waiting)? else {
+            return Ok(0);
+        };
+        let _administration = self.broker.administration.lock();
+        let count = holding.lock().state.scheduled().0;
+        // The place goes with all that is in it, in one step; the next message that has to wait makes a new one.
+        let Some(key) = vhost.drop_holding(&held_for) else {
+            return Ok(count);
+        };
+        let (done, durable) = durable_done();
+        let done = Some(done);
+        self.broker.store.log(&mut vec![Op::Undefine { key, done }]);
+        super::operate::stored(Some(durable))?;
+        Ok(count)
+    }
+
+    /// Cancels those of a page of waiting messages that are `chosen`; gives how many they were and where the next page
+    /// begins.
+    ///
+    /// # Errors
+    /// [`OperateError`].
+    pub fn cancel_some_scheduled(
+        &self,
+        vhost: &str,
+        waiting: Waiting<'_>,
+        from: (Timestamp, u64),
+        chosen: impl Fn(&Scheduled) -> bool,
+    ) -> Result<(u64, Option<(Timestamp, u64)>), OperateError> {
+        // What the page says stays true but for what falls due meanwhile.
+        let _administration = self.broker.administration.lock();
+        let page = self.scheduled(vhost, waiting, from, PAGE_MAX)?;
+        let Some((_, _, holding)) = self.holding_of(vhost, waiting)? else {
+            return Ok((0, None));
+        };
+        let mut ops = Vec::new();
+        let mut count = 0;
+        let mut queue = holding.lock();
+        for scheduled in page.messages.into_iter().filter(|scheduled| chosen(scheduled)) {
+            let turn = (scheduled.due, Seq(scheduled.number));
+            let on_disk = holding.definition.durable.then_some(scheduled.message);
+            let Some((message, stored)) = queue.state.unschedule(turn, on_disk) else {
+                continue;
+            };
+            count += 1;
+            if stored {
+                ops.push(Op::Unschedule {
+                    queue: holding.id(),
+                    turn,
+                    bytes: message.body_len(),
+                });
+            }
+        }
+        let (done, durable) = durable_done();
+        let done = Some(done);
+        self.broker.store.log(&mut vec![Op::Tx { ops, done }]);
+        queue.dispatch();
+        drop(queue);
+        super::operate::stored(Some(durable))?;
+        Ok((count, page.next))
+    }
+
     /// Gives a waiting message another time; gives its new number, or `None` when it does not wait any more.
     ///
     /// # Errors
@@ -150,7 +216,7 @@ impl Handle {
         turn: Turn,
         due: Option<Timestamp>,
     ) -> Result<Option<u64>, OperateError> {
-        let Some((_, holding)) = self.holding_of(vhost, waiting)? else {
+        let Some((_, _, holding)) = self.holding_of(vhost, waiting)? else {
             return Ok(None);
         };
         // One after the other: the second of two finds what the first has left.
@@ -207,7 +273,7 @@ impl Handle {
         &self,
         vhost: &str,
         waiting: Waiting<'_>,
-    ) -> Result<Option<(Arc<Vhost>, QueueHandle)>, OperateError> {
+    ) -> Result<Option<(Arc<Vhost>, HeldFor, QueueHandle)>, OperateError> {
         let vhost = self.running_vhost(vhost).ok_or(OperateError::NoVhost)?;
         let held_for = match waiting {
             Waiting::Exchange(name) => Some(HeldFor::Exchange(name.into())),
@@ -215,8 +281,9 @@ impl Handle {
                 .read(|topology| topology.queue(name.as_bytes()).map(|queue| queue.id()))
                 .map(HeldFor::Queue),
         };
-        let holding = held_for.and_then(|held_for| vhost.holdings.lock().get(&held_for).cloned());
-        Ok(holding.map(|holding| (vhost, holding)))
+        let Some(held_for) = held_for else { return Ok(None) };
+        let holding = vhost.holdings.lock().get(&held_for).cloned();
+        Ok(holding.map(|holding| (vhost, held_for, holding)))
     }
 
     /// Waits until all that was logged before is on disk.

@@ -59,6 +59,19 @@ impl Family {
         options.set_write_buffer_size(write_buffer);
         options.set_max_write_buffer_number(buffers);
         options.set_compression_type(DBCompressionType::None);
+        if self == Self::Scheduled {
+            let env = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
+            options.set_write_buffer_size(env("X_WB", 16) << 20);
+            options.set_max_write_buffer_number(env("X_WBN", 2) as i32);
+            if env("X_UNI", 0) > 0 {
+                options.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
+                let mut universal = rocksdb::UniversalCompactOptions::default();
+                universal.set_max_size_amplification_percent(env("X_AMP", 200) as i32);
+                universal.set_min_merge_width(env("X_MIN", 2) as i32);
+                options.set_universal_compaction_options(&universal);
+                options.set_level_zero_file_num_compaction_trigger(env("X_L0", 4) as i32);
+            }
+        }
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
         table.set_cache_index_and_filter_blocks(true);
@@ -100,6 +113,11 @@ impl Rocks {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_background_jobs(2);
+        if std::env::var("X_NICE").is_ok() {
+            let mut env = rocksdb::Env::new().unwrap();
+            env.lower_thread_pool_cpu_priority();
+            options.set_env(&env);
+        }
         options.set_max_total_wal_size(store.wal_max_bytes);
         options.set_db_write_buffer_size(512 << 20);
         options.set_bytes_per_sync(1 << 20);

@@ -148,7 +148,9 @@ impl<P: Port> QueueState<P> {
 
     /// Ready messages in memory, and their bodies.
     pub fn resident(&self) -> (u64, u64) {
-        let count = self.ready_count().saturating_sub(self.lanes.disk_count);
-        (count, self.ready_bytes.saturating_sub(self.lanes.disk_bytes))
+        let (away, away_bytes) = self.returns.away();
+        let count = self.ready_count().saturating_sub(self.lanes.disk_count + away);
+        let bytes = self.ready_bytes.saturating_sub(self.lanes.disk_bytes + away_bytes);
+        (count, bytes)
     }
 }

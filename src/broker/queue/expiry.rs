@@ -14,6 +14,15 @@ use crate::broker::{
 
 /// Expired messages on disk that are read at one time, to be dead-lettered.
 const FETCHES_MAX: usize = 32;
+/// The store is told of messages that expired there when they are so many, or the first of them is so old. A restart
+/// before finds them expired by their deadlines; so all that waiting costs is room, and it lets one write to a page
+/// stand for many messages.
+const LATE_MAX: usize = 64 * 1024;
+const LATE_MS: u64 = 120_000;
+/// With so many deadlines, those that nobody hears of when they pass are looked at on this grid. Who takes a message
+/// always looks first.
+const MANY: usize = 1024;
+const GRID_MS: u64 = 100;
 
 /// The deadlines of a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +55,16 @@ pub(super) struct Index {
     fetching: BTreeMap<(Timestamp, Seq), Fetch>,
     /// How many of them are not here yet.
     fetches: usize,
-    /// Expired on disk: a read of the level that was asked for earlier, or that overtakes the store's log, may still
+    /// Taken out on disk: a read of the level that was asked for earlier, or that overtakes the store's log, may still
     /// bring them back.
     gone: BTreeSet<(u8, Seq)>,
+    /// Whatever was on disk with an earlier deadline, and is not unread, has left.
+    expired_through: Timestamp,
+    /// Expired on disk, and the store does not know.
+    late: Removed,
+    late_count: usize,
+    /// When the first of them expired.
+    late_since: Timestamp,
 }
 
 /// An expired message on its way from the disk.
@@ -59,6 +75,38 @@ struct Fetch {
 }
 
 impl Index {
+    /// Whether it is not known yet what stands in this place on disk.
+    fn is_unread(&self, lane: u8, seq: Seq) -> bool {
+        let mut parts = self.reading.iter().chain(&self.unread);
+        parts.any(|(level, from, until)| *level == lane && (*from..*until).contains(&seq))
+    }
+
+    /// A message on disk expired, of which the store hears later.
+    fn leave_late(&mut self, place: Place, now: Timestamp) {
+        if self.late_count == 0 {
+            self.late_since = now;
+        }
+        self.late_count += 1;
+        self.late.push(place);
+    }
+
+    /// When the store must be told.
+    fn late_until(&self) -> Timestamp {
+        if self.late_count == 0 {
+            Timestamp::NONE
+        } else {
+            self.late_since.after(LATE_MS)
+        }
+    }
+
+    /// What the store must be told.
+    fn take_late(&mut self) -> Removed {
+        self.late_count = 0;
+        let mut late = std::mem::take(&mut self.late);
+        late.sort();
+        late
+    }
+
     /// Forgets what no read can bring any more.
     fn passed(&mut self, lane: u8, from: Option<Seq>) {
         while let Some(&place) = self.gone.range((lane, Seq(0))..=(lane, Seq(u64::MAX))).next()
@@ -255,7 +303,7 @@ impl<P: Port> QueueState<P> {
                         .fetching
                         .insert((deadline, seq), Fetch { lane, bytes, entry });
                 }
-            } else if on_disk && index.gone.insert((level, seq)) {
+            } else if on_disk && !index.gone.contains(&(level, seq)) {
                 self.ready_bytes = self.ready_bytes.saturating_sub(bytes.into());
                 self.lanes.disk_count = self.lanes.disk_count.saturating_sub(1);
                 self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes.into());
@@ -265,6 +313,7 @@ impl<P: Port> QueueState<P> {
                         bytes,
                         entry: None,
                     };
+                    index.gone.insert((level, seq));
                     index.fetching.insert((deadline, seq), fetch);
                     index.fetches += 1;
                     self.reads.push(ReadFrom {
@@ -275,17 +324,23 @@ impl<P: Port> QueueState<P> {
                         pending: false,
                     });
                 } else {
-                    removed.push(Place { seq, lane: level });
+                    index.leave_late(Place { seq, lane: level }, limit);
                 }
             }
         }
-        if self.ready_count() == 0
-            && self.unacked == 0
-            && let Some(Expiry::Indexed(index)) = &self.expiry
-            && index.fetching.is_empty()
-            && index.reading.is_none()
-            && !self.lanes.is_paged()
-        {
+        let empty = self.ready_count() == 0 && self.unacked == 0 && !self.lanes.is_paged();
+        let Some(Expiry::Indexed(index)) = &mut self.expiry else {
+            return;
+        };
+        let first = index.by_deadline.first_key_value();
+        let passed = first.map_or(limit, |((deadline, _), _)| limit.min(*deadline));
+        index.expired_through = index.expired_through.max(passed);
+        let over = empty && index.fetching.is_empty() && index.reading.is_none();
+        let long_ago = index.late_until().is_some() && index.late_until() <= limit;
+        if index.late_count >= LATE_MAX || long_ago || over {
+            removed.merge(index.take_late());
+        }
+        if over {
             self.expiry = None;
         }
     }
@@ -362,16 +417,29 @@ impl<P: Port> QueueState<P> {
         None
     }
 
-    /// Drops from an answer for a level what expired meanwhile; gives how much that was.
+    /// Drops from an answer for a level what has left meanwhile, and notes deadlines that were not known.
     pub(super) fn drop_expired(&mut self, paged: &mut PagedIn) {
-        if let Some(Expiry::Indexed(index)) = &mut self.expiry
-            && !index.gone.is_empty()
-        {
-            let lane = paged.lane;
-            paged
-                .entries
-                .retain(|(seq, _)| !index.gone.contains(&(lane, *seq)));
-        }
+        let Some(Expiry::Indexed(index)) = &mut self.expiry else {
+            return;
+        };
+        let lane = paged.lane;
+        let mut deadlines = paged.deadlines.iter().peekable();
+        paged.entries.retain(|(seq, message)| {
+            while deadlines.next_if(|(other, _)| other < seq).is_some() {}
+            if index.gone.contains(&(lane, *seq)) {
+                return false;
+            }
+            let Some((_, deadline)) = deadlines.next_if(|(other, _)| other == seq) else {
+                return true;
+            };
+            if index.is_unread(lane, *seq) {
+                index
+                    .by_deadline
+                    .insert((*deadline, *seq), (lane, size(message)));
+                return true;
+            }
+            *deadline >= index.expired_through
+        });
     }
 
     /// The level was read up to here, or is in memory as a whole.
@@ -395,6 +463,7 @@ impl<P: Port> QueueState<P> {
             let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
             for ((deadline, seq), fetch) in missing {
                 index.gone.remove(&(fetch.lane, seq));
+                index.expired_through = index.expired_through.min(deadline);
                 index
                     .by_deadline
                     .insert((deadline, seq), (fetch.lane, fetch.bytes));
@@ -406,8 +475,11 @@ impl<P: Port> QueueState<P> {
         }
     }
 
-    /// All messages are gone.
-    pub(super) fn expiry_cleared(&mut self) {
+    /// All messages are gone; of those that left before, the store is told now.
+    pub(super) fn expiry_cleared(&mut self, removed: &mut Removed) {
+        if let Some(Expiry::Indexed(index)) = &mut self.expiry {
+            removed.merge(index.take_late());
+        }
         // What is handed out may come back, in any order.
         self.expiry = match self.expiry.take() {
             Some(_) if self.unacked > 0 => Some(Expiry::Indexed(Box::default())),
@@ -437,14 +509,17 @@ impl<P: Port> QueueState<P> {
 
     /// When something expires next; [`Timestamp::NONE`] for never, as far as is known.
     pub fn next_deadline(&mut self) -> Timestamp {
+        let dead_letters = self.settings.dead_letter.is_some();
         let messages = match &self.expiry {
             None => Timestamp::NONE,
             Some(Expiry::Indexed(index)) => match index.by_deadline.first_key_value() {
                 // The read that gives room goes on with it.
                 Some(_) if index.fetches >= FETCHES_MAX => Timestamp::NONE,
-                Some((&(deadline, _), _)) => deadline,
+                Some((&(deadline, _), _)) if index.by_deadline.len() < MANY || dead_letters => deadline,
+                Some((&(deadline, _), _)) => Timestamp(deadline.0.next_multiple_of(GRID_MS)),
                 None => Timestamp::NONE,
-            },
+            }
+            .earlier(index.late_until()),
             Some(Expiry::InOrder { .. }) => self
                 .lanes
                 .iter_mut()

@@ -16,6 +16,7 @@ mod returns;
 mod schedule;
 pub mod settings;
 pub mod timeout;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -281,7 +282,7 @@ impl<P: Port> QueueState<P> {
 
     /// Memory its messages take, waiting or handed out.
     pub fn memory_bytes(&self) -> u64 {
-        (self.lanes.bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
+        (self.lanes.bytes() + self.returns.waiting_bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
     }
 
     pub fn consumer_count(&self) -> usize {
@@ -353,7 +354,7 @@ impl<P: Port> QueueState<P> {
     pub fn dispatch(&mut self, now: Timestamp, removed: &mut Removed) -> Option<ReadFrom> {
         self.page_out();
         if self.returns.is_waiting() {
-            self.end_waits(now);
+            self.end_waits(now, removed);
         }
         if self.expiry.is_some() {
             self.expire(now, removed);
@@ -509,7 +510,7 @@ impl<P: Port> QueueState<P> {
         purged.ranges = self.lanes.clear(&mut purged.removed);
         self.returns.clear(&mut purged.removed);
         self.ready_bytes = 0;
-        self.expiry_cleared();
+        self.expiry_cleared(&mut purged.removed);
         purged
     }
 
@@ -521,7 +522,7 @@ impl<P: Port> QueueState<P> {
         self.returns = Returns::default();
         self.schedule = None;
         self.ready_bytes = 0;
-        self.expiry_cleared();
+        self.expiry_cleared(&mut Removed::new());
         self.dead.clear();
         self.consumers.cancel_all();
         messages

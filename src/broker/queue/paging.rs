@@ -195,11 +195,12 @@ impl<P: Port> QueueState<P> {
     pub fn committed(&mut self, through: Seq) {
         self.committed = self.committed.max(through);
         self.absorb();
+        self.returns.spill(self.committed);
     }
 
-    /// True when commits matter to this queue now: it has left messages to the store.
+    /// True when commits matter to this queue now: it has left messages to the store, or wants to.
     pub fn is_paged(&self) -> bool {
-        self.lanes.is_paged()
+        self.lanes.is_paged() || self.returns.is_crowded()
     }
 
     /// Where to read when consumers will soon run out of messages in memory.
@@ -223,7 +224,10 @@ impl<P: Port> QueueState<P> {
 
     /// The store's answer. Call [`Self::dispatch`] next.
     pub fn paged_in(&mut self, paged: PagedIn) {
-        let Some(mut paged) = self.expiry_paged_in(paged) else {
+        let Some(mut paged) = self
+            .waiting_paged_in(paged)
+            .and_then(|paged| self.expiry_paged_in(paged))
+        else {
             return;
         };
         self.drop_expired(&mut paged);
@@ -243,6 +247,7 @@ impl<P: Port> QueueState<P> {
     pub fn read_failed(&mut self) {
         self.expiry_read_failed();
         self.schedule_read_failed();
+        self.returns.read_failed();
         for lane in self.lanes.iter_mut() {
             if let Some(gap) = lane.gap.as_mut() {
                 gap.reading = None;

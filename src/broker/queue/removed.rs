@@ -35,6 +35,23 @@ impl Removed {
         }
     }
 
+    /// Adds what another knows.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (lane, mut more) in other.lanes {
+            match self.lanes.iter_mut().find(|(other, _)| *other == lane) {
+                Some((_, seqs)) => seqs.append(&mut more),
+                None => self.lanes.push((lane, more)),
+            }
+        }
+    }
+
+    /// Puts the places of each level in their order, so that what lies together on disk is found together.
+    pub(super) fn sort(&mut self) {
+        for (_, seqs) in &mut self.lanes {
+            seqs.sort_unstable();
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.lanes.is_empty()
     }

@@ -7,8 +7,8 @@ use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
     queue::{
-        ConsumerId, Entry, Place, Port, QueueState, Reason, Removed, arguments::QueueKind,
-        settings::QueueSettings,
+        ConsumerId, Entry, PagedIn, Place, Port, QueueState, ReadFrom, Reason, Removed, arguments::QueueKind,
+        settings::QueueSettings, waiting::Waiting,
     },
 };
 use crate::protocol::{
@@ -51,8 +51,9 @@ pub struct Returned {
 pub(super) struct Returns {
     /// Ahead of all others, in the order in which they came back. Only in quorum queues.
     front: VecDeque<Entry>,
-    /// Until when they wait for another attempt. No two with the same key: a place comes back once.
-    waiting: BTreeMap<(Timestamp, Seq), Entry>,
+    /// No message among these expires earlier.
+    front_deadline: Timestamp,
+    waiting: Waiting,
     /// What a restart knows of messages that came back before it and were not read since.
     recalled: BTreeMap<(u8, Seq), Returned>,
     /// Those of them that were read just now.
@@ -61,7 +62,7 @@ pub(super) struct Returns {
 
 impl Returns {
     pub(super) fn len(&self) -> u64 {
-        (self.front.len() + self.waiting.len()) as u64
+        self.front.len() as u64 + self.waiting.len()
     }
 
     pub(super) fn has_front(&self) -> bool {
@@ -72,11 +73,39 @@ impl Returns {
         self.front.pop_front()
     }
 
-    /// When the next one has waited long enough.
+    /// When the next one has waited long enough, or is to be read because it soon will have.
     pub(super) fn next_due(&self) -> Timestamp {
-        self.waiting
-            .first_key_value()
-            .map_or(Timestamp::NONE, |((due, _), _)| *due)
+        self.waiting.next_due()
+    }
+
+    /// How many wait in the store only, and their bodies.
+    pub(super) fn away(&self) -> (u64, u64) {
+        self.waiting.away()
+    }
+
+    /// Memory of those that wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.memory_bytes()
+    }
+
+    /// So many wait in memory that what is committed should leave it.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.is_crowded()
+    }
+
+    /// The store has everything up to here: what waits need not be in memory.
+    pub(super) fn spill(&mut self, committed: Seq) {
+        self.waiting.spill(committed);
+    }
+
+    pub(super) fn read_failed(&mut self) {
+        self.waiting.read_failed();
+    }
+
+    /// Behind those that came back before it.
+    fn add_to_front(&mut self, entry: Entry) {
+        self.front_deadline = self.front_deadline.earlier(entry.expires_at);
+        self.front.push_back(entry);
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -109,7 +138,7 @@ impl Returns {
 
     /// All of them, in no order that matters.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.front.iter().chain(self.waiting.values())
+        self.front.iter().chain(self.waiting.iter())
     }
 
     /// Takes out the message of a place.
@@ -117,50 +146,43 @@ impl Returns {
         if let Some(at) = self.front.iter().position(|entry| entry.place() == place) {
             return self.front.remove(at);
         }
-        let waiting = self.waiting.iter();
-        let key = waiting
-            .filter(|(_, entry)| entry.place() == place)
-            .map(|(key, _)| *key)
-            .next()?;
-        self.waiting.remove(&key)
+        self.waiting.take(place)
     }
 
-    /// Takes out those whose deadline lies before `limit`.
+    /// Takes out those whose deadline lies before `limit`, but for those that wait: they are looked at when it has come.
     pub(super) fn take_expired(&mut self, limit: Timestamp) -> Vec<Entry> {
-        let expired = |entry: &Entry| entry.expires_at.is_some() && entry.expires_at < limit;
         let mut taken = Vec::new();
+        if !self.front_deadline.is_some() || self.front_deadline >= limit {
+            return taken;
+        }
+        let mut next = Timestamp::NONE;
         self.front.retain(|entry| {
-            let keep = !expired(entry);
-            if !keep {
+            let keep = !entry.expires_at.is_some() || entry.expires_at >= limit;
+            if keep {
+                next = next.earlier(entry.expires_at);
+            } else {
                 taken.push(entry.clone());
             }
             keep
         });
-        self.waiting.retain(|_, entry| {
-            let keep = !expired(entry);
-            if !keep {
-                taken.push(entry.clone());
-            }
-            keep
-        });
+        self.front_deadline = next;
         taken
     }
 
-    /// The earliest deadline among them.
+    /// Before this none of them expires, but for those that wait.
     pub(super) fn next_deadline(&self) -> Timestamp {
-        let all = self.front.iter().chain(self.waiting.values());
-        all.map(|entry| entry.expires_at)
-            .fold(Timestamp::NONE, Timestamp::earlier)
+        if self.front.is_empty() {
+            Timestamp::NONE
+        } else {
+            self.front_deadline
+        }
     }
 
     /// Drops all; notes the places of stored ones.
     pub(super) fn clear(&mut self, removed: &mut Removed) {
-        let waiting = std::mem::take(&mut self.waiting);
         self.recalled.clear();
-        self.front
-            .drain(..)
-            .chain(waiting.into_values())
-            .for_each(|entry| removed.note(&entry));
+        self.front.drain(..).for_each(|entry| removed.note(&entry));
+        self.waiting.clear(removed);
     }
 }
 
@@ -210,7 +232,8 @@ impl<P: Port> QueueState<P> {
             due,
         });
         if due.is_some() {
-            self.returns.waiting.insert((due, entry.seq), entry);
+            self.returns.waiting.add(due, entry);
+            self.returns.spill(self.committed);
         } else {
             self.put_back(entry);
         }
@@ -220,7 +243,7 @@ impl<P: Port> QueueState<P> {
     /// A message that came back can be handed out again.
     fn put_back(&mut self, entry: Entry) {
         if self.settings.kind == QueueKind::Quorum {
-            self.returns.front.push_back(entry);
+            self.returns.add_to_front(entry);
         } else {
             if self.expiry.is_some() {
                 self.rejoined(&entry);
@@ -233,20 +256,43 @@ impl<P: Port> QueueState<P> {
     pub(super) fn put_recalled_back(&mut self) {
         for (due, entry) in std::mem::take(&mut self.returns.read) {
             if due.is_some() {
-                self.returns.waiting.insert((due, entry.seq), entry);
+                self.returns.waiting.add(due, entry);
             } else {
                 self.put_back(entry);
             }
         }
+        self.returns.spill(self.committed);
     }
 
-    /// Those that have waited long enough can be handed out again.
-    pub(super) fn end_waits(&mut self, now: Timestamp) {
-        while let Some(first) = self.returns.waiting.first_entry()
-            && first.key().0 <= now
-        {
-            let entry = first.remove();
-            self.put_back(entry);
+    /// Those that have waited long enough can be handed out again; asks for the read that the next ones need.
+    pub(super) fn end_waits(&mut self, now: Timestamp, removed: &mut Removed) {
+        while let Some(entry) = self.returns.waiting.pop(now) {
+            if entry.expires_at.is_some() && entry.expires_at <= now {
+                self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
+                self.discard(entry, Reason::Expired, removed);
+            } else {
+                self.put_back(entry);
+            }
+        }
+        if let Some((lane, from, until)) = self.returns.waiting.read(now) {
+            self.reads.push(ReadFrom {
+                queue: self.id,
+                lane,
+                from,
+                until,
+                pending: false,
+            });
+        }
+    }
+
+    /// Takes an answer of the store that was asked for by [`Self::end_waits`], and gives back any other.
+    pub(super) fn waiting_paged_in(&mut self, paged: PagedIn) -> Option<PagedIn> {
+        match self.returns.waiting.answered(paged) {
+            Ok(paged) => Some(paged),
+            Err(lost) => {
+                self.ready_bytes = self.ready_bytes.saturating_sub(lost);
+                None
+            }
         }
     }
 }

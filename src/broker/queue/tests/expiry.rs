@@ -88,8 +88,7 @@ fn messages_on_disk_expire_in_order() {
 fn messages_on_disk_expire_wherever_they_stand() {
     check(
         "store-large a b c@10 d e@20 | commit e@20 | next | at 10 | counts | next | at 20 | get | get | get | answer | get | get",
-        "next 10 | erase c@10 | ready 4 unacked 0 consumers 0 | next 20 | erase e@20 | got a 2 | got b 1 | read \
-         | got d 0 | empty",
+        "next 10 | ready 4 unacked 0 consumers 0 | next 20 | got a 2 | got b 1 | read | got d 0 | empty",
     );
     // To be dead-lettered they are read first.
     check(
@@ -99,10 +98,24 @@ fn messages_on_disk_expire_wherever_they_stand() {
 }
 
 #[test]
+fn the_store_hears_of_those_on_disk_later_and_all_at_once() {
+    let begin = "store-large a b c@10 d@20 e f@30 | commit f@30";
+    check(
+        &format!("{begin} | at 10 | next | at 30 | next | at 120010 | next | at 120011 | next"),
+        "next 20 | next 120011 | erase c@10 | erase d@20 | erase f@30 | never",
+    );
+    // A purge counts what is left of the ranges it names.
+    check(
+        &format!("{begin} | at 20 | purge | next"),
+        "erase a | erase b | erase c@10 | erase d@20 | erase e..f@30 | purged 4 | never",
+    );
+}
+
+#[test]
 fn deadlines_on_disk_are_found_after_a_restart() {
     check(
         "recover a b@30 c d@10 | at 0 | answer 2 | next | answer | next | at 10 | counts | next | consume x | answer | at 30",
-        "read | read | next 30 | next 10 | erase d@10 | ready 3 unacked 0 consumers 0 | next 30 | read \
+        "read | read | next 30 | next 10 | ready 3 unacked 0 consumers 0 | next 30 | read \
          | deliver x a | deliver x b@30 | deliver x c",
     );
 }

@@ -88,3 +88,38 @@ fn counts_and_waits_survive_a_restart() {
         "got a 1 | read | next 50 | got b 1 | empty | got a redelivered 0",
     );
 }
+
+// What waits may take 4 MiB; a large message is three quarters of one.
+
+#[test]
+fn many_that_wait_are_left_to_the_store_until_their_time_is_near() {
+    let begin = "settings delayed-retry-type=all delayed-retry-min=5000 | consume x | store-large a b c d e f g";
+    let delivered = "deliver x a | deliver x b | deliver x c | deliver x d | deliver x e | deliver x f | deliver x g";
+    let again = "deliver x a redelivered | deliver x b redelivered | deliver x c redelivered | deliver x d redelivered \
+        | deliver x e redelivered | deliver x f redelivered | deliver x g redelivered";
+    check(
+        &format!(
+            "{begin} | commit g | requeue x a b c d e f g | counts | next | at 4000 | next | answer 3 | answer \
+             | counts | next | at 5000 | next"
+        ),
+        &format!(
+            "{delivered} | ready 7 unacked 0 consumers 1 | next 4000 | read | next 5000 | read \
+             | ready 7 unacked 0 consumers 1 | next 5000 | {again} | never"
+        ),
+    );
+    // They go when they are committed, and a read that fails is asked for again.
+    check(
+        &format!("{begin} | requeue x a b c d e f g | next | commit g | next | at 4500 | fail | at 5000 | answer"),
+        &format!(
+            "{delivered} | next 5000 | next 4000 | read | deliver x a redelivered | deliver x b redelivered | read {}",
+            again.trim_start_matches("deliver x a redelivered | deliver x b redelivered")
+        ),
+    );
+    check(
+        &format!("{begin} | commit g | requeue x a b c d e f g | purge | counts | next"),
+        &format!(
+            "{delivered} | erase a | erase b | erase c | erase d | erase e | erase f | erase g | purged 7 \
+             | ready 0 unacked 0 consumers 1 | never"
+        ),
+    );
+}
