@@ -22,6 +22,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod log_exchange;
 mod login;
 mod login_budget;
 mod memory;
@@ -57,6 +58,7 @@ pub use self::{
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
+    log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
@@ -344,6 +346,9 @@ impl Server {
         });
         if options.event_exchange {
             broker.enable_events(&options.default_vhost);
+        }
+        if let Some(log) = &options.log_exchange {
+            broker.enable_log_exchange(&options.default_vhost, log);
         }
         if let Err((address, source)) = broker.doors.open(&broker) {
             broker.store.close();

@@ -408,3 +408,24 @@ fn a_deletion_settles_the_confirms_that_wait_for_the_queue() {
         [(1, true), (2, true), (3, true), (4, true)]
     );
 }
+
+/// Proves: QUE-026
+#[test]
+fn a_generated_name_begins_as_asked() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    let prefixed = |prefix: &str| declare("", "exclusive").args([("x-name-prefix", text(prefix))]);
+    let (name, ..) = channel.declare(prefixed("reports"));
+    assert!(
+        name.starts_with("reports-") && name.len() == "reports-".len() + 22,
+        "{name}"
+    );
+    // The argument is not the queue's: without it the declaration is the same.
+    channel.declare(declare(&name, "exclusive"));
+    let long = "x".repeat(65);
+    channel.refuses(
+        prefixed(&long),
+        406,
+        &format!("PRECONDITION_FAILED - Queue name prefix '{long}' exceeds the 64-byte limit"),
+    );
+}

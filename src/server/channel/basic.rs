@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Reply, Settlement,
+    get::check_gettable,
     properties::{check_properties, check_user_id},
 };
 use crate::broker::{
@@ -444,6 +445,7 @@ impl Connection {
     /// basic.get; waits when the message must be read from disk.
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
         let queue = self.readable_queue(number, name)?;
+        check_gettable(&queue)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
         };

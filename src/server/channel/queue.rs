@@ -132,13 +132,14 @@ impl Connection {
             return self.declare_replies(number, name, nowait);
         }
         // A redeclaration is compared by what the client said, a new queue made by what that means here.
-        let effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
+        let mut effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
         if name.is_empty() {
             let kind = QueueKind::of(&effective);
             if kind != QueueKind::Classic {
                 return Err(BrokerError::ServerNamed(kind.module()));
             }
-            name = generated_name("amq.gen");
+            let prefix = arguments::take_name_prefix(&mut effective)?;
+            name = generated_name(prefix.as_deref().unwrap_or("amq.gen"));
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
