@@ -75,6 +75,8 @@ pub(super) struct QueueCell {
     committed: AtomicU64,
     /// Commits matter to the state now.
     paged: AtomicBool,
+    /// The store has a row for it although it is not durable.
+    spilled: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
     /// A read failed.
@@ -176,6 +178,7 @@ impl QueueCell {
             owner,
             committed: AtomicU64::new(0),
             paged: AtomicBool::new(state.is_paged()),
+            spilled: AtomicBool::new(false),
             state: Mutex::new(state),
             around,
             policy: Mutex::default(),
@@ -363,6 +366,13 @@ impl QueueCell {
         purged.messages + letters.len() as u64
     }
 
+    /// The queue was deleted: what it left to the store though it is not durable goes too.
+    pub(super) fn forget_spilled(&self) {
+        if self.spilled.load(Ordering::Acquire) {
+            self.around.store.log(&mut vec![Op::Forget { queue: self.id() }]);
+        }
+    }
+
     /// Logs what a purge removed.
     fn log_purged(&self, purged: &mut Purged) {
         self.damaged.store(false, Ordering::Release);
@@ -468,7 +478,15 @@ impl QueueGuard<'_> {
             self.read_and_arm();
         }
         let paged = self.state.is_paged();
-        if paged != self.cell.paged.swap(paged, Ordering::AcqRel) && paged {
+        if paged == self.cell.paged.swap(paged, Ordering::AcqRel) {
+            return;
+        }
+        if self.state.set_spilling(paged) {
+            self.cell.spilled.store(true, Ordering::Release);
+            let queue = self.cell.id();
+            self.cell.around.store.log(&mut vec![Op::Spill { queue }]);
+        }
+        if paged {
             // Commits before this moment were only noted.
             let through = Seq(self.cell.committed.load(Ordering::Acquire));
             self.state.committed(through);
