@@ -1,4 +1,5 @@
-//! Deep queues in bounded memory: the middle of a durable queue is left to the store (storage-design B6).
+//! Deep queues in bounded memory: the middle of a queue is left to the store (storage-design B6).
+//! What is in a queue that is not durable goes there as well while it is paged, and is swept at the next start.
 
 use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
@@ -166,7 +167,7 @@ impl Lane {
 impl<P: Port> QueueState<P> {
     /// Leaves the middle of a queue that outgrew its memory to the store.
     pub(super) fn page_out(&mut self) {
-        if self.durable && self.lanes.bytes() > self.resident_limit {
+        if self.lanes.bytes() > self.resident_limit {
             // Every level has its share; one below it stays whole.
             let levels = self.lanes.count();
             let next_seq = self.next_seq;
@@ -198,9 +199,16 @@ impl<P: Port> QueueState<P> {
         self.returns.spill(self.committed);
     }
 
+    /// Tells whether the queue is paged, whenever that changed. True when the store must make room for a queue that it
+    /// does not know, before any message of it is logged.
+    pub fn set_spilling(&mut self, paged: bool) -> bool {
+        self.spilling = paged && !self.durable;
+        self.spilling
+    }
+
     /// True when commits matter to this queue now: it has left messages to the store, or wants to.
     pub fn is_paged(&self) -> bool {
-        self.lanes.is_paged() || self.returns.is_crowded()
+        self.lanes.is_paged() || (self.durable && self.returns.is_crowded())
     }
 
     /// Where to read when consumers will soon run out of messages in memory.

@@ -208,8 +208,8 @@ impl Ready {
         Some(entry)
     }
 
-    /// Splits the messages: what exceeds `keep` bytes at the front moves behind a gap that begins there. Returns the
-    /// first place behind the head.
+    /// Splits the messages: what exceeds `keep` bytes at the front, but for the first message, moves behind a gap that begins
+    /// there. Returns the first place behind the head.
     pub(super) fn split_off(&mut self, keep: usize, next_seq: Seq) -> Seq {
         debug_assert!(!self.split, "one gap at a time");
         let mut kept = 0;
@@ -217,7 +217,9 @@ impl Ready {
             kept += cost(entry);
             kept > keep
         });
-        self.tail = self.head.split_off(at.unwrap_or(self.head.len()));
+        // One that alone is larger would be read back only to leave again, for ever.
+        let at = at.map_or(self.head.len(), |at| at.max(1).min(self.head.len()));
+        self.tail = self.head.split_off(at);
         self.tail_bytes = self.tail.iter().map(cost).sum();
         self.head_bytes -= self.tail_bytes;
         self.split = true;

@@ -16,6 +16,37 @@ use crate::broker::{
 };
 
 #[test]
+fn a_message_larger_than_all_the_memory_there_is_for_them_can_be_had() {
+    let mut bench = bench::Bench::new(true);
+    let body = bytes::Bytes::from(vec![0; 4 * 1024 * 1024]);
+    let parts = crate::broker::message::MessageParts {
+        exchange: b"",
+        routing_key: b"a",
+        properties: &[0, 0],
+        persistent: true,
+        priority: 0,
+    };
+    let message = crate::broker::message::Message::with_large_body(&parts, vec![body], &mut Vec::new());
+    let place = bench.queue.enqueue(message.clone(), Timestamp::NONE).unwrap();
+    bench.disk.messages.insert((place.lane, place.seq), message);
+    let mut removed = Removed::new();
+    for _ in 0..3 {
+        assert_eq!(bench.queue.dispatch(Timestamp::NONE, &mut removed), None);
+        bench.queue.committed(place.seq);
+        match bench.queue.get(false, &mut removed) {
+            Ok(delivery) => {
+                assert_eq!(delivery.unwrap().entry.seq, place.seq);
+                return;
+            }
+            Err(read) => bench.disk.ask(read),
+        }
+        let paged = bench.disk.answer(1).unwrap();
+        bench.queue.paged_in(paged);
+    }
+    panic!("it never came");
+}
+
+#[test]
 fn messages_wait_in_order_for_a_consumer() {
     check("publish a b c | counts", "ready 3 unacked 0 consumers 0");
     check(
