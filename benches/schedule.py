@@ -38,6 +38,8 @@ def parse_arguments():
     parser.add_argument(
         "--spread", type=int, default=20, help="seconds over which they expire; from 3600 on, only so many --seconds are watched"
     )
+    parser.add_argument("--transient", action="store_true", help="the expiring messages are not persistent")
+    parser.add_argument("--retrying", type=int, default=1_000_000, help="messages that wait for another attempt [1000000]")
     parser.add_argument("--rabbitmq", action="store_true", help="expiry on Debian's RabbitMQ instead")
     return parser.parse_args()
 
@@ -56,9 +58,9 @@ def properties_by_time():
 class Publisher:
     """Publishes to one queue with confirms, many messages per write."""
 
-    def __init__(self, broker, queue):
+    def __init__(self, broker, queue, arguments=b""):
         self.connection = Connection(broker.uri)
-        self.connection.declare(queue)
+        self.connection.declare(queue, arguments)
         self.connection.select_confirms()
         self.method = method(1, (60, 40), b"\0\0" + short("") + short(queue) + b"\0")
         self.sent = 0
@@ -188,14 +190,14 @@ def cpu_of(broker, seconds):
     return broker.cpu_seconds() - before
 
 
-def expire(broker, count, spread, window):
+def expire(broker, count, spread, window, mode):
     """Messages that all expire within `spread` seconds, from 20 s after the first is published, or within an hour. What they
     cost when they expire is the CPU of that time beyond that of an idle broker; what they cost before is what they take to
     publish beyond those that stay."""
     idle = cpu_of(broker, 5) / 5
     body = bytes(BODY_OCTETS)
-    plain = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1000, 1)
-    head = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1100, 1)
+    plain = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1000, mode)
+    head = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1100, mode)
     publishing = []
     for queue in ("stays", "expires"):
         publisher = Publisher(broker, queue)
@@ -230,6 +232,34 @@ def expire(broker, count, spread, window):
     note("still there", reader.connection.declare("expires") or 0)
 
 
+def retry(broker, count):
+    """Messages whose first attempt failed and that wait an hour for the next; then kill -9."""
+    arguments = (("x-delayed-retry-type", b"S" + long(b"all")), ("x-delayed-retry-min", b"I" + struct.pack(">i", 3_600_000)))
+    table = b"".join(bytes([len(name)]) + name.encode() + value for name, value in arguments)
+    publisher = Publisher(broker, "tried", table)
+    head, body = struct.pack(">HHQHB", 60, 0, BODY_OCTETS, 0x1000, 2), bytes(BODY_OCTETS)
+    for start in range(0, count, CHUNK):
+        publisher.write([(head, body)] * min(CHUNK, count - start))
+    publisher.finish()
+    cpu = broker.cpu_seconds()
+    consumer = Connection(broker.uri)
+    consumer.declare("tried", table)
+    consumer.send(method(1, (60, 20), b"\0\0" + short("tried") + short("c") + b"\0" + long(b"")))
+    received = returned = 0
+    while received < count:
+        received += sum(1 for kind, payload in consumer.frames() if kind == METHOD and ids.unpack_from(payload) == (60, 60))
+        if received - returned >= CHUNK or received == count:
+            returned = received
+            consumer.send(method(1, (60, 120), struct.pack(">QB", returned, 0b11)))
+    # Answered behind the last nack.
+    note("waiting for another attempt", count)
+    note("ready or waiting", consumer.declare("tried", table))
+    note("CPU for each, handed out and given back", (broker.cpu_seconds() - cpu) / count * 1e6, "us")
+    note("resident memory", broker.rss_bytes() / MEBIBYTE, "MiB")
+    restart(broker)
+    note("ready or waiting", Connection(broker.uri).declare("tried", table))
+
+
 def main():
     arguments = parse_arguments()
     broker = (
@@ -243,7 +273,9 @@ def main():
             steady(broker, arguments.rate, arguments.seconds)
             restart(broker)
         if arguments.expiring:
-            expire(broker, arguments.expiring, arguments.spread, arguments.seconds)
+            expire(broker, arguments.expiring, arguments.spread, arguments.seconds, 1 if arguments.transient else 2)
+        if arguments.retrying and not arguments.rabbitmq:
+            retry(broker, arguments.retrying)
 
 
 if __name__ == "__main__":

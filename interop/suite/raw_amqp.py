@@ -103,9 +103,9 @@ class Connection:
         """Drops the socket: whoever calls this has nothing outstanding."""
         self.socket.close()
 
-    def declare(self, queue):
-        """Declares a durable queue; returns how many messages are ready in it."""
-        answer = self.call((50, 10), b"\0\0" + short(queue) + b"\x02" + long(b""), DECLARE_OK)
+    def declare(self, queue, arguments=b""):
+        """Declares a durable queue with the entries of a table; returns how many messages are ready in it."""
+        answer = self.call((50, 10), b"\0\0" + short(queue) + b"\x02" + long(arguments), DECLARE_OK)
         return struct.unpack_from(">I", answer, 5 + answer[4])[0]
 
     def delete(self, queue):

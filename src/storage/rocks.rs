@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions,
+    DBCompactionStyle, DBRecoveryMode, Env, FlushOptions, Options, WriteBatch, WriteOptions,
     statistics::{Histogram, HistogramData, StatsLevel, Ticker},
 };
 
@@ -53,24 +53,17 @@ impl Family {
         let (write_buffer, buffers) = match self {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
-            Self::QueueRow | Self::Ack | Self::BodyCount | Self::Scheduled => (16 << 20, 2),
+            Self::Scheduled => (32 << 20, 3),
+            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
             Self::Default | Self::Meta => (4 << 20, 2),
         };
         options.set_write_buffer_size(write_buffer);
         options.set_max_write_buffer_number(buffers);
         options.set_compression_type(DBCompressionType::None);
         if self == Self::Scheduled {
-            let env = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-            options.set_write_buffer_size(env("X_WB", 16) << 20);
-            options.set_max_write_buffer_number(env("X_WBN", 2) as i32);
-            if env("X_UNI", 0) > 0 {
-                options.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
-                let mut universal = rocksdb::UniversalCompactOptions::default();
-                universal.set_max_size_amplification_percent(env("X_AMP", 200) as i32);
-                universal.set_min_merge_width(env("X_MIN", 2) as i32);
-                options.set_universal_compaction_options(&universal);
-                options.set_level_zero_file_num_compaction_trigger(env("X_L0", 4) as i32);
-            }
+            // Rows come in any order of their times. Levels, which overlap with every new run then, are rewritten far more
+            // often than runs of like size are merged: a third of the CPU of scheduling a message (benches/README.md).
+            options.set_compaction_style(DBCompactionStyle::Universal);
         }
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
@@ -113,11 +106,10 @@ impl Rocks {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_max_background_jobs(2);
-        if std::env::var("X_NICE").is_ok() {
-            let mut env = rocksdb::Env::new().unwrap();
-            env.lower_thread_pool_cpu_priority();
-            options.set_env(&env);
-        }
+        // Compaction can wait, messages cannot; when it falls behind, RocksDB slows the writers and it gets its turn.
+        let mut env = Env::new().map_err(|error| StoreError::from_rocks(path, &error))?;
+        env.lower_thread_pool_cpu_priority();
+        options.set_env(&env);
         options.set_max_total_wal_size(store.wal_max_bytes);
         options.set_db_write_buffer_size(512 << 20);
         options.set_bytes_per_sync(1 << 20);

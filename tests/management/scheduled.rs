@@ -74,6 +74,51 @@ async fn waiting_messages_are_listed_cancelled_and_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_are_cancelled_at_once_and_a_purge_cancels_none() {
+    let broker = Broker::start().await;
+    broker
+        .expect(201, "PUT", "/queues/%2F/q", r#"{"durable":true}"#)
+        .await;
+    let base = "/queues/%2F/q/scheduled";
+    let nothing = broker.expect(200, "DELETE", base, "").await.json();
+    assert_eq!(nothing, json!({"cancelled": 0}));
+    let hour = 3_600_000_u64;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let now = u64::try_from(now).unwrap();
+    for due in 1..=6 {
+        let headers = json!({"x-opt-delivery-time": now + due * hour});
+        publish(&broker, "amq.default", "q", "body", headers).await;
+    }
+    // One more by another key.
+    let binding = r#"{"routing_key":"other"}"#;
+    broker
+        .expect(201, "POST", "/bindings/%2F/e/amq.direct/q/q", binding)
+        .await;
+    publish(&broker, "amq.direct", "other", "body", json!({"x-opt-delivery-delay": hour})).await;
+    broker.expect(204, "DELETE", "/queues/%2F/q/contents", "").await;
+    assert_eq!(broker.get(base).await["count"], 7);
+    let delete = async |query: String| {
+        let answer = broker.expect(200, "DELETE", &format!("{base}?{query}"), "").await;
+        answer.json()["cancelled"].as_u64().unwrap()
+    };
+    let (from, until) = (now + 2 * hour, now + 4 * hour);
+    assert_eq!(delete(format!("from={from}&until={until}")).await, 2);
+    assert_eq!(delete("routing_key=other".to_owned()).await, 1);
+    assert_eq!(delete("routing_key=other".to_owned()).await, 0);
+    assert_eq!(broker.get(base).await["count"], 4);
+    broker
+        .expect(400, "DELETE", &format!("{base}?until=soon"), "")
+        .await;
+    let all = broker.expect(200, "DELETE", base, "").await.json();
+    assert_eq!(all, json!({"cancelled": 4}));
+    // What is scheduled afterwards waits as ever.
+    publish(&broker, "amq.default", "q", "body", json!({"x-opt-delivery-delay": hour})).await;
+    assert_eq!(broker.get(base).await["count"], 1);
+    broker.expect(204, "DELETE", "/queues/%2F/q", "").await;
+    broker.expect(404, "DELETE", base, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn so_are_those_of_an_exchange() {
     let broker = Broker::start().await;
     let exchange = r#"{"type":"x-delayed-message","durable":true,"arguments":{"x-delayed-type":"direct"}}"#;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
-    queue::{Entry, PagedIn, Place, Port, QueueState, ReadFrom, Reason, Removed},
+    queue::{Entry, PagedIn, Place, Port, Purged, QueueState, ReadFrom, Reason, Removed},
 };
 
 /// Expired messages on disk that are read at one time, to be dead-lettered.
@@ -475,10 +475,23 @@ impl<P: Port> QueueState<P> {
         }
     }
 
-    /// All messages are gone; of those that left before, the store is told now.
-    pub(super) fn expiry_cleared(&mut self, removed: &mut Removed) {
+    /// All messages go; of those that left before, the store is told now. To be called before the levels are cleared.
+    pub(super) fn expiry_cleared(&mut self, purged: &mut Purged) {
+        let mut fetching = BTreeMap::new();
         if let Some(Expiry::Indexed(index)) = &mut self.expiry {
-            removed.merge(index.take_late());
+            purged.removed.merge(index.take_late());
+            fetching = std::mem::take(&mut index.fetching);
+        }
+        for ((_, seq), fetch) in fetching {
+            // They had left already, but the ranges that a purge names cover them.
+            let gap = self.lanes.at(fetch.lane).gap.as_ref();
+            if gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
+                purged.range_messages += 1;
+                purged.range_bytes += u64::from(fetch.bytes);
+            }
+            if let Some(entry) = fetch.entry {
+                self.discard(entry, Reason::Expired, &mut purged.removed);
+            }
         }
         // What is handed out may come back, in any order.
         self.expiry = match self.expiry.take() {

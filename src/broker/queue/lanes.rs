@@ -180,7 +180,16 @@ impl Lanes {
     /// Whether a message can be handed out from memory.
     #[inline]
     pub(super) fn has_ready(&mut self) -> bool {
-        self.top().has_ready()
+        loop {
+            let top = self.top();
+            if top.has_ready() {
+                return true;
+            }
+            // It may be empty only since its gap was closed: then the next level has its turn.
+            if !top.is_empty() || self.top + 1 >= self.all.len() {
+                return false;
+            }
+        }
     }
 
     /// The oldest message of the highest level, unless it has to be read from disk first.

@@ -510,10 +510,10 @@ impl<P: Port> QueueState<P> {
             range_bytes: self.lanes.disk_bytes,
             ..Purged::default()
         };
+        self.expiry_cleared(&mut purged);
         purged.ranges = self.lanes.clear(&mut purged.removed);
         self.returns.clear(&mut purged.removed);
         self.ready_bytes = 0;
-        self.expiry_cleared(&mut purged.removed);
         purged
     }
 
@@ -521,11 +521,11 @@ impl<P: Port> QueueState<P> {
     pub fn delete(&mut self) -> u64 {
         let messages = self.ready_count();
         self.deleted = true;
+        self.expiry_cleared(&mut Purged::default());
         self.lanes = Lanes::new();
         self.returns = Returns::default();
         self.schedule = None;
         self.ready_bytes = 0;
-        self.expiry_cleared(&mut Removed::new());
         self.dead.clear();
         self.consumers.cancel_all();
         messages

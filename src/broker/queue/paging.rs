@@ -82,7 +82,8 @@ impl Lane {
 
     /// Leaves all but `keep` bytes of the front to the store. It goes when the store has it for certain.
     fn split(&mut self, keep: usize, next_seq: Seq) {
-        if self.gap.is_none() {
+        // A message that alone is larger would be read back only to leave again, for ever.
+        if self.gap.is_none() && self.ready.len() > 1 {
             let from = self.ready.split_off(keep, next_seq);
             self.gap = Some(Gap::new(from, from));
         }
@@ -196,7 +197,7 @@ impl<P: Port> QueueState<P> {
     pub fn committed(&mut self, through: Seq) {
         self.committed = self.committed.max(through);
         self.absorb();
-        self.returns.spill(self.committed);
+        self.returns.committed(self.committed);
     }
 
     /// Tells whether the queue is paged, whenever that changed. True when the store must make room for a queue that it

@@ -161,6 +161,9 @@ impl Ready {
         if self.hollow == 0 {
             return;
         }
+        // Of all lists together: a squeeze goes over all of them, and must free half of what it goes over.
+        let places = self.head.len() + self.tail.len() + self.stranded.len();
+        let squeeze = self.hollow > 64 && self.hollow > places / 2;
         let lists = [
             (&mut self.head, Some(&mut self.head_bytes)),
             (&mut self.tail, Some(&mut self.tail_bytes)),
@@ -172,7 +175,7 @@ impl Ready {
                 gone += list.pop_front().as_ref().map_or(0, cost);
                 self.hollow -= 1;
             }
-            if self.hollow > 64 && self.hollow > list.len() / 2 {
+            if squeeze {
                 let hollow = &mut self.hollow;
                 list.retain(|entry| {
                     let keep = !is_hollow(entry);
@@ -217,7 +220,6 @@ impl Ready {
             kept += cost(entry);
             kept > keep
         });
-        // One that alone is larger would be read back only to leave again, for ever.
         let at = at.map_or(self.head.len(), |at| at.max(1).min(self.head.len()));
         self.tail = self.head.split_off(at);
         self.tail_bytes = self.tail.iter().map(cost).sum();

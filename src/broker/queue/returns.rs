@@ -98,6 +98,11 @@ impl Returns {
         self.waiting.spill(committed);
     }
 
+    /// The store has more than before.
+    pub(super) fn committed(&mut self, through: Seq) {
+        self.waiting.committed(through);
+    }
+
     pub(super) fn read_failed(&mut self) {
         self.waiting.read_failed();
     }

@@ -17,6 +17,8 @@ const LEAD_MS: u64 = 1000;
 const SPAN: u64 = 2048;
 /// And so many messages are looked at to find those that lie close together.
 const LOOK: usize = 1024;
+/// So many are looked at to find those that can be left to the store.
+const SPILL_LOOK: usize = 64 * 1024;
 /// What an entry costs beside its message.
 const ENTRY_BYTES: usize = 128;
 
@@ -35,6 +37,8 @@ pub(super) struct Waiting {
     near: Timestamp,
     /// With so much memory taken it is worth looking for what can go.
     spill_above: usize,
+    /// Some of what should have gone was not committed.
+    uncommitted: bool,
 }
 
 /// A message that only the store holds.
@@ -129,6 +133,14 @@ impl Waiting {
         self.reading.is_none() && (self.here_bytes <= 2 * WAITING_BYTES || here.is_none() || away < here)
     }
 
+    /// More is committed now: what could not go before may go.
+    pub(super) fn committed(&mut self, through: Seq) {
+        if self.uncommitted {
+            self.spill_above = 0;
+            self.spill(through);
+        }
+    }
+
     /// Leaves messages to the store that are not due soon, if there are too many. It has those up to `committed`.
     pub(super) fn spill(&mut self, committed: Seq) {
         if self.here_bytes <= WAITING_BYTES.max(self.spill_above) {
@@ -136,7 +148,8 @@ impl Waiting {
         }
         let mut bytes = self.here_bytes;
         let mut leaving = Vec::new();
-        for (turn, entry) in self.here.iter().rev() {
+        self.uncommitted = false;
+        for (turn, entry) in self.here.iter().rev().take(SPILL_LOOK) {
             if bytes <= WAITING_BYTES / 2 || turn.0 < self.near {
                 break;
             }
@@ -144,6 +157,7 @@ impl Waiting {
                 bytes -= cost(entry);
                 leaving.push(*turn);
             }
+            self.uncommitted |= entry.stored && entry.seq > committed;
         }
         for turn in leaving {
             let Some(entry) = self.remove(turn) else { continue };

@@ -235,6 +235,22 @@ impl World {
         let mut removed = Removed::new();
         let read = self.queue.dispatch(self.now, &mut removed);
         self.disk.erase(removed);
+        self.bury(false);
+        if self.settings.dead_letter.is_none() {
+            let now = self.now;
+            self.known.retain(|_, known| {
+                known.state == State::Held || !known.deadline.is_some() || known.deadline > now
+            });
+        }
+        for read in self.queue.take_reads().unwrap_or_default().into_iter().chain(read) {
+            if !read.pending {
+                self.disk.ask_beside(read);
+            }
+        }
+    }
+
+    /// What died, and of what. A purge took out of the store whatever stood among what it removed.
+    fn bury(&mut self, purged: bool) {
         for letter in self.queue.take_dead_letters().unwrap_or_default() {
             let number = number(&letter.message);
             let known = self.known.remove(&number);
@@ -249,18 +265,7 @@ impl World {
             }
             if let Some(place) = letter.stored {
                 let there = self.disk.messages.remove(&(place.lane, place.seq));
-                assert!(there.is_some(), "{number} is not on disk");
-            }
-        }
-        if self.settings.dead_letter.is_none() {
-            let now = self.now;
-            self.known.retain(|_, known| {
-                known.state == State::Held || !known.deadline.is_some() || known.deadline > now
-            });
-        }
-        for read in self.queue.take_reads().unwrap_or_default().into_iter().chain(read) {
-            if !read.pending {
-                self.disk.ask_beside(read);
+                assert!(purged || there.is_some(), "{number} is not on disk");
             }
         }
     }
@@ -276,6 +281,7 @@ impl World {
         let mut purged = self.queue.purge();
         self.disk.erase(std::mem::take(&mut purged.removed));
         self.disk.erase_ranges(&purged);
+        self.bury(true);
         self.known.retain(|_, known| known.state == State::Held);
     }
 
