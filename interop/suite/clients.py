@@ -56,13 +56,28 @@ QUEUES = (
     "global_qos",
     "user_id",
     "update_secret",
+    "auto_delete",
+    "legacy_arguments",
+    "size_limits",
+    "slow_consumer",
+    "heartbeats",
     "expiry",
     "quorum_queue",
+    "at_least_once",
 )
 # These need the broker's HTTP API or command line tool, so they run with a broker of the suite's own.
-OPERATED = ("policies", "permissions", "firehose", "event_exchange", "blocked")
+OPERATED = (
+    "policies",
+    "operator_policies",
+    "permissions",
+    "limits",
+    "firehose",
+    "event_exchange",
+    "log_exchange",
+    "blocked",
+)
 # RabbitMQ 3.10 has none of it: plugins Debian does not ship, later versions, and Leveret's own.
-BEYOND_RABBITMQ = ("delays", "delayed_retry", "settle")
+BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
 CELERY = ("results_and_retries", "priority_order", "control_and_revoke", "eta_and_backoff", "worker_killed")
 
@@ -74,6 +89,7 @@ class PrepareError(Exception):
 class Client:
     """A client library or tool, and the scenarios its program has."""
 
+    language = "Python"
     scenarios = SCENARIOS
 
     def missing(self):
@@ -119,6 +135,7 @@ class Node(Client):
     """amqplib, from its lock file. It has no transactions."""
 
     name = "node"
+    language = "JavaScript"
     scenarios = (*SCENARIOS, *FEATURES)
 
     def missing(self):
@@ -140,6 +157,25 @@ class Java(Client):
     """The Java client, built by Maven."""
 
     name = "java"
+    language = "Java"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "cancel_notify",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "expiry",
+        "quorum_queue",
+        "at_least_once",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("mvn", "java")
@@ -163,6 +199,27 @@ class Go(Client):
     """amqp091-go, built by go."""
 
     name = "go"
+    language = "Go"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "recent_history",
+        "headers_matching",
+        "alternate_exchange",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "update_secret",
+        "expiry",
+        "quorum_queue",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("go")
@@ -180,6 +237,7 @@ class CTools(Client):
     """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
 
     name = "c-tools"
+    language = "C"
     scenarios = (
         "declare_bind",
         "consume_prefetch",
