@@ -233,6 +233,61 @@ class Go(Client):
         return [cached("go", sources, build) / "scenarios"]
 
 
+class Ruby(Client):
+    """Debian's Bunny."""
+
+    name = "ruby"
+    language = "Ruby"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("ruby")
+
+    def prepare(self):
+        if not works("ruby", "-e", 'require "bunny"'):
+            install_package("ruby-bunny")
+        return ["ruby", INTEROP / "ruby" / "main.rb"]
+
+
+class Php(Client):
+    """Debian's php-amqplib."""
+
+    name = "php"
+    language = "PHP"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "delayed_retry",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("php")
+
+    def prepare(self):
+        if not works("php", "-r", "exit((@include_once 'PhpAmqpLib/autoload.php') ? 0 : 1);"):
+            install_package("php-cli", "php-amqplib")
+        return ["php", INTEROP / "php" / "main.php"]
+
+
 class CTools(Client):
     """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
 
@@ -263,6 +318,8 @@ CLIENTS = (
     Node(),
     Java(),
     Go(),
+    Ruby(),
+    Php(),
     CTools(),
     Python("celery", "celery_scenarios.py", CELERY),
 )
@@ -273,15 +330,22 @@ def not_found(*programs):
     return next((f"{program} not found" for program in programs if shutil.which(program) is None), None)
 
 
+def works(*command):
+    """Whether a command is there and ends well."""
+    if not_found(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def can_install_packages():
     """Whether this is a Debian, and ours to install packages on."""
     return os.geteuid() == 0 and not_found("apt-get") is None
 
 
-def install_package(name):
-    """Installs a Debian package, with fresh package lists if the ones at hand do not lead to it."""
+def install_package(*names):
+    """Installs Debian packages, with fresh package lists if the ones at hand do not lead to it."""
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    install = [*apt, "install", "-y", "--no-install-recommends", name]
+    install = [*apt, "install", "-y", "--no-install-recommends", *names]
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with exclusively("apt"):
         try:
