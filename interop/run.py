@@ -19,7 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing
-from suite.clients import BEYOND_RABBITMQ, CLIENTS, OPERATED, PrepareError
+from suite.clients import CLIENTS, NOT_ON_RABBITMQ, OPERATED, PrepareError
 from suite.features import lonely, table
 from suite.report import FAILED, PASSED, SKIPPED, Report
 
@@ -82,7 +82,7 @@ def planned_report(clients, options, without=()):
 
 def run_with_private_broker(name, clients, options):
     """Starts the broker, runs the clients, and checks that the broker came through it well; returns the report."""
-    report = planned_report(clients, options, BEYOND_RABBITMQ if name == "rabbitmq" else ())
+    report = planned_report(clients, options, NOT_ON_RABBITMQ if name == "rabbitmq" else ())
     if name == "rabbitmq" and rabbitmq_missing():
         print(f"SKIP rabbitmq: {rabbitmq_missing()}", flush=True)
         for client, scenario in list(report.outcomes):

@@ -78,8 +78,17 @@ OPERATED = (
 )
 # RabbitMQ 3.10 has none of it: plugins Debian does not ship, later versions, and Leveret's own.
 BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
+NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
-CELERY = ("results_and_retries", "priority_order", "control_and_revoke", "eta_and_backoff", "worker_killed")
+CELERY = (
+    "results_and_retries",
+    "priority_order",
+    "control_and_revoke",
+    "eta_and_backoff",
+    "broadcast",
+    "held_by_the_broker",
+    "worker_killed",
+)
 
 
 class PrepareError(Exception):
