@@ -82,7 +82,7 @@ impl Lane {
 
     /// Leaves all but `keep` bytes of the front to the store. It goes when the store has it for certain.
     fn split(&mut self, keep: usize, next_seq: Seq) {
-        // A message that alone is larger would be read back only to leave again, for ever.
+        // One message alone stays, and no gap comes behind it.
         if self.gap.is_none() && self.ready.len() > 1 {
             let from = self.ready.split_off(keep, next_seq);
             self.gap = Some(Gap::new(from, from));

@@ -211,8 +211,8 @@ impl Ready {
         Some(entry)
     }
 
-    /// Splits the messages: what exceeds `keep` bytes at the front, but for the first message, moves behind a gap that begins
-    /// there. Returns the first place behind the head.
+    /// Splits the messages: what exceeds `keep` bytes at the front moves behind a gap that begins there. Returns the
+    /// first place behind the head.
     pub(super) fn split_off(&mut self, keep: usize, next_seq: Seq) -> Seq {
         debug_assert!(!self.split, "one gap at a time");
         let mut kept = 0;
@@ -220,7 +220,8 @@ impl Ready {
             kept += cost(entry);
             kept > keep
         });
-        let at = at.map_or(self.head.len(), |at| at.max(1).min(self.head.len()));
+        // The first stays, whatever its size: a front that is always empty would be read again and again.
+        let at = at.map_or(self.head.len(), |at| at.max(1));
         self.tail = self.head.split_off(at);
         self.tail_bytes = self.tail.iter().map(cost).sum();
         self.head_bytes -= self.tail_bytes;
