@@ -462,6 +462,11 @@ impl<P: Port> QueueState<P> {
             index.fetching = here;
             let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
             for ((deadline, seq), fetch) in missing {
+                let gap = self.lanes.at(fetch.lane).gap.as_ref();
+                if !gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
+                    // All around it was read meanwhile: the next start looks at it again.
+                    continue;
+                }
                 index.gone.remove(&(fetch.lane, seq));
                 index.expired_through = index.expired_through.min(deadline);
                 index
@@ -483,9 +488,10 @@ impl<P: Port> QueueState<P> {
             fetching = std::mem::take(&mut index.fetching);
         }
         for ((_, seq), fetch) in fetching {
-            // They had left already, but the ranges that a purge names cover them.
+            // They had left already, but the ranges that a purge names cover those that are stored.
+            let stored = fetch.entry.as_ref().is_none_or(|entry| entry.stored);
             let gap = self.lanes.at(fetch.lane).gap.as_ref();
-            if gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
+            if stored && gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
                 purged.range_messages += 1;
                 purged.range_bytes += u64::from(fetch.bytes);
             }

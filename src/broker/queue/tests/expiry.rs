@@ -107,7 +107,7 @@ fn the_store_hears_of_those_on_disk_later_and_all_at_once() {
     // A purge counts what is left of the ranges it names.
     check(
         &format!("{begin} | at 20 | purge | next"),
-        "erase a | erase b | erase c@10 | erase d@20 | erase e..f@30 | purged 4 | never",
+        "erase c@10 | erase d@20 | erase a | erase b | erase e..f@30 | purged 4 | never",
     );
 }
 

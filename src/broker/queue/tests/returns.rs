@@ -118,7 +118,7 @@ fn many_that_wait_are_left_to_the_store_until_their_time_is_near() {
     check(
         &format!("{begin} | commit g | requeue x a b c d e f g | purge | counts | next"),
         &format!(
-            "{delivered} | erase a | erase b | erase c | erase d | erase e | erase f | erase g | purged 7 \
+            "{delivered} | erase a | erase b | erase g | erase c | erase d | erase e | erase f | purged 7 \
              | ready 0 unacked 0 consumers 1 | never"
         ),
     );

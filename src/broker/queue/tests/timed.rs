@@ -326,7 +326,8 @@ impl World {
             70..80 => self.now = self.now.after(self.random.random_range(0..1500)),
             80..86 => self.queue.committed(Seq(self.queue.next_seq.0 - 1)),
             86..96 => drop(self.answer()),
-            96 => {
+            // Of dead letters that could not be read, the next start learns.
+            96 if self.settings.dead_letter.is_none() => {
                 self.disk.fail();
                 self.queue.read_failed();
             }
