@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBCompactionStyle, DBRecoveryMode, Env, FlushOptions, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
+    DBPinnableSlice, DBRecoveryMode, Env, FlushOptions, Options, WriteBatch, WriteOptions,
     statistics::{Histogram, HistogramData, StatsLevel, Ticker},
 };
 

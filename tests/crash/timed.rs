@@ -57,12 +57,7 @@ fn properties(id: &str, headers: FieldTable, expiration: Option<i32>) -> Vec<u8>
     properties_with(id, headers, expiration, None)
 }
 
-fn properties_with(
-    id: &str,
-    headers: FieldTable,
-    expiration: Option<i32>,
-    priority: Option<u8>,
-) -> Vec<u8> {
+fn properties_with(id: &str, headers: FieldTable, expiration: Option<i32>, priority: Option<u8>) -> Vec<u8> {
     let properties = Properties {
         delivery_mode: Some(2),
         priority,
@@ -134,7 +129,11 @@ impl Known {
             ("x-delayed-retry-multiplier", FieldValue::I32(2)),
         ];
         declare(&mut client, "retried", table(&[&limited[..], &retried].concat()))?;
-        declare(&mut client, "marks", table(&[("x-max-length", FieldValue::I32(1))]))
+        declare(
+            &mut client,
+            "marks",
+            table(&[("x-max-length", FieldValue::I32(1))]),
+        )
     }
 
     /// Makes the queue with priorities deeper than memory.
@@ -379,7 +378,10 @@ fn a_clock_that_was_set_while_the_broker_was_down_is_warned_of() {
         (now - DAY / 2, None),
         (now + DAY, Some("the clock is behind the last write")),
     ] {
-        let mark = File::options().write(true).open(data.join("synced")).expect("the mark");
+        let mark = File::options()
+            .write(true)
+            .open(data.join("synced"))
+            .expect("the mark");
         mark.set_modified(written).expect("its time");
         let broker = start();
         let log = broker.log();

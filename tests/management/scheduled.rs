@@ -94,7 +94,14 @@ async fn many_are_cancelled_at_once_and_a_purge_cancels_none() {
     broker
         .expect(201, "POST", "/bindings/%2F/e/amq.direct/q/q", binding)
         .await;
-    publish(&broker, "amq.direct", "other", "body", json!({"x-opt-delivery-delay": hour})).await;
+    publish(
+        &broker,
+        "amq.direct",
+        "other",
+        "body",
+        json!({"x-opt-delivery-delay": hour}),
+    )
+    .await;
     broker.expect(204, "DELETE", "/queues/%2F/q/contents", "").await;
     assert_eq!(broker.get(base).await["count"], 7);
     let delete = async |query: String| {
@@ -112,7 +119,14 @@ async fn many_are_cancelled_at_once_and_a_purge_cancels_none() {
     let all = broker.expect(200, "DELETE", base, "").await.json();
     assert_eq!(all, json!({"cancelled": 4}));
     // What is scheduled afterwards waits as ever.
-    publish(&broker, "amq.default", "q", "body", json!({"x-opt-delivery-delay": hour})).await;
+    publish(
+        &broker,
+        "amq.default",
+        "q",
+        "body",
+        json!({"x-opt-delivery-delay": hour}),
+    )
+    .await;
     assert_eq!(broker.get(base).await["count"], 1);
     broker.expect(204, "DELETE", "/queues/%2F/q", "").await;
     broker.expect(404, "DELETE", base, "").await;

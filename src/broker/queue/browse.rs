@@ -150,7 +150,9 @@ impl<P: Port> QueueState<P> {
     pub fn resident(&self) -> (u64, u64) {
         let (away, away_bytes) = self.returns.away();
         let count = self.ready_count().saturating_sub(self.lanes.disk_count + away);
-        let bytes = self.ready_bytes.saturating_sub(self.lanes.disk_bytes + away_bytes);
+        let bytes = self
+            .ready_bytes
+            .saturating_sub(self.lanes.disk_bytes + away_bytes);
         (count, bytes)
     }
 }

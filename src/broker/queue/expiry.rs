@@ -433,9 +433,7 @@ impl<P: Port> QueueState<P> {
                 return true;
             };
             if index.is_unread(lane, *seq) {
-                index
-                    .by_deadline
-                    .insert((*deadline, *seq), (lane, size(message)));
+                index.by_deadline.insert((*deadline, *seq), (lane, size(message)));
                 return true;
             }
             *deadline >= index.expired_through

@@ -285,7 +285,8 @@ impl<P: Port> QueueState<P> {
 
     /// Memory its messages take, waiting or handed out.
     pub fn memory_bytes(&self) -> u64 {
-        (self.lanes.bytes() + self.returns.waiting_bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
+        (self.lanes.bytes() + self.returns.waiting_bytes() + self.schedule_bytes()) as u64
+            + self.unacked_bytes
     }
 
     pub fn consumer_count(&self) -> usize {

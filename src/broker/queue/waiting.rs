@@ -94,7 +94,8 @@ impl Waiting {
 
     pub(super) fn add(&mut self, due: Timestamp, entry: Entry) {
         self.here_bytes += cost(&entry);
-        self.here.insert((due.earlier(entry.expires_at), entry.seq), entry);
+        self.here
+            .insert((due.earlier(entry.expires_at), entry.seq), entry);
     }
 
     fn remove(&mut self, turn: Turn) -> Option<Entry> {

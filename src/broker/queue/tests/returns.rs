@@ -93,8 +93,10 @@ fn counts_and_waits_survive_a_restart() {
 
 #[test]
 fn many_that_wait_are_left_to_the_store_until_their_time_is_near() {
-    let begin = "settings delayed-retry-type=all delayed-retry-min=5000 | consume x | store-large a b c d e f g";
-    let delivered = "deliver x a | deliver x b | deliver x c | deliver x d | deliver x e | deliver x f | deliver x g";
+    let begin =
+        "settings delayed-retry-type=all delayed-retry-min=5000 | consume x | store-large a b c d e f g";
+    let delivered =
+        "deliver x a | deliver x b | deliver x c | deliver x d | deliver x e | deliver x f | deliver x g";
     let again = "deliver x a redelivered | deliver x b redelivered | deliver x c redelivered | deliver x d redelivered \
         | deliver x e redelivered | deliver x f redelivered | deliver x g redelivered";
     check(
@@ -109,7 +111,9 @@ fn many_that_wait_are_left_to_the_store_until_their_time_is_near() {
     );
     // They go when they are committed, and a read that fails is asked for again.
     check(
-        &format!("{begin} | requeue x a b c d e f g | next | commit g | next | at 4500 | fail | at 5000 | answer"),
+        &format!(
+            "{begin} | requeue x a b c d e f g | next | commit g | next | at 4500 | fail | at 5000 | answer"
+        ),
         &format!(
             "{delivered} | next 5000 | next 4000 | read | deliver x a redelivered | deliver x b redelivered | read {}",
             again.trim_start_matches("deliver x a redelivered | deliver x b redelivered")
