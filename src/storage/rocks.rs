@@ -64,6 +64,10 @@ impl Family {
             // Rows come in any order of their times. Levels, which overlap with every new run then, are rewritten far more
             // often than runs of like size are merged: a third of the CPU of scheduling a message (benches/README.md).
             options.set_compaction_style(DBCompactionStyle::Universal);
+            // A flood of them must not slow the writers of all families down while the runs wait to be merged; who reads
+            // what is due goes through that many runs at worst.
+            options.set_level_zero_slowdown_writes_trigger(64);
+            options.set_level_zero_stop_writes_trigger(128);
         }
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
