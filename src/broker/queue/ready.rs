@@ -35,6 +35,44 @@ fn is_hollow(entry: &Entry) -> bool {
     entry.expires_at == HOLLOW
 }
 
+/// Where a place stands in a list that ascends. Places are spread evenly, more or less, so the search begins where it would
+/// be if they were, and mostly ends near: a plain binary search of a long list misses the cache at every step.
+fn position(list: &VecDeque<Entry>, seq: Seq) -> Option<usize> {
+    let (first, last) = (list.front()?.seq.0, list.back()?.seq.0);
+    let into = u128::from(seq.0.checked_sub(first)?);
+    let spread = u128::from(last.saturating_sub(first)).max(1);
+    let steps = u128::from(u64::try_from(list.len()).ok()?.saturating_sub(1));
+    let guess = usize::try_from(into * steps / spread).ok()?;
+    let is_behind = |at: usize| list.get(at).is_none_or(|entry| entry.seq > seq);
+    let mut step = 8;
+    let (mut low, mut high);
+    if is_behind(guess) {
+        high = guess.min(list.len());
+        while let Some(at) = high.checked_sub(step).filter(|at| is_behind(*at)) {
+            high = at;
+            step *= 2;
+        }
+        low = high.saturating_sub(step);
+    } else {
+        low = guess;
+        while !is_behind(low + step) {
+            low += step;
+            step *= 2;
+        }
+        high = list.len().min(low + step);
+    }
+    // The last place that is not behind it.
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if is_behind(middle) {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    list.get(low).filter(|entry| entry.seq == seq).map(|_| low)
+}
+
 /// What an entry costs beside its message.
 const ENTRY_BYTES: usize = 64;
 
@@ -131,7 +169,7 @@ impl Ready {
         if let Some(entry) = self.returned.remove(&seq) {
             return Some(entry);
         }
-        let mut blank = Message::clone(self.blank.get_or_insert_with(Message::blank));
+        let blank = Message::clone(self.blank.get_or_insert_with(Message::blank));
         let head = self.head.front().is_some_and(|front| front.seq <= seq)
             && self.head.back().is_some_and(|back| back.seq >= seq);
         let in_tail = self.tail.front().is_some_and(|front| front.seq <= seq);
@@ -142,12 +180,15 @@ impl Ready {
         } else {
             (&mut self.stranded, None)
         };
-        let at = list.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        let at = position(list, seq)?;
         let place = list.get_mut(at).filter(|entry| !is_hollow(entry))?;
-        let taken = place.clone();
-        std::mem::swap(&mut place.message, &mut blank);
-        place.stored = false;
-        place.expires_at = HOLLOW;
+        let hollow = Entry {
+            message: blank,
+            stored: false,
+            expires_at: HOLLOW,
+            ..*place
+        };
+        let taken = std::mem::replace(place, hollow);
         if let Some(bytes) = bytes {
             *bytes = *bytes + cost(place) - cost(&taken);
         }
@@ -295,5 +336,44 @@ impl Ready {
             .chain(&gone.tail)
             .chain(gone.returned.values())
             .for_each(|entry| removed.note(entry));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_found_where_a_binary_search_finds_it() {
+        let entry = |seq: u64| Entry {
+            seq: Seq(seq),
+            lane: 0,
+            message: Message::blank(),
+            redelivered: false,
+            stored: false,
+            expires_at: Timestamp::NONE,
+            acquired: 0,
+            failed: 0,
+        };
+        // Evenly, with holes here and there, and with all of them at one end.
+        let spreads: [fn(u64) -> u64; 4] = [
+            |at| at,
+            |at| at + at / 7,
+            |at| at * at,
+            |at| 1000 - 1000 / (at + 1),
+        ];
+        for spread in spreads {
+            for len in [1, 2, 9, 300] {
+                let mut list: VecDeque<Entry> = (0..len).map(|at| entry(5 + spread(at))).collect();
+                list.make_contiguous().sort_by_key(|entry| entry.seq);
+                let mut list: Vec<Entry> = list.into();
+                list.dedup_by_key(|entry| entry.seq);
+                let list = VecDeque::from(list);
+                for seq in (0..1100).chain([90_000, u64::MAX]).map(Seq) {
+                    let found = list.binary_search_by_key(&seq, |entry| entry.seq).ok();
+                    assert_eq!(position(&list, seq), found, "{seq:?} of {len}");
+                }
+            }
+        }
     }
 }
