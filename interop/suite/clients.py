@@ -167,6 +167,7 @@ class Java(Client):
 
     name = "java"
     language = "Java"
+    program = "interop.Main"
     scenarios = (
         *SCENARIOS,
         "consistent_hash",
@@ -201,7 +202,25 @@ class Java(Client):
 
         built = cached("java", [pom, *sorted((INTEROP / "java" / "src").rglob("*.java"))], build)
         # The programs live for a second or two, too short for the optimising compiler.
-        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", "interop.Main"]
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", self.program]
+
+
+class Spring(Java):
+    """Spring AMQP, which has habits of its own on top of the Java client."""
+
+    name = "spring"
+    program = "interop.Spring"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "reconnect",
+        "dead_letters",
+        "direct_reply_to",
+        "transactions",
+        "quorum_queue",
+        "delays",
+    )
 
 
 class Go(Client):
@@ -326,6 +345,7 @@ CLIENTS = (
     Python("aio-pika", "aio_pika_scenarios.py"),
     Node(),
     Java(),
+    Spring(),
     Go(),
     Ruby(),
     Php(),
