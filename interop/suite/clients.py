@@ -80,6 +80,7 @@ OPERATED = (
 BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
 NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
+CLOUDAMQP = (*(it for it in SCENARIOS if it != "properties"), "transactions", "direct_reply_to", "settle")
 CELERY = (
     "results_and_retries",
     "priority_order",
@@ -141,11 +142,14 @@ def prepared_python():
 
 
 class Node(Client):
-    """amqplib, from its lock file. It has no transactions."""
+    """A client of node's, from the lock file they share. amqplib has no transactions."""
 
-    name = "node"
     language = "JavaScript"
-    scenarios = (*SCENARIOS, *FEATURES)
+
+    def __init__(self, name, program, scenarios):
+        self.name = name
+        self.program = program
+        self.scenarios = scenarios
 
     def missing(self):
         return not_found("node", "npm")
@@ -159,7 +163,7 @@ class Node(Client):
             run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory)
 
         modules = cached("node", manifests, install) / "node_modules"
-        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js"]
+        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js", self.program]
 
 
 class Java(Client):
@@ -343,7 +347,9 @@ class CTools(Client):
 CLIENTS = (
     Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
-    Node(),
+    Node("node", "amqplib", (*SCENARIOS, *FEATURES)),
+    Node("cloudamqp", "cloudamqp", CLOUDAMQP),
+    Node("node-manager", "connection-manager", ("publish_confirms", "reconnect")),
     Java(),
     Spring(),
     Go(),
