@@ -344,6 +344,38 @@ class CTools(Client):
         return [sys.executable, INTEROP / "c-tools" / "amqp_tools_scenarios.py"]
 
 
+class CLibrary(Client):
+    """Debian's librabbitmq, through a program of ours."""
+
+    name = "librabbitmq"
+    language = "C"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "transactions",
+        "header_types",
+        "dead_letters",
+        "settle",
+    )
+
+    def missing(self):
+        if not_found("gcc"):
+            return not_found("gcc")
+        installed = Path("/usr/include/amqp.h").exists() or can_install_packages()
+        return None if installed else "amqp.h not found (apt-get install librabbitmq-dev)"
+
+    def prepare(self):
+        if not Path("/usr/include/amqp.h").exists():
+            install_package("librabbitmq-dev")
+        source = INTEROP / "c" / "scenarios.c"
+
+        def build(directory):
+            run(["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-o", directory / "scenarios", source, "-lrabbitmq"])
+
+        return [cached("c", [source], build) / "scenarios"]
+
+
 CLIENTS = (
     Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
@@ -356,6 +388,7 @@ CLIENTS = (
     Ruby(),
     Php(),
     CTools(),
+    CLibrary(),
     Python("celery", "celery_scenarios.py", CELERY),
 )
 
