@@ -376,6 +376,33 @@ class CLibrary(Client):
         return [cached("c", [source], build) / "scenarios"]
 
 
+class Erlang(Client):
+    """RabbitMQ's own client for Erlang, which comes with Debian's server."""
+
+    name = "erlang"
+    language = "Erlang"
+    scenarios = (
+        "publish_confirms",
+        "nack_requeue",
+        "mandatory_return",
+        "header_types",
+        "channel_error",
+        "transactions",
+        "direct_reply_to",
+        "settle",
+    )
+
+    @staticmethod
+    def libraries():
+        return next(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins"), None)
+
+    def missing(self):
+        return not_found("escript") or (None if self.libraries() else "amqp_client not found (apt-get install rabbitmq-server)")
+
+    def prepare(self):
+        return ["env", f"ERL_LIBS={self.libraries()}", "escript", INTEROP / "erlang" / "scenarios.escript"]
+
+
 CLIENTS = (
     Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
@@ -389,7 +416,9 @@ CLIENTS = (
     Php(),
     CTools(),
     CLibrary(),
+    Erlang(),
     Python("celery", "celery_scenarios.py", CELERY),
+    Python("dramatiq", "dramatiq_scenarios.py", ("dead_letters", "priority_order", "eta_and_backoff")),
 )
 
 
