@@ -155,6 +155,7 @@ struct RawAuth {
     login_failures_per_minute: u32,
     anonymous_user: String,
     anonymous_password: String,
+    challenge: bool,
     password_hashing: String,
     default_queue_type: String,
 }
@@ -373,6 +374,7 @@ impl Config {
             permits: permits(&raw.deprecated_features.permit),
             anonymous: (!raw.auth.anonymous_user.is_empty())
                 .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
+            challenge: raw.auth.challenge,
         };
         Ok(Self {
             server,
@@ -436,6 +438,7 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
         frame_max: amqp.frame_max,
         heartbeat_s: amqp.heartbeat,
         max_message_bytes: amqp.max_message_size,
+        transaction_max_bytes: Limits::default().transaction_max_bytes,
         handshake_timeout: Duration::from_millis(amqp.handshake_timeout_ms),
         failure_delay: Duration::from_millis(auth.failure_delay_ms),
         login_failures_per_minute: auth.login_failures_per_minute,

@@ -106,7 +106,8 @@ fn answer(handle: &Handle, settings: &Arc<Settings>, received: Received) -> Resu
     }
     let creates = matches!(received.method, Method::PUT | Method::POST);
     let mut call = Call {
-        handle: handle.clone(),
+        // RabbitMQ's name for who uses its command line.
+        handle: handle.acting_for(if caller.local { "rmq-cli" } else { &caller.name }),
         settings: Arc::clone(settings),
         caller,
         names,

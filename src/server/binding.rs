@@ -3,6 +3,8 @@
 use crate::broker::{
     definition::{BindingDefinition, Destination},
     error::{BrokerError, Resource},
+    exchange::Exchange,
+    queue::arguments::QueueKind,
     topology::Topology,
 };
 use crate::server::queue_cell::{ConnectionId, QueueHandle};
@@ -21,6 +23,25 @@ pub(super) fn is_durable(topology: &Topology<QueueHandle>, binding: &BindingDefi
         Destination::Exchange(name) => lasting(name),
     };
     destination && lasting(&binding.source)
+}
+
+/// x-local-random takes classic queues only (amqp-behaviour 3.3); about a key it complains first.
+pub(super) fn check_kind(
+    topology: &Topology<QueueHandle>,
+    binding: &BindingDefinition,
+) -> Result<(), BrokerError> {
+    let is_local = |exchange: &Exchange<QueueHandle>| &*exchange.definition().kind == "x-local-random";
+    if let Destination::Queue(name) = &binding.destination
+        && binding.routing_key.is_empty()
+        && topology.exchange(&binding.source).is_some_and(is_local)
+        && let Some(queue) = topology.queue(name.as_bytes())
+        && let kind = QueueKind::of(&queue.definition.arguments)
+        && kind != QueueKind::Classic
+    {
+        let text = format!("Queue type {} not valid for this exchange type", kind.module());
+        return Err(BrokerError::InvalidBinding(text));
+    }
+    Ok(())
 }
 
 /// Another connection's exclusive queue is not to be bound or unbound.

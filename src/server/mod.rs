@@ -142,6 +142,7 @@ pub(crate) struct Broker {
     default_queue_type: String,
     permits: Permits,
     anonymous: Option<(String, Vec<u8>)>,
+    challenge: bool,
     login_budget: LoginBudget,
     limits: Limits,
     alarms: Arc<Alarms>,
@@ -205,6 +206,11 @@ impl Broker {
 
     pub(in crate::server) fn anonymous(&self) -> Option<&(String, Vec<u8>)> {
         self.anonymous.as_ref()
+    }
+
+    /// Whether RABBIT-CR-DEMO is offered.
+    pub(in crate::server) fn challenges(&self) -> bool {
+        self.challenge
     }
 
     pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
@@ -351,6 +357,7 @@ impl Server {
             default_queue_type: options.default_queue_type,
             permits: options.permits,
             anonymous: options.anonymous,
+            challenge: options.challenge,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
             limits: options.limits,
             alarms,
@@ -388,6 +395,7 @@ impl Server {
     pub fn handle(&self) -> Handle {
         Handle {
             broker: Arc::clone(&self.broker),
+            by: announcer::INTERNAL_USER.into(),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::broker::{
 };
 use crate::protocol::field::FieldTable;
 use crate::server::{
-    binding::{check_owner, is_durable},
+    binding::{check_kind, check_owner, is_durable},
     clock,
     holding::HeldFor,
     publisher::{Batch, Publish},
@@ -361,6 +361,7 @@ impl Vhost {
     pub(super) fn declare_exchange(
         &self,
         definition: ExchangeDefinition,
+        by: &str,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         self.check_alive()?;
@@ -372,7 +373,7 @@ impl Vhost {
         self.changed();
         self.queues
             .announcer
-            .event("exchange.created", |headers| headers.exchange(&stored));
+            .event("exchange.created", |headers| headers.exchange(&stored).by(by));
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
     }
 
@@ -402,11 +403,12 @@ impl Vhost {
         &self,
         name: &str,
         if_unused: bool,
+        by: &str,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         let removals = topology.delete_exchange(name, if_unused)?;
         self.changed();
-        Ok(self.undefine(removals, []))
+        Ok(self.undefine(removals, [], by))
     }
 
     /// Adds a queue unless one of that name exists; then that one is given back.
@@ -414,13 +416,14 @@ impl Vhost {
         &self,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
+        by: &str,
     ) -> Result<(QueueHandle, Option<Durable>), QueueHandle> {
         let mut topology = self.topology.write();
         if let Some(existing) = topology.queue(definition.name.as_bytes()) {
             return Err(existing.clone());
         }
         self.queues.announcer.event("queue.created", |headers| {
-            headers.queue(&definition, owner.is_some())
+            headers.queue(&definition, owner.is_some()).by(by)
         });
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
@@ -442,6 +445,7 @@ impl Vhost {
         &self,
         queue: &QueueHandle,
         only: DeleteIf,
+        by: &str,
     ) -> Result<Option<(u64, Option<Durable>)>, BrokerError> {
         let mut topology = self.topology.write();
         if topology.queue(queue.name().as_bytes()) != Some(queue) {
@@ -466,7 +470,10 @@ impl Vhost {
         };
         add_one(&self.queues.churn.queues_deleted);
         self.queues.announcer.event("queue.deleted", |headers| {
-            headers.text("name", queue.name()).text("vhost", &self.name);
+            headers
+                .text("name", queue.name())
+                .text("vhost", &self.name)
+                .by(by)
         });
         self.queues.remove(queue.id());
         let holding = self.drop_holding(&HeldFor::Queue(queue.id()));
@@ -480,7 +487,7 @@ impl Vhost {
             name: Name::clone(queue.name()),
             id: queue.id(),
         });
-        let durable = self.undefine(removals, key.into_iter().chain(holding));
+        let durable = self.undefine(removals, key.into_iter().chain(holding), by);
         drop(topology);
         queue.loaded.notify_waiters();
         Ok(Some((messages, durable)))
@@ -490,11 +497,12 @@ impl Vhost {
     pub(super) fn bind(
         &self,
         binding: BindingDefinition,
-        connection: ConnectionId,
+        (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         if topology.exchange(&binding.source).is_some() {
             check_owner(&topology, &binding, connection)?;
+            check_kind(&topology, &binding)?;
         }
         let stored = binding.clone();
         if !topology.bind(binding)? {
@@ -503,7 +511,7 @@ impl Vhost {
         self.changed();
         self.queues
             .announcer
-            .event("binding.created", |headers| headers.binding(&stored));
+            .event("binding.created", |headers| headers.binding(&stored).by(by));
         let durable = is_durable(&topology, &stored);
         let mut batch = None;
         for (route, message) in topology.replay(&stored) {
@@ -526,13 +534,16 @@ impl Vhost {
     pub(super) fn unbind(
         &self,
         binding: &BindingDefinition,
-        connection: ConnectionId,
+        (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
-        check_owner(&topology, binding, connection)?;
+        if topology.is_bound(binding) {
+            // What is not bound counts as unbound, whosever the queue is.
+            check_owner(&topology, binding, connection)?;
+        }
         let removals = topology.unbind(binding)?;
         self.changed();
-        Ok(self.undefine(removals, []))
+        Ok(self.undefine(removals, [], by))
     }
 
     fn define(&self, definition: Definition) -> Durable {
@@ -549,15 +560,19 @@ impl Vhost {
         &self,
         removals: Removals,
         queues: impl IntoIterator<Item = DefinitionKey>,
+        by: &str,
     ) -> Option<Durable> {
         let mut holdings = Vec::new();
         let announcer = &self.queues.announcer;
         for binding in &removals.bindings {
-            announcer.event("binding.deleted", |headers| headers.binding(binding));
+            announcer.event("binding.deleted", |headers| headers.binding(binding).by(by));
         }
         for exchange in &removals.exchanges {
             announcer.event("exchange.deleted", |headers| {
-                headers.text("name", &exchange.name).text("vhost", &self.name);
+                headers
+                    .text("name", &exchange.name)
+                    .text("vhost", &self.name)
+                    .by(by)
             });
             holdings.extend(self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name))));
         }
