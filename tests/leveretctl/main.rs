@@ -12,4 +12,5 @@ mod node;
 mod ours;
 mod policies;
 mod script;
+mod secrets;
 mod settings;
