@@ -13,5 +13,6 @@ mod lists;
 mod messages;
 mod metrics;
 mod refusals;
+mod roles;
 mod scheduled;
 mod topology;
