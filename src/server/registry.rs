@@ -21,7 +21,7 @@ use crate::broker::{
 };
 use crate::protocol::field::FieldTable;
 use crate::server::{
-    binding::{check_kind, check_owner, is_durable},
+    binding::{check_bind, check_unbind, is_durable},
     clock,
     holding::HeldFor,
     publisher::{Batch, Publish},
@@ -502,10 +502,7 @@ impl Vhost {
         (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
-        if topology.exchange(&binding.source).is_some() {
-            check_owner(&topology, &binding, connection)?;
-            check_kind(&topology, &binding)?;
-        }
+        check_bind(&topology, &binding, connection)?;
         let stored = binding.clone();
         if !topology.bind(binding)? {
             return Ok(None);
@@ -539,10 +536,7 @@ impl Vhost {
         (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
-        if topology.is_bound(binding) {
-            // What is not bound counts as unbound, whosever the queue is.
-            check_owner(&topology, binding, connection)?;
-        }
+        check_unbind(&topology, binding, connection)?;
         let removals = topology.unbind(binding)?;
         self.changed();
         Ok(self.undefine(removals, [], by))
