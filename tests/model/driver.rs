@@ -1,7 +1,7 @@
 //! Carries an operation out over TCP and in the model, and compares all that came of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -483,7 +483,9 @@ fn select(at: usize, channel: &Channel) {
 
 fn arguments(kind: &QueueKind) -> FieldTable {
     let mut arguments = FieldTable::default();
-    let mut set = |name: &str, value: Value| arguments.insert(name.into(), value);
+    let mut set = |name: &str, value: Value| {
+        arguments.insert(name.into(), value);
+    };
     if let Some(max) = kind.max_length {
         set("x-max-length", i32::try_from(max).unwrap().into());
     }
@@ -512,9 +514,9 @@ fn arguments(kind: &QueueKind) -> FieldTable {
 }
 
 /// What a message says of its deaths.
-fn deaths(message: &client::Message) -> Vec<Death> {
+fn deaths(message: &client::Message) -> VecDeque<Death> {
     let Some(Value::FieldArray(deaths)) = message.header("x-death") else {
-        return Vec::new();
+        return VecDeque::new();
     };
     let found = deaths.as_slice().iter().map(|death| {
         let Value::FieldTable(death) = death else {
