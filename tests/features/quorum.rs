@@ -118,7 +118,11 @@ fn nothing_is_got_past_a_single_active_consumer() {
 fn a_single_active_consumer_gives_way_to_one_of_a_higher_priority() {
     let broker = Broker::start();
     let (first, second) = (broker.channel(), broker.channel());
-    first.declare(quorum("q", "durable").args([("x-single-active-consumer", true.into())]));
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-single-active-consumer", true.into()),
+    ];
+    first.declare(declare("q", "durable").args(arguments));
     first.consume("q", "low", "");
     first.publish("", "q", "1");
     let held = first.delivery();
