@@ -558,5 +558,5 @@ fn compare(found: &client::Message, expected: &Message) {
         Some(Value::LongLongInt(failed)) => *failed,
         _ => 0,
     };
-    assert_eq!(failed, expected.failed.into(), "failures of {found:?}");
+    assert_eq!(failed, i64::from(expected.failed), "failures of {found:?}");
 }
