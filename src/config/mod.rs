@@ -13,10 +13,12 @@ use serde::Deserialize;
 mod nearest;
 mod rabbit_conf;
 mod settings;
+mod telemetry;
 
 pub use self::settings::Setting;
 
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
+use crate::management::Collector;
 use crate::server::{AccessOptions, AlarmOptions, Limits, LogExchange, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 use crate::supervisor::Supervisor;
@@ -83,6 +85,7 @@ struct Raw {
     limits: RawLimits,
     definitions: RawDefinitions,
     deprecated_features: RawDeprecated,
+    otel: telemetry::RawOtel,
 }
 
 #[derive(Deserialize, Debug)]
@@ -235,6 +238,8 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// Definitions to take in at every start.
     pub definitions: Option<PathBuf>,
+    /// Who is sent spans.
+    pub collector: Option<Collector>,
 }
 
 /// What is wrong with the configuration. The text names the setting.
@@ -302,6 +307,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("auth.loopback_users")
             .with_list_parse_key("auth.default_user_tags")
+            .with_list_parse_key("otel.headers")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables()));
@@ -352,6 +358,7 @@ impl Config {
             ));
         };
         let alarms = alarms(&raw.alarms)?;
+        let (spans, collector) = raw.otel.check()?.unzip();
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
         let server = Options {
@@ -371,6 +378,7 @@ impl Config {
                 password_hashing,
             },
             permits: permits(&raw.deprecated_features.permit),
+            spans,
             anonymous: (!raw.auth.anonymous_user.is_empty())
                 .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
         };
@@ -387,6 +395,7 @@ impl Config {
             notes: Vec::new(),
             supervisor: supervisor(),
             definitions: (!raw.definitions.file.is_empty()).then(|| raw.definitions.file.into()),
+            collector,
         })
     }
 }

@@ -27,6 +27,7 @@ mod meta;
 mod metrics;
 mod nodes;
 mod openapi;
+mod otlp;
 mod overview;
 mod policies;
 mod process;
@@ -44,6 +45,7 @@ use tokio::task::JoinHandle;
 use control_socket::ControlSocket;
 
 pub use control::Operator;
+pub use otlp::Collector;
 
 use crate::server::{Handle, listen};
 
@@ -64,6 +66,25 @@ pub struct Options {
     pub operator: Option<Arc<dyn Operator>>,
     /// The file that the settings came from, for reports.
     pub config_file: Option<PathBuf>,
+    /// Who is sent the spans that the broker records.
+    pub collector: Option<Collector>,
+}
+
+/// Nothing is served.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            http_listen: None,
+            metrics_listen: None,
+            data_dir: PathBuf::new(),
+            amqp_address: None,
+            body_bytes_max: 10 * 1024 * 1024,
+            control_socket: None,
+            operator: None,
+            config_file: None,
+            collector: None,
+        }
+    }
 }
 
 /// What the resources know beside the broker.
@@ -140,6 +161,9 @@ impl Management {
                 // The broker serves its clients without; operators have the HTTP listener.
                 Err(error) => tracing::warn!(%error, path = %path.display(), "no control socket"),
             }
+        }
+        if let (Some(spans), Some(collector)) = (handle.spans(), options.collector) {
+            tasks.push(tokio::spawn(otlp::export(handle.clone(), spans, collector)));
         }
         Ok(Self {
             http_address,

@@ -41,6 +41,7 @@ mod replies;
 mod rights;
 mod sampler;
 mod scheduled;
+mod spans;
 mod stats;
 mod timers;
 
@@ -69,6 +70,7 @@ pub use self::{
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
+    spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
@@ -152,6 +154,8 @@ pub(crate) struct Broker {
     /// Milliseconds since 1970.
     started_at: u64,
     relay: Arc<Relay>,
+    /// Records what happens to messages, if that is switched on.
+    spans: Option<Arc<Spans>>,
     timers: Arc<Timers>,
     doors: Doors,
     birth: admin::Birth,
@@ -321,7 +325,8 @@ impl Server {
         let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
         recovered.definitions.extend(first.iter().cloned());
         let queues = Queues::new();
-        let relay = Relay::new(store.clone());
+        let spans = options.spans.map(Spans::new);
+        let relay = Relay::new(store.clone(), spans.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
         let parameters = Parameters::restored(&recovered.definitions);
@@ -360,6 +365,7 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            spans,
             doors: Doors::new(options.amqp_listen),
             birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,

@@ -14,4 +14,5 @@ mod messages;
 mod metrics;
 mod refusals;
 mod scheduled;
+mod spans;
 mod topology;

@@ -3,6 +3,7 @@
 
 mod objects;
 mod page;
+mod spans;
 mod store;
 
 use std::sync::Arc;
@@ -116,6 +117,7 @@ fn whole(handle: &Handle, settings: &Settings, labelled: bool) -> String {
     };
     objects::write(&mut page, handle, &choice);
     store::write(&mut page, &handle.store_stats());
+    spans::write(&mut page, handle);
     page.finish()
 }
 
