@@ -75,6 +75,7 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         operator: Some(Arc::clone(&program) as Arc<dyn Operator>),
         config_file: config.file.clone(),
         collector: config.collector,
+        cors: config.cors,
     };
     let management = match Management::start(&server.handle(), management) {
         Ok(management) => management,

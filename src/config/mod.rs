@@ -18,7 +18,7 @@ mod telemetry;
 pub use self::settings::Setting;
 
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
-use crate::management::Collector;
+use crate::management::{Collector, Cors};
 use crate::server::{AccessOptions, AlarmOptions, Limits, LogExchange, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 use crate::supervisor::Supervisor;
@@ -109,6 +109,8 @@ struct RawAmqp {
 struct RawHttp {
     listen: String,
     max_body_size: u64,
+    cors_allow_origins: Vec<String>,
+    cors_max_age: u64,
 }
 
 #[derive(Deserialize, Debug)]
@@ -238,6 +240,8 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// Definitions to take in at every start.
     pub definitions: Option<PathBuf>,
+    /// Which pages of other origins may use the HTTP API.
+    pub cors: Cors,
     /// Who is sent spans.
     pub collector: Option<Collector>,
 }
@@ -308,6 +312,7 @@ impl Config {
             .with_list_parse_key("auth.loopback_users")
             .with_list_parse_key("auth.default_user_tags")
             .with_list_parse_key("otel.headers")
+            .with_list_parse_key("http.cors_allow_origins")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables()));
@@ -395,6 +400,10 @@ impl Config {
             notes: Vec::new(),
             supervisor: supervisor(),
             definitions: (!raw.definitions.file.is_empty()).then(|| raw.definitions.file.into()),
+            cors: Cors {
+                allow_origins: raw.http.cors_allow_origins,
+                max_age_s: (raw.http.cors_max_age > 0).then_some(raw.http.cors_max_age),
+            },
             collector,
         })
     }

@@ -14,6 +14,7 @@ mod connections;
 mod consumers;
 mod control;
 mod control_socket;
+mod cors;
 mod definitions;
 mod exchanges;
 mod filter;
@@ -45,6 +46,7 @@ use tokio::task::JoinHandle;
 use control_socket::ControlSocket;
 
 pub use control::Operator;
+pub use cors::Cors;
 pub use otlp::Collector;
 
 use crate::server::{Handle, listen};
@@ -68,6 +70,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Who is sent the spans that the broker records.
     pub collector: Option<Collector>,
+    /// Which pages of other origins may use the API.
+    pub cors: Cors,
 }
 
 /// Nothing is served.
@@ -83,6 +87,7 @@ impl Default for Options {
             operator: None,
             config_file: None,
             collector: None,
+            cors: Cors::default(),
         }
     }
 }
@@ -96,6 +101,7 @@ struct Settings {
     operator: Option<Arc<dyn Operator>>,
     config_file: Option<String>,
     jobs: jobs::Jobs,
+    cors: Cors,
 }
 
 /// Running HTTP listeners. They end with the broker.
@@ -140,6 +146,7 @@ impl Management {
             body_bytes_max: options.body_bytes_max,
             operator: options.operator,
             jobs: jobs::Jobs::default(),
+            cors: options.cors,
             config_file: options.config_file.map(|file| file.display().to_string()),
             listeners: listeners
                 .into_iter()

@@ -11,7 +11,7 @@ use crate::management::{
     route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
-use crate::server::{QueueLook, QueueSpec};
+use crate::server::{History, QueueLook, QueueSpec, now_ms};
 
 pub(super) static ROUTES: [Route; 13] = [
     get("/queues", Level::Vhost, list_all, "All queues"),
@@ -303,6 +303,18 @@ fn owner(call: &Call, queue: &QueueLook) -> Value {
     })
 }
 
+/// When anything last changed in a queue that has been quiet since; a queue that never saw a message has been quiet as long
+/// as the broker runs, or as it exists.
+fn idle_since(call: &Call, queue: &QueueLook) -> Option<String> {
+    const QUIET_MS: u64 = 10_000;
+    let changed = call.handle.with_history(&queue.subject(), History::changed_ms);
+    match changed {
+        Some(changed) if changed + QUIET_MS > now_ms() => None,
+        Some(changed) => Some(amqp_json::moment(changed)),
+        None => Some(amqp_json::moment(call.handle.started_at())),
+    }
+}
+
 fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<String, Value>) {
     let now = queue.state();
     let counts = queue.counts();
@@ -370,6 +382,11 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     }
     set("reductions", 0.into());
     set("reductions_details", json!({"rate": 0.0}));
+    if shape.detailed
+        && let Some(since) = idle_since(call, queue)
+    {
+        set("idle_since", since.into());
+    }
     if shape.detailed || queue_type(queue) == "quorum" {
         set("members", json!([node.as_str()]));
         set("online", json!([node.as_str()]));

@@ -78,6 +78,9 @@ pub(super) const LENGTHS: [Field; 3] = [
     },
 ];
 
+/// Octets of a vhost stand behind the lengths.
+pub(super) const OCTETS: [Field; 2] = [field("recv_oct", &[14]), field("send_oct", &[15])];
+
 const fn field(name: &'static str, places: &'static [usize]) -> Field {
     Field { name, places }
 }

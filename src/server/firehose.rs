@@ -85,7 +85,10 @@ impl Tap {
     }
 
     pub(super) fn vhost_name(&self) -> String {
-        self.vhost.upgrade().map(|vhost| vhost.name.to_string()).unwrap_or_default()
+        self.vhost
+            .upgrade()
+            .map(|vhost| vhost.name.to_string())
+            .unwrap_or_default()
     }
 
     /// A message was published and routed. Gives it back, with a trace if one begins with it.

@@ -421,7 +421,12 @@ impl QueueGuard<'_> {
             self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
-        let spans = self.cell.around.spans.as_ref().map(|spans| (spans, message.clone()));
+        let spans = self
+            .cell
+            .around
+            .spans
+            .as_ref()
+            .map(|spans| (spans, message.clone()));
         let place = match self.state.settings().holds {
             None => self.state.enqueue(message, expires_at)?,
             Some(_) => self.state.schedule(message, expires_at)?,

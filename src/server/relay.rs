@@ -322,12 +322,7 @@ fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Opt
 
 /// Finds out what a dead letter becomes and where it goes. A missing exchange, no route or a cycle leave no targets: the
 /// message is dropped (amqp-behaviour 4.7).
-fn address(
-    source: QueueHandle,
-    letter: DeadLetter,
-    spans: Option<&Spans>,
-    scratch: &mut Vec<u8>,
-) -> Move {
+fn address(source: QueueHandle, letter: DeadLetter, spans: Option<&Spans>, scratch: &mut Vec<u8>) -> Move {
     if letter.reason == Reason::Due {
         return release(source, letter, spans);
     }

@@ -49,12 +49,7 @@ impl Span {
             parent: text("parentSpanId"),
             state: text("traceState"),
             attributes: attributes
-                .map(|pair| {
-                    (
-                        pair["key"].as_str().unwrap().to_owned(),
-                        pair["value"].clone(),
-                    )
-                })
+                .map(|pair| (pair["key"].as_str().unwrap().to_owned(), pair["value"].clone()))
                 .collect(),
         }
     }
@@ -69,7 +64,11 @@ impl Span {
 impl Receiver {
     async fn start() -> Self {
         type Sender = mpsc::UnboundedSender<(HeaderMap, Value)>;
-        async fn take(State(sender): State<Sender>, headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+        async fn take(
+            State(sender): State<Sender>,
+            headers: HeaderMap,
+            Json(body): Json<Value>,
+        ) -> Json<Value> {
             sender.send((headers, body)).unwrap();
             Json(Value::Object(serde_json::Map::new()))
         }
@@ -147,10 +146,12 @@ async fn consume(channel: &Channel, queue: &str) -> Consumer {
 }
 
 async fn next(consumer: &mut Consumer) -> lapin::message::Delivery {
-    std::future::poll_fn(|context| futures_core::Stream::poll_next(std::pin::Pin::new(&mut *consumer), context))
-        .await
-        .unwrap()
-        .unwrap()
+    std::future::poll_fn(|context| {
+        futures_core::Stream::poll_next(std::pin::Pin::new(&mut *consumer), context)
+    })
+    .await
+    .unwrap()
+    .unwrap()
 }
 
 async fn publish(channel: &Channel, exchange: &str, key: &str, headers: &[(&str, &str)]) {
@@ -188,7 +189,13 @@ async fn a_message_leaves_a_span_at_every_step_and_they_hang_together() {
     let mut consumer = consume(&channel, "orders").await;
     // Nobody asked for these two.
     publish(&channel, "", "orders", &[]).await;
-    publish(&channel, "", "orders", &[("traceparent", &sampled().replace("-01", "-00"))]).await;
+    publish(
+        &channel,
+        "",
+        "orders",
+        &[("traceparent", &sampled().replace("-01", "-00"))],
+    )
+    .await;
     let headers = [("traceparent", &*sampled()), ("tracestate", "vendor=x")];
     publish(&channel, "amq.direct", "orders", &headers).await;
     publish(&channel, "", "orders", &headers).await;
@@ -217,10 +224,7 @@ async fn a_message_leaves_a_span_at_every_step_and_they_hang_together() {
         );
     }
     for span in [&publish, &route, &enqueue, &deliver, &settle] {
-        assert_eq!(
-            (&*span.trace, span.state.as_deref()),
-            (TRACE, Some("vendor=x"))
-        );
+        assert_eq!((&*span.trace, span.state.as_deref()), (TRACE, Some("vendor=x")));
         assert_eq!(span.says("messaging.system"), "rabbitmq");
         assert_eq!(span.says("messaging.message.id"), "m1");
         assert_eq!(span.says("messaging.message.body.size"), "4");

@@ -4,7 +4,7 @@ use crate::management::metrics::page::{Kind, Page};
 use crate::server::Handle;
 
 /// Nothing while spans are switched off.
-pub(super) fn write(page: &mut Page, handle: &Handle) {
+pub(super) fn write(page: &mut Page<'_>, handle: &Handle) {
     let Some(spans) = handle.spans() else { return };
     let counts = spans.counts();
     for (name, help, value) in [

@@ -81,10 +81,7 @@ impl Collector {
             .uri(&self.path)
             .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::CONTENT_TYPE, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("leveret/", env!("CARGO_PKG_VERSION")),
-            );
+            .header(header::USER_AGENT, concat!("leveret/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -176,7 +173,12 @@ impl Exporter {
         self.spans.note_refused(len);
         if !std::mem::replace(&mut self.failing, true) {
             let (host, port) = (&self.collector.host, self.collector.port);
-            tracing::warn!(problem, host, port, "spans are lost: the collector does not take them");
+            tracing::warn!(
+                problem,
+                host,
+                port,
+                "spans are lost: the collector does not take them"
+            );
         }
     }
 

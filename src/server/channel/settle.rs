@@ -31,8 +31,8 @@ use crate::server::{
     confirms::ChannelConfirms,
     connection::Connection,
     publisher::SharedRoute,
-    spans::Outcome,
     queue_cell::{QueueGuard, QueueHandle},
+    spans::Outcome,
     stats::Count,
 };
 use crate::storage::{Done, Op, Target};

@@ -57,6 +57,9 @@ mod tests {
         assert_eq!(births.of(&messages[9], &trace), None, "the oldest are forgotten");
         assert_eq!(births.of(&messages[10], &trace), Some(11_u64.to_be_bytes()));
         assert_eq!(births.of(&messages[10], &[2; 16]), None, "another trace");
-        assert_eq!(births.of(&messages[10].clone(), &trace), Some(11_u64.to_be_bytes()));
+        assert_eq!(
+            births.of(&messages[10].clone(), &trace),
+            Some(11_u64.to_be_bytes())
+        );
     }
 }

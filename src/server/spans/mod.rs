@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 use rand::RngCore;
 use tokio::sync::Notify;
 
+pub(super) use self::record::{Handed, Outcome};
 use self::{
     births::Births,
     context::{SpanId, TraceId},
 };
-pub(super) use self::record::{Handed, Outcome};
 pub use self::{context::in_hex, record::SPAN_NAMES};
 
 use crate::server::handle::Handle;

@@ -208,7 +208,9 @@ impl Spans {
 
     /// A message was put into a queue.
     pub(in crate::server) fn enqueued(&self, message: &Message, queue: &QueueCell, seq: Seq) {
-        let Some(context) = self.context(message) else { return };
+        let Some(context) = self.context(message) else {
+            return;
+        };
         let born = self.births.lock().of(message, &context.trace_id);
         let now_ns = clock::now_ns();
         self.push([Span {
@@ -320,7 +322,9 @@ impl Spans {
 
     /// A message whose delay is over leaves the queue it waited in.
     pub(in crate::server) fn released(&self, source: &QueueCell, seq: Seq, message: &Message) {
-        let Some(context) = self.context(message) else { return };
+        let Some(context) = self.context(message) else {
+            return;
+        };
         let waited = enqueue_id(&context.trace_id, source.id(), seq);
         self.births.lock().note(message, context.trace_id, waited);
     }
