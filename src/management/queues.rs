@@ -335,7 +335,6 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     let durable = queue.definition().durable && !queue.is_exclusive();
     let persistent = |value: u64| if durable { value } else { 0 };
     let bytes = now.ready_bytes + now.unacked_bytes;
-    let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     set("messages_scheduled", queue.scheduled().into());
     set("consumers", now.consumers.into());
@@ -372,12 +371,25 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     ] {
         set(name, value.into());
     }
+    placed(call, queue, now.single_active.as_deref(), shape, object);
+}
+
+/// Where the queue is, and since when it is quiet.
+fn placed(
+    call: &Call,
+    queue: &QueueLook,
+    single_active: Option<&str>,
+    shape: Shape,
+    object: &mut Map<String, Value>,
+) {
+    let node = call.handle.node_name();
+    let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     if queue_type(queue) == "quorum" {
         set("leader", node.as_str().into());
         set("messages_dlx", 0.into());
         set("message_bytes_dlx", 0.into());
         set("open_files", json!({ node.as_str(): 0 }));
-        set("single_active_consumer_ctag", json!(now.single_active));
+        set("single_active_consumer_ctag", json!(single_active));
         set("single_active_consumer_pid", Value::Null);
     }
     set("reductions", 0.into());

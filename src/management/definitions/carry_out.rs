@@ -15,7 +15,7 @@ use crate::broker::{
 };
 use crate::management::{answer::ApiError, call::block_on};
 use crate::protocol::field::FieldTable;
-use crate::server::{Handle, NewPassword, UserSpec, VhostSpec};
+use crate::server::{Handle, NewPassword, QueueSpec, UserSpec, VhostSpec};
 
 /// How it was before a step.
 enum Before {
@@ -104,14 +104,23 @@ fn steps(handle: &Handle, plan: Plan, done: &mut Vec<Before>) -> Result<(), ApiE
         done.push(Before::Parameter(vhost, component, name, old));
         block_on(handle.set_parameter(parameter))?;
     }
-    for (vhost, name, spec) in plan.queues {
+    queues_and_bindings(handle, plan.queues, plan.bindings, done)
+}
+
+fn queues_and_bindings(
+    handle: &Handle,
+    queues: Vec<(String, String, QueueSpec)>,
+    bindings: Vec<BindingDefinition>,
+    done: &mut Vec<Before>,
+) -> Result<(), ApiError> {
+    for (vhost, name, spec) in queues {
         if handle.queue(&vhost, &name).is_none() {
             done.push(Before::NoQueue(vhost.clone(), name.clone()));
             handle.declare_queue(&vhost, &name, spec)?;
         }
     }
-    let mut known = existing(handle, &plan.bindings);
-    for binding in plan.bindings {
+    let mut known = existing(handle, &bindings);
+    for binding in bindings {
         let same = known.entry(ends(&binding)).or_default();
         if !same.contains(&binding.arguments) {
             same.push(binding.arguments.clone());
@@ -150,7 +159,7 @@ pub(super) fn existing(handle: &Handle, planned: &[BindingDefinition]) -> HashMa
 fn undo(handle: &Handle, before: Before) -> Result<(), ApiError> {
     match before {
         Before::User(name, None) => when_there(handle.user(&name).is_some(), || {
-            Ok(block_on(handle.delete_user(&name))?)
+            block_on(handle.delete_user(&name))
         }),
         Before::User(name, Some(user)) => {
             let spec = UserSpec {
@@ -168,7 +177,7 @@ fn undo(handle: &Handle, before: Before) -> Result<(), ApiError> {
                 ..VhostSpec::default()
             };
             block_on(handle.put_vhost(&name, unprotected))?;
-            Ok(block_on(handle.delete_vhost(&name))?)
+            block_on(handle.delete_vhost(&name))
         }),
         Before::Vhost(name, Some(old)) => {
             let undefined = || "undefined".to_owned();
@@ -184,17 +193,15 @@ fn undo(handle: &Handle, before: Before) -> Result<(), ApiError> {
         }
         Before::Permission(new, None) => {
             let there = handle.permission(&new.user, &new.vhost).is_some();
-            when_there(there, || {
-                Ok(block_on(handle.clear_permission(&new.user, &new.vhost))?)
-            })
+            when_there(there, || block_on(handle.clear_permission(&new.user, &new.vhost)))
         }
-        Before::Permission(_, Some(old)) => Ok(block_on(handle.set_permission(old)).map(|_| ())?),
+        Before::Permission(_, Some(old)) => block_on(handle.set_permission(old)).map(|_| ()),
         Before::Topic(new, None) => {
             let there = handle.topic_permissions().contains(&new);
             let clear = || handle.clear_topic_permissions(&new.user, &new.vhost, Some(&new.exchange));
-            when_there(there, || Ok(block_on(clear())?))
+            when_there(there, || block_on(clear()))
         }
-        Before::Topic(_, Some(old)) => Ok(block_on(handle.set_topic_permission(old)).map(|_| ())?),
+        Before::Topic(_, Some(old)) => block_on(handle.set_topic_permission(old)).map(|_| ()),
         other => undo_in_vhost(handle, other),
     }
 }
@@ -203,20 +210,20 @@ fn undo_in_vhost(handle: &Handle, before: Before) -> Result<(), ApiError> {
     match before {
         Before::Global(name, None) => {
             let there = handle.global_parameters().iter().any(|known| known.name == name);
-            when_there(there, || Ok(block_on(handle.clear_global_parameter(&name))?))
+            when_there(there, || block_on(handle.clear_global_parameter(&name)))
         }
-        Before::Global(_, Some(old)) => Ok(block_on(handle.set_global_parameter(old)).map(|_| ())?),
+        Before::Global(_, Some(old)) => block_on(handle.set_global_parameter(old)).map(|_| ()),
         Before::Policy(kind, vhost, name, None) => {
             let there = handle.policy(kind, &vhost, &name).is_some();
-            when_there(there, || Ok(block_on(handle.clear_policy(kind, &vhost, &name))?))
+            when_there(there, || block_on(handle.clear_policy(kind, &vhost, &name)))
         }
-        Before::Policy(.., Some(old)) => Ok(block_on(handle.set_policy(old)).map(|_| ())?),
+        Before::Policy(.., Some(old)) => block_on(handle.set_policy(old)).map(|_| ()),
         Before::Parameter(vhost, component, name, None) => {
             let there = handle.parameter(&vhost, &component, &name).is_some();
             let clear = || handle.clear_parameter(&vhost, &component, &name);
-            when_there(there, || Ok(block_on(clear())?))
+            when_there(there, || block_on(clear()))
         }
-        Before::Parameter(.., Some(old)) => Ok(block_on(handle.set_parameter(old)).map(|_| ())?),
+        Before::Parameter(.., Some(old)) => block_on(handle.set_parameter(old)).map(|_| ()),
         Before::NoExchange(vhost, name) => Ok(handle.delete_exchange(&vhost, &name, false)?),
         Before::NoQueue(vhost, name) => when_there(handle.queue(&vhost, &name).is_some(), || {
             Ok(handle.delete_queue(&vhost, &name, false, false).map(|_| ())?)
