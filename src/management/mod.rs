@@ -32,6 +32,7 @@ mod otlp;
 mod overview;
 mod policies;
 mod process;
+mod queue_order;
 mod queues;
 mod route;
 mod samples;

@@ -7,7 +7,8 @@ use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
     consumers, json as amqp_json,
-    list::{list, single},
+    list::{list_unsorted, single},
+    queue_order,
     route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
@@ -107,12 +108,14 @@ fn list_queues(call: &Call, detailed: bool) -> Result<Answer, ApiError> {
     let shape = Shape::of(call, detailed)?;
     let mut rows = Vec::new();
     for vhost in call.visible_vhosts() {
-        rows.extend(call.handle.queues(Some(&vhost)));
+        rows.extend(call.handle.queues_unsorted(&vhost));
     }
-    list(
+    list_unsorted(
         call,
         rows,
         |queue| &queue.definition().name,
+        queue_order::by_name,
+        |queue, path| queue_order::key(&call.handle, queue, path),
         |queue| Value::Object(render(call, queue, shape)),
     )
 }

@@ -49,7 +49,7 @@ mod timers;
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -269,11 +269,14 @@ impl Broker {
     }
 }
 
-/// `leveret@HOST`: stays as it is, whatever the cluster is called.
+/// `leveret@HOST`: stays as it is, whatever the cluster is called and whoever renames the host.
 fn node_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    });
+    NAME.clone()
 }
 
 /// A running broker.
