@@ -1,6 +1,6 @@
 //! Paging, filters, columns, and what objects show.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Broker;
 

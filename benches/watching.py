@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what looking at a broker with many queues costs: pages of the list, scrapes, memory, and what traffic feels of it.
 
-    python3 benches/management.py --leveret target/release/leveret --perf target/release/leveretperf
+    python3 benches/watching.py --leveret target/release/leveret --perf target/release/leveretperf
 
 benches/README.md says how to read it.
 """
@@ -40,7 +40,10 @@ class Watched(Leveret):
         started = time.monotonic()
         if watched:
             self.http, self.metrics = spare_port(), spare_port()
-        address = lambda port: f"127.0.0.1:{port}" if port else "none"  # noqa: E731
+
+        def address(port):
+            return f"127.0.0.1:{port}" if port else "none"
+
         command = [self.binary, "--data-dir", self.directory / "data", "--amqp-listen", f"127.0.0.1:{self.port}"]
         command += ["--http-listen", address(self.http), "--metrics-listen", address(self.metrics)]
         child = self.spawn(command, "leveret.log")
@@ -73,18 +76,22 @@ class Watched(Leveret):
         return peak
 
 
-def declare(broker, number):
-    """Declares durable queues, the last of them with an answer."""
-    connection = Connection(broker.uri)
+def declare(broker, number, clients=64):
+    """Declares durable queues, each client its share; the last of each is answered."""
 
-    def arguments(at, bits):
-        return b"\0\0" + short(f"queue-{at:06}") + bits + long(b"")
+    def share(first):
+        connection = Connection(broker.uri)
+        names = [f"queue-{at:06}" for at in range(first, number, clients)]
+        declaring = [method(1, (50, 10), b"\0\0" + short(name) + DURABLE_NOWAIT + long(b"")) for name in names[:-1]]
+        connection.send(b"".join(declaring))
+        connection.call((50, 10), b"\0\0" + short(names[-1]) + DURABLE + long(b""), DECLARE_OK)
+        connection.socket.close()
 
-    pieces = [method(1, (50, 10), arguments(at, DURABLE_NOWAIT)) for at in range(number - 1)]
-    for at in range(0, len(pieces), 1000):
-        connection.send(b"".join(pieces[at : at + 1000]))
-    connection.call((50, 10), arguments(number - 1, DURABLE), DECLARE_OK)
-    connection.socket.close()
+    threads = [threading.Thread(target=share, args=[first]) for first in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def times(take, rounds):
@@ -134,7 +141,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5, help="of each run of traffic")
     parser.add_argument("--idle", action="store_true", help="only compare the generator with and without listeners")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-management-") as directory:
+    with tempfile.TemporaryDirectory(prefix="bench-watching-") as directory:
         if arguments.idle:
             idle(arguments, Path(directory))
         else:
@@ -142,7 +149,10 @@ def main():
 
 
 def many(arguments, directory):
-    show = lambda what, value: print(f"{what:62} {value}", flush=True)  # noqa: E731
+
+    def show(what, value):
+        print(f"{what:66} {value}", flush=True)
+
     (directory / "b").mkdir()
     broker = Watched(arguments.leveret, directory / "b").start()
     try:
