@@ -74,6 +74,8 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         body_bytes_max: config.http_body_bytes_max,
         operator: Some(Arc::clone(&program) as Arc<dyn Operator>),
         config_file: config.file.clone(),
+        collector: config.collector,
+        cors: config.cors,
     };
     let management = match Management::start(&server.handle(), management) {
         Ok(management) => management,

@@ -13,10 +13,12 @@ use serde::Deserialize;
 mod nearest;
 mod rabbit_conf;
 mod settings;
+mod telemetry;
 
 pub use self::settings::Setting;
 
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
+use crate::management::{Collector, Cors};
 use crate::server::{AccessOptions, AlarmOptions, Limits, LogExchange, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 use crate::supervisor::Supervisor;
@@ -83,6 +85,7 @@ struct Raw {
     limits: RawLimits,
     definitions: RawDefinitions,
     deprecated_features: RawDeprecated,
+    otel: telemetry::RawOtel,
 }
 
 #[derive(Deserialize, Debug)]
@@ -106,6 +109,8 @@ struct RawAmqp {
 struct RawHttp {
     listen: String,
     max_body_size: u64,
+    cors_allow_origins: Vec<String>,
+    cors_max_age: u64,
 }
 
 #[derive(Deserialize, Debug)]
@@ -236,6 +241,10 @@ pub struct Config {
     pub supervisor: Supervisor,
     /// Definitions to take in at every start.
     pub definitions: Option<PathBuf>,
+    /// Which pages of other origins may use the HTTP API.
+    pub cors: Cors,
+    /// Who is sent spans.
+    pub collector: Option<Collector>,
 }
 
 /// What is wrong with the configuration. The text names the setting.
@@ -303,6 +312,8 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("auth.loopback_users")
             .with_list_parse_key("auth.default_user_tags")
+            .with_list_parse_key("otel.headers")
+            .with_list_parse_key("http.cors_allow_origins")
             .try_parsing(true)
             .ignore_empty(true)
             .source(Some(variables()));
@@ -353,6 +364,7 @@ impl Config {
             ));
         };
         let alarms = alarms(&raw.alarms)?;
+        let (spans, collector) = raw.otel.check()?.unzip();
         let mut store = StoreOptions::new(&raw.data_dir);
         store.commit_interval = Duration::from_micros(raw.storage.commit_interval_us);
         let server = Options {
@@ -372,6 +384,7 @@ impl Config {
                 password_hashing,
             },
             permits: permits(&raw.deprecated_features.permit),
+            spans,
             anonymous: (!raw.auth.anonymous_user.is_empty())
                 .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
             challenge: raw.auth.challenge,
@@ -389,6 +402,11 @@ impl Config {
             notes: Vec::new(),
             supervisor: supervisor(),
             definitions: (!raw.definitions.file.is_empty()).then(|| raw.definitions.file.into()),
+            cors: Cors {
+                allow_origins: raw.http.cors_allow_origins,
+                max_age_s: (raw.http.cors_max_age > 0).then_some(raw.http.cors_max_age),
+            },
+            collector,
         })
     }
 }

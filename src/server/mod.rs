@@ -42,13 +42,14 @@ mod replies;
 mod rights;
 mod sampler;
 mod scheduled;
+mod spans;
 mod stats;
 mod timers;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -70,6 +71,7 @@ pub use self::{
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
+    spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
@@ -154,6 +156,8 @@ pub(crate) struct Broker {
     /// Milliseconds since 1970.
     started_at: u64,
     relay: Arc<Relay>,
+    /// Records what happens to messages, if that is switched on.
+    spans: Option<Arc<Spans>>,
     timers: Arc<Timers>,
     doors: Doors,
     birth: admin::Birth,
@@ -271,11 +275,14 @@ impl Broker {
     }
 }
 
-/// `leveret@HOST`: stays as it is, whatever the cluster is called.
+/// `leveret@HOST`: stays as it is, whatever the cluster is called and whoever renames the host.
 fn node_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    });
+    NAME.clone()
 }
 
 /// A running broker.
@@ -328,7 +335,8 @@ impl Server {
         let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
         recovered.definitions.extend(first.iter().cloned());
         let queues = Queues::new();
-        let relay = Relay::new(store.clone());
+        let spans = options.spans.map(Spans::new);
+        let relay = Relay::new(store.clone(), spans.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
         let parameters = Parameters::restored(&recovered.definitions);
@@ -368,6 +376,7 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            spans,
             doors: Doors::new(options.amqp_listen),
             birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,

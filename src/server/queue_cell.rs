@@ -35,6 +35,7 @@ use crate::server::{
     holding,
     registry::Vhost,
     relay::Relay,
+    spans::Spans,
     stats::{Count, Counters},
     timers::Timers,
 };
@@ -58,6 +59,8 @@ pub(super) struct Surroundings {
     pub(super) vhost: Weak<Vhost>,
     /// Counts for the vhost; added to once per batch.
     pub(super) totals: Arc<Counters>,
+    /// Records what enters, if spans are on.
+    pub(super) spans: Option<Arc<Spans>>,
 }
 
 pub(super) struct QueueCell {
@@ -371,10 +374,19 @@ impl QueueGuard<'_> {
             self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
+        let spans = self
+            .cell
+            .around
+            .spans
+            .as_ref()
+            .map(|spans| (spans, message.clone()));
         let place = match self.state.settings().holds {
             None => self.state.enqueue(message, expires_at)?,
             Some(_) => self.state.schedule(message, expires_at)?,
         };
+        if let Some((spans, message)) = spans {
+            spans.enqueued(&message, self.cell, place.seq);
+        }
         stores.then(|| Target {
             queue: self.cell.id(),
             lane: place.lane,

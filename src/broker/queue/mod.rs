@@ -429,6 +429,7 @@ impl<P: Port> QueueState<P> {
                 self.dying += u64::from(route.at_least_once);
                 self.dead.push(DeadLetter {
                     stored: entry.stored.then(|| entry.place()),
+                    seq: entry.seq,
                     message: entry.message,
                     reason,
                     route: Arc::clone(route),
