@@ -45,6 +45,9 @@ unit: setup ## Rust tests: unit, wire, features, management, model, restart, cra
 
 interop: build ## Other people's clients against the broker
 	python3 interop/run.py --binary $(TARGET)/release/leveret
+	python3 interop/management.py --binary $(TARGET)/release/leveret
+	python3 interop/definitions.py --binary $(TARGET)/release/leveret
+	python3 interop/prometheus.py --binary $(TARGET)/release/leveret
 
 bench: setup ## The store alone beside a raw file (ARGS=... for flags)
 	$(CARGO) bench --locked --bench storage -- $(ARGS)

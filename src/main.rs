@@ -17,7 +17,7 @@ use leveret::{
     supervisor::Supervisor,
     tools::{self, ToolError},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Exit codes of sysexits.h: supervisors and scripts tell failures apart by them.
 mod exit {
@@ -141,7 +141,7 @@ fn start_tracing(config: &Config) -> SetFilter {
     if config.log_json {
         let lines = lines.json().with_filter_reloading();
         let filter = lines.reload_handle();
-        lines.init();
+        lines.finish().with(config.server.log_exchange.clone()).init();
         Box::new(move |text| change(text, |new| filter.reload(new)))
     } else {
         let lines = lines
@@ -149,7 +149,7 @@ fn start_tracing(config: &Config) -> SetFilter {
             .with_target(false)
             .with_filter_reloading();
         let filter = lines.reload_handle();
-        lines.init();
+        lines.finish().with(config.server.log_exchange.clone()).init();
         Box::new(move |text| change(text, |new| filter.reload(new)))
     }
 }

@@ -172,6 +172,7 @@ mod tests {
         access
     }
 
+    /// Proves: CON-019
     #[tokio::test]
     async fn only_the_right_password_from_the_right_place_logs_in() {
         let access = access(&[("guest", "secret"), ("blank", ""), ("app", "b")]);

@@ -124,6 +124,16 @@ impl AckTimeouts {
         }
     }
 
+    /// Between which marks a tag was given out.
+    pub(super) fn handed_out(&self, tag: u64) -> (Timestamp, Timestamp) {
+        let at = self.marks.partition_point(|(_, next)| *next <= tag);
+        let mark = |at: Option<usize>| {
+            at.and_then(|at| self.marks.get(at))
+                .map_or(Timestamp::NONE, |(at, _)| *at)
+        };
+        (mark(at.checked_sub(1)), mark(Some(at)))
+    }
+
     pub(super) fn clear_marks(&mut self) {
         self.marks.clear();
     }

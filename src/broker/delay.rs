@@ -8,6 +8,8 @@ use crate::protocol::{
     properties::{Properties, PropertyError, RawProperties},
 };
 
+/// What the names of holding queues begin with; no client can declare such a name.
+pub const HOLDING_PREFIX: &str = "amq.delayed.";
 /// The exchange type whose messages wait.
 pub const EXCHANGE_TYPE: &str = "x-delayed-message";
 /// The plugin's bound, of which clients rely on longer ones being routed at once.

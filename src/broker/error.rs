@@ -80,6 +80,11 @@ pub enum BrokerError {
         "{0} is damaged on disk and cannot be read; the broker's log names the place, a purge gives it up"
     )]
     Damaged(Resource),
+    #[error(
+        "cannot obtain access to locked {0}. basic.get operations are not supported by quorum queues with single active \
+         consumer"
+    )]
+    SingleActiveGet(Resource),
     #[error("{0} in exclusive use")]
     ExclusiveUse(Resource),
     #[error("{0} in use")]
@@ -106,6 +111,8 @@ pub enum BrokerError {
     },
     #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
     InvalidDelayedType,
+    #[error("Queue name prefix '{0}' exceeds the 64-byte limit")]
+    NamePrefix(String),
     #[error("Cannot declare a server-named queue for type {0}")]
     ServerNamed(&'static str),
     #[error("invalid type '{found}' for arg '{argument}' in {resource}")]
@@ -205,7 +212,7 @@ impl BrokerError {
             | Self::ExclusiveUse(_)
             | Self::AccessRefused { .. }
             | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
-            Self::Locked(_) => ReplyCode::ResourceLocked,
+            Self::Locked(_) | Self::SingleActiveGet(_) => ReplyCode::ResourceLocked,
             Self::UnknownExchangeType(_)
             | Self::Inequivalent { .. }
             | Self::InUse(_)
@@ -214,6 +221,7 @@ impl BrokerError {
             | Self::ForeignArgument { .. }
             | Self::InvalidProperty { .. }
             | Self::ServerNamed(_)
+            | Self::NamePrefix(_)
             | Self::InvalidDelayedType
             | Self::InvalidArgumentType { .. }
             | Self::InvalidBinding(_)

@@ -193,6 +193,14 @@ impl Message {
         &self.record
     }
 
+    /// The record up to the body: messages that agree in this differ in their bodies only.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        self.record
+            .get(..body_offset(&self.record).unwrap_or(0))
+            .unwrap_or(&[])
+    }
+
     /// The body when it is not in the record.
     pub fn large_body(&self) -> Option<&Arc<LargeBody>> {
         self.large_body.as_ref()

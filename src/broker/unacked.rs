@@ -237,6 +237,20 @@ impl<Q> Unacked<Q> {
             .ok_or(BrokerError::UnknownDeliveryTag(tag))
     }
 
+    /// Everything outstanding, in tag order.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &UnackedDelivery<Q>)> {
+        let slots = self.slots.iter();
+        slots.filter_map(|(tag, delivery)| Some((*tag, delivery.as_ref()?)))
+    }
+
+    /// Between which times a delivery was handed out, as far as marks were set; [`Timestamp::NONE`] where none was.
+    pub fn handed_out(&self, tag: u64) -> (Timestamp, Timestamp) {
+        let timeouts = self.timeouts.as_ref();
+        timeouts.map_or((Timestamp::NONE, Timestamp::NONE), |timeouts| {
+            timeouts.handed_out(tag)
+        })
+    }
+
     /// Takes one delivery out.
     pub fn take(&mut self, tag: u64) -> Option<UnackedDelivery<Q>> {
         self.get(tag).ok()?;

@@ -17,7 +17,7 @@ mod settings;
 pub use self::settings::Setting;
 
 use crate::broker::{limits::Limit, user::HashingAlgorithm};
-use crate::server::{AccessOptions, AlarmOptions, Limits, Options, Permits, Watermark};
+use crate::server::{AccessOptions, AlarmOptions, Limits, LogExchange, Options, Permits, Watermark};
 use crate::storage::StoreOptions;
 use crate::supervisor::Supervisor;
 use crate::tools::Command;
@@ -98,6 +98,7 @@ struct RawAmqp {
     global_qos: bool,
     consumer_timeout_ms: u64,
     event_exchange: bool,
+    log_exchange: bool,
 }
 
 #[derive(Deserialize, Debug)]
@@ -359,6 +360,7 @@ impl Config {
             limits,
             alarms,
             event_exchange: raw.amqp.event_exchange,
+            log_exchange: raw.amqp.log_exchange.then(LogExchange::default),
             default_vhost: raw.auth.default_vhost,
             default_queue_type: raw.auth.default_queue_type,
             access: AccessOptions {

@@ -53,7 +53,7 @@ use Meaning::{Absent, Flag, Format, Host, Idle, Is, Level, Port, Share};
 const NO_TLS: &str = "this broker does not speak TLS yet: put a proxy that ends it in front";
 
 /// Keys, or their beginnings when they end in a point. The first that fits counts.
-const KEYS: [(&str, Meaning); 67] = [
+const KEYS: [(&str, Meaning); 68] = [
     ("listeners.tcp.default", Port("amqp.listen")),
     ("listeners.ssl.", Absent(NO_TLS)),
     ("ssl_options.", Absent(NO_TLS)),
@@ -95,6 +95,7 @@ const KEYS: [(&str, Meaning); 67] = [
     ("log.default.level", Level),
     ("log.console.level", Level),
     ("log.console.formatter", Format),
+    ("log.exchange", Flag("amqp.log_exchange")),
     ("log.", Idle),
     ("load_definitions", Is("definitions.file")),
     ("definitions.local.path", Is("definitions.file")),

@@ -102,6 +102,12 @@ impl ApiError {
         Self::bad_request(format!("[{{key_missing,{key}}}]"))
     }
 
+    /// The same for several keys, as the reference lists them.
+    pub(super) fn keys_missing(keys: &[&str]) -> Self {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{{key_missing,{key}}}")).collect();
+        Self::bad_request(format!("[{}]", keys.join(",")))
+    }
+
     /// The generic missing resource.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
@@ -120,6 +126,15 @@ impl ApiError {
     /// Wrong user or password. Without a challenge: the UI shows its own form.
     pub(super) fn wrong_login() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "not_authorized", "Not_Authorized")
+    }
+
+    /// Too many failed logins from that address lately: no password is looked at.
+    pub(super) fn too_many_logins() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "too many failed logins from this address; try again in a minute",
+        )
     }
 
     /// No credentials: NServiceBus sends them only after this.

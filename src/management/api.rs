@@ -12,13 +12,13 @@ use crate::management::{
     Settings,
     answer::{Answer, ApiError},
     auth::{self, Caller},
-    bindings,
+    bindings, browse,
     call::{Call, Query},
-    channels, connections, consumers, control, definitions, exchanges, health,
+    channels, cli, connections, consumers, control, definitions, exchanges, health, jobs,
     listener::{self, Received, accepts_gzip},
-    messages, meta, nodes, overview, policies, queues,
+    messages, meta, nodes, openapi, overview, policies, queues,
     route::{self, Found, Level, Route},
-    users, vhosts,
+    scheduled, users, vhosts,
 };
 use crate::server::Handle;
 
@@ -33,6 +33,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &exchanges::ROUTES,
     &queues::ROUTES,
     &messages::ROUTES,
+    &scheduled::ROUTES,
     &bindings::ROUTES,
     &vhosts::ROUTES,
     &users::ROUTES,
@@ -40,6 +41,9 @@ pub(super) static TABLES: &[&[Route]] = &[
     &definitions::ROUTES,
     &health::ROUTES,
     &control::ROUTES,
+    &browse::ROUTES,
+    &jobs::ROUTES,
+    &openapi::ROUTES,
 ];
 
 /// Answers a request to the API's listener.
@@ -70,6 +74,11 @@ fn answer(handle: &Handle, settings: &Arc<Settings>, received: Received) -> Resu
     if let Some(target) = redirect(&received.path) {
         let moved = Answer::no_content().status(StatusCode::MOVED_PERMANENTLY);
         return Ok(moved.header(header::LOCATION, target));
+    }
+    if matches!(received.method, Method::GET | Method::HEAD)
+        && let Some(answer) = cli::answer(&received.path)
+    {
+        return Ok(answer);
     }
     let segments = route::segments(&received.path).map_err(ApiError::bad_request)?;
     let Some((first, segments)) = segments.split_first() else {

@@ -99,6 +99,7 @@ pub(super) fn login(handle: &Handle, user: &str, password: &[u8], peer: IpAddr) 
     tags.map(|tags| Caller { name, tags, local })
         .map_err(|refusal| match refusal {
             LoginRefusal::Credentials => ApiError::wrong_login(),
+            LoginRefusal::TooManyFailures => ApiError::too_many_logins(),
             LoginRefusal::Loopback => ApiError::not_authorised("User can only log in via localhost"),
         })
 }

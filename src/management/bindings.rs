@@ -1,5 +1,7 @@
 //! Bindings, and the key that names one in a path (management-api 4.9).
 
+use std::collections::HashSet;
+
 use axum::http::{StatusCode, header};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::BytesMut;
@@ -17,6 +19,7 @@ use crate::management::{
     list::{plain, single},
     route::{Level, Route, decode, delete, get, post},
 };
+use crate::server::Handle;
 
 pub(super) static ROUTES: [Route; 11] = [
     get("/bindings", Level::Vhost, list_all, "All bindings"),
@@ -315,6 +318,48 @@ impl Key {
                 Some(wanted) => !binding.arguments.is_empty() && hash(binding) == *wanted,
             }
     }
+}
+
+/// What bindings bind is there, or will be: new exchanges and queues are known by vhost and name.
+///
+/// # Errors
+/// 400 naming the first end that is missing.
+pub(super) fn check_new(
+    handle: &Handle,
+    bindings: &[BindingDefinition],
+    new_exchanges: &HashSet<(&str, &str)>,
+    new_queues: &HashSet<(&str, &str)>,
+) -> Result<(), ApiError> {
+    let exchange = |vhost: &str, name: &str| {
+        new_exchanges.contains(&(vhost, name)) || handle.exchange(vhost, name).is_some()
+    };
+    for binding in bindings {
+        let vhost = &*binding.vhost;
+        let (kind, name, known) = match &binding.destination {
+            Destination::Queue(name) => (
+                "queue",
+                name,
+                new_queues.contains(&(vhost, &**name)) || handle.queue(vhost, name).is_some(),
+            ),
+            Destination::Exchange(name) => ("exchange", name, exchange(vhost, name)),
+        };
+        let missing = if !exchange(vhost, &binding.source) && !predeclared(&binding.source) {
+            Some(("exchange", &binding.source))
+        } else {
+            (!known && !predeclared(name)).then_some((kind, name))
+        };
+        if let Some((kind, name)) = missing {
+            return Err(ApiError::bad_request(format!(
+                "no {kind} '{name}' in vhost '{vhost}'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A new vhost has it from the start.
+fn predeclared(exchange: &str) -> bool {
+    exchange.is_empty() || exchange.starts_with("amq.")
 }
 
 #[cfg(test)]

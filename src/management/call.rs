@@ -12,6 +12,7 @@ use crate::management::{
     route::{Level, decode},
     samples::Ranges,
 };
+use crate::protocol::field::{FieldTable, FieldValue};
 use crate::server::{AdminError, Handle};
 
 pub(super) struct Call {
@@ -125,6 +126,24 @@ impl Call {
         }
     }
 
+    /// The exchange that an argument names may be used by what is declared: reading from the one, writing to the other, as
+    /// over AMQP. Asked only for what is new.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn permit_argument(
+        &self,
+        arguments: &FieldTable,
+        argument: &str,
+        declared: &str,
+    ) -> Result<(), ApiError> {
+        let Some(FieldValue::LongString(target)) = arguments.get(argument) else {
+            return Ok(());
+        };
+        self.permit(Verb::Read, declared)?;
+        self.permit(Verb::Write, &String::from_utf8_lossy(target))
+    }
+
     /// Vhosts whose objects a list may show: the one asked for, or all that the caller may see.
     pub(super) fn visible_vhosts(&self) -> Vec<String> {
         let vhosts = self.handle.vhost_names();
@@ -201,6 +220,11 @@ impl Query {
             .iter()
             .filter(move |(known, _)| known == key)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// All pairs, in order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     pub(super) fn is_true(&self, key: &str) -> bool {

@@ -33,7 +33,7 @@ pub trait Operator: Send + Sync {
     fn reload(&self) -> Result<Value, String>;
 }
 
-pub(super) static ROUTES: [Route; 17] = [
+pub(super) static ROUTES: [Route; 18] = [
     get(
         "/leveret/status",
         Level::Monitor,
@@ -112,6 +112,12 @@ pub(super) static ROUTES: [Route; 17] = [
         Level::Admin,
         reload,
         "Reads the settings again",
+    ),
+    get(
+        "/leveret/tracing/{vhost}",
+        Level::Monitor,
+        tracing,
+        "Whether the firehose of a vhost is on",
     ),
     put(
         "/leveret/tracing/{vhost}",
@@ -309,6 +315,12 @@ fn environment(call: &Call) -> Result<Answer, ApiError> {
 fn reload(call: &Call) -> Result<Answer, ApiError> {
     let told = operator(call)?.reload().map_err(ApiError::bad_request)?;
     Ok(Answer::json(told))
+}
+
+fn tracing(call: &Call) -> Result<Answer, ApiError> {
+    let on = call.handle.is_traced(call.vhost().unwrap_or("/"));
+    let on = on.ok_or_else(|| ApiError::missing("vhost_not_found"))?;
+    Ok(Answer::json(json!({"on": on})))
 }
 
 fn set_tracing(call: &Call) -> Result<Answer, ApiError> {

@@ -1,6 +1,8 @@
 //! Definitions: everything that was set or declared, as one JSON document (management-api 6). An import is read and
 //! checked whole before anything of it is done.
 
+use std::collections::HashSet;
+
 use axum::http::header;
 use serde_json::{Map, Value, json};
 
@@ -505,6 +507,14 @@ impl Plan {
             let resource = crate::broker::error::Resource::queue(name, &vhost.as_str().into());
             crate::broker::queue::arguments::check(&spec.arguments, &resource)?;
         }
+        let exchanges: HashSet<(&str, &str)> =
+            (self.exchanges.iter().map(|item| (&*item.vhost, &*item.name))).collect();
+        let queues: HashSet<(&str, &str)> = (self
+            .queues
+            .iter()
+            .map(|(vhost, name, _)| (vhost.as_str(), name.as_str())))
+        .collect();
+        super::bindings::check_new(handle, &self.bindings, &exchanges, &queues)?;
         Ok(())
     }
 

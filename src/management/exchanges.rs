@@ -106,6 +106,12 @@ fn render(call: &Call, exchange: &ExchangeDefinition, range: Option<Range>) -> V
         "arguments": amqp_json::table(&exchange.arguments),
         "user_who_performed_action": "rmq-internal",
     });
+    if &*exchange.kind == "x-delayed-message"
+        && let Value::Object(object) = &mut object
+    {
+        let waiting = call.handle.exchange_scheduled(&exchange.vhost, &exchange.name);
+        object.insert("messages_delayed".to_owned(), waiting.into());
+    }
     let counts = call.handle.exchange_counts(&exchange.vhost, &exchange.name);
     if let (Some((publish_in, publish_out)), Value::Object(object)) = (counts, &mut object)
         && !call.query.is_true("disable_stats")
@@ -122,8 +128,13 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
     let object = call.object()?;
     let name = call.exchange("name");
     call.permit(Verb::Configure, name)?;
+    let vhost = call.vhost().unwrap_or("/");
+    let arguments = amqp_json::arguments(&object)?;
+    if call.handle.exchange(vhost, name).is_none() {
+        call.permit_argument(&arguments, "alternate-exchange", name)?;
+    }
     let created = call.handle.declare_exchange(ExchangeDefinition {
-        vhost: call.vhost().unwrap_or("/").into(),
+        vhost: vhost.into(),
         // The default exchange is refused in the broker's words.
         name: if name.is_empty() {
             ""
@@ -135,7 +146,7 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
         durable: amqp_json::flag(&object, "durable", false)?,
         auto_delete: amqp_json::flag(&object, "auto_delete", false)?,
         internal: amqp_json::flag(&object, "internal", false)?,
-        arguments: amqp_json::arguments(&object)?,
+        arguments,
     })?;
     Ok(Answer::put(created))
 }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::broker::permission::Verb;
+use crate::broker::{message::Message, permission::Verb};
 use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
@@ -28,6 +28,21 @@ pub(super) static ROUTES: [Route; 2] = [
     ),
 ];
 
+/// # Errors
+/// 400 naming every key that is not there.
+fn require(object: &Map<String, Value>, keys: &[&str]) -> Result<(), ApiError> {
+    let missing: Vec<&str> = keys
+        .iter()
+        .filter(|key| !object.contains_key(**key))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::keys_missing(&missing))
+    }
+}
+
 fn required<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a Value, ApiError> {
     object.get(key).ok_or_else(|| ApiError::key_missing(key))
 }
@@ -38,6 +53,10 @@ fn publish(call: &Call) -> Result<Answer, ApiError> {
         super::exchanges::find(call).map_err(|_missing| ApiError::missing("exchange_not_found"))?;
     call.permit(Verb::Write, &exchange.name)?;
     let object = call.object()?;
+    require(
+        &object,
+        &["routing_key", "properties", "payload", "payload_encoding"],
+    )?;
     let key = required(&object, "routing_key")?;
     let key = key
         .as_str()
@@ -170,20 +189,7 @@ fn fetch(call: &Call) -> Result<Answer, ApiError> {
 
 fn render(fetched: &Fetched, base64: bool, truncate: Option<usize>) -> Value {
     let message = &fetched.message;
-    let mut body = Vec::new();
-    match message.large_body() {
-        None => body.extend_from_slice(message.inline_body()),
-        Some(large) => large
-            .chunks
-            .iter()
-            .for_each(|chunk| body.extend_from_slice(chunk)),
-    }
-    body.truncate(truncate.unwrap_or(usize::MAX));
-    let (payload, encoding) = match String::from_utf8(body) {
-        Ok(text) if !base64 => (text, "string"),
-        Ok(text) => (STANDARD.encode(text), "base64"),
-        Err(bytes) => (STANDARD.encode(bytes.as_bytes()), "base64"),
-    };
+    let (payload, encoding) = content(message, base64, truncate);
     json!({
         "payload_bytes": message.body_len(),
         "redelivered": fetched.redelivered,
@@ -196,8 +202,32 @@ fn render(fetched: &Fetched, base64: bool, truncate: Option<usize>) -> Value {
     })
 }
 
+/// A body as JSON can carry it, and its encoding: text where it is UTF-8.
+pub(super) fn content(message: &Message, base64: bool, truncate: Option<usize>) -> (String, &'static str) {
+    let body = body(message, truncate.unwrap_or(usize::MAX));
+    match String::from_utf8(body) {
+        Ok(text) if !base64 => (text, "string"),
+        Ok(text) => (STANDARD.encode(text), "base64"),
+        Err(bytes) => (STANDARD.encode(bytes.as_bytes()), "base64"),
+    }
+}
+
+/// The first bytes of a message's body.
+pub(super) fn body(message: &Message, max: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut add = |chunk: &[u8]| {
+        let room = max.saturating_sub(body.len()).min(chunk.len());
+        body.extend_from_slice(chunk.get(..room).unwrap_or_default());
+    };
+    match message.large_body() {
+        None => add(message.inline_body()),
+        Some(large) => large.chunks.iter().for_each(|chunk| add(chunk)),
+    }
+    body
+}
+
 /// Those properties that are set.
-fn show_properties(raw: &[u8]) -> Value {
+pub(super) fn show_properties(raw: &[u8]) -> Value {
     let Ok(properties) = Properties::decode(raw) else {
         return json!({});
     };

@@ -6,15 +6,19 @@ mod answer;
 mod api;
 mod auth;
 mod bindings;
+mod browse;
 mod call;
 mod channels;
+mod cli;
 mod connections;
 mod consumers;
 mod control;
 mod control_socket;
 mod definitions;
 mod exchanges;
+mod filter;
 mod health;
+mod jobs;
 mod json;
 mod list;
 mod listener;
@@ -22,12 +26,14 @@ mod messages;
 mod meta;
 mod metrics;
 mod nodes;
+mod openapi;
 mod overview;
 mod policies;
 mod process;
 mod queues;
 mod route;
 mod samples;
+mod scheduled;
 mod users;
 mod vhosts;
 
@@ -68,6 +74,7 @@ struct Settings {
     listeners: Vec<(&'static str, SocketAddr)>,
     operator: Option<Arc<dyn Operator>>,
     config_file: Option<String>,
+    jobs: jobs::Jobs,
 }
 
 /// Running HTTP listeners. They end with the broker.
@@ -111,6 +118,7 @@ impl Management {
             data_dir: options.data_dir,
             body_bytes_max: options.body_bytes_max,
             operator: options.operator,
+            jobs: jobs::Jobs::default(),
             config_file: options.config_file.map(|file| file.display().to_string()),
             listeners: listeners
                 .into_iter()

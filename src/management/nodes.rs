@@ -187,9 +187,7 @@ fn render(call: &Call) -> Result<Value, ApiError> {
         "os_pid": std::process::id().to_string(),
         "fd_total": process.open_files_max,
         "proc_total": TASKS_MAX,
-        "proc_used": process.threads,
         "sockets_total": process.open_files_max,
-        "sockets_used": handle.connection_count(),
         "mem_limit": alarms.memory_limit,
         "mem_alarm": alarms.raised.memory,
         "mem_calculation_strategy": "rss",
@@ -217,7 +215,7 @@ fn render(call: &Call) -> Result<Value, ApiError> {
         "metrics_gc_queue_length": garbage(),
     });
     if let Value::Object(object) = &mut node {
-        gauges(object, &process, &store);
+        gauges(object, &process, &store, handle.connection_count() as u64);
         object.extend(samples::with_details(
             handle,
             &Subject::Churn,
@@ -230,8 +228,10 @@ fn render(call: &Call) -> Result<Value, ApiError> {
 }
 
 /// Numbers with details, those that only Erlang has as 0.
-fn gauges(object: &mut Map<String, Value>, process: &Process, store: &StoreStats) {
+fn gauges(object: &mut Map<String, Value>, process: &Process, store: &StoreStats, sockets: u64) {
     let gauges = [
+        ("proc_used", process.threads),
+        ("sockets_used", sockets),
         ("fd_used", process.open_files),
         ("mem_used", process.resident_bytes),
         ("disk_free", process.disk_free_bytes),

@@ -155,6 +155,9 @@ fn declare(call: &Call) -> Result<Answer, ApiError> {
         call.vhost().unwrap_or("/"),
         amqp_json::new_name(call.name("name"))?,
     );
+    if call.handle.queue(vhost, name).is_none() {
+        call.permit_argument(&spec.arguments, "x-dead-letter-exchange", name)?;
+    }
     Ok(Answer::put(call.handle.declare_queue(vhost, name, spec)?))
 }
 
@@ -317,8 +320,12 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
         object.insert("message_stats".to_owned(), stats);
     }
     let total = now.lengths.ready + now.lengths.unacked;
-    let persistent = if queue.definition().durable { total } else { 0 };
+    let durable = queue.definition().durable && !queue.is_exclusive();
+    let persistent = |value: u64| if durable { value } else { 0 };
+    let bytes = now.ready_bytes + now.unacked_bytes;
+    let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
+    set("messages_scheduled", queue.scheduled().into());
     set("consumers", now.consumers.into());
     set(
         "consumer_capacity",
@@ -329,17 +336,42 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
         json!(if now.consumers > 0 { 1.0 } else { 0.0 }),
     );
     set("exclusive_consumer_tag", json!(now.exclusive_consumer));
-    set("single_active_consumer_tag", Value::Null);
-    set("messages_ram", total.into());
-    set("messages_ready_ram", now.lengths.ready.into());
-    set("messages_unacknowledged_ram", now.lengths.unacked.into());
-    set("messages_persistent", persistent.into());
-    set("message_bytes_unacknowledged", now.unacked_bytes.into());
-    set("head_message_timestamp", Value::Null);
+    set("single_active_consumer_tag", json!(now.single_active));
+    set("head_message_timestamp", json!(now.head_timestamp));
+    for (name, value) in [
+        ("memory", now.memory_bytes),
+        ("messages_ram", now.resident + now.lengths.unacked),
+        ("messages_ready_ram", now.resident),
+        ("messages_unacknowledged_ram", now.lengths.unacked),
+        ("messages_persistent", persistent(total)),
+        ("message_bytes", bytes),
+        ("message_bytes_ready", now.ready_bytes),
+        ("message_bytes_unacknowledged", now.unacked_bytes),
+        ("message_bytes_ram", now.resident_bytes + now.unacked_bytes),
+        ("message_bytes_persistent", persistent(bytes)),
+        (
+            "messages_paged_out",
+            now.lengths.ready.saturating_sub(now.resident),
+        ),
+        (
+            "message_bytes_paged_out",
+            now.ready_bytes.saturating_sub(now.resident_bytes),
+        ),
+    ] {
+        set(name, value.into());
+    }
+    if queue_type(queue) == "quorum" {
+        set("leader", node.as_str().into());
+        set("messages_dlx", 0.into());
+        set("message_bytes_dlx", 0.into());
+        set("open_files", json!({ node.as_str(): 0 }));
+        set("single_active_consumer_ctag", json!(now.single_active));
+        set("single_active_consumer_pid", Value::Null);
+    }
     set("reductions", 0.into());
     set("reductions_details", json!({"rate": 0.0}));
-    if shape.detailed {
-        set("members", json!([call.handle.node_name()]));
-        set("online", json!([call.handle.node_name()]));
+    if shape.detailed || queue_type(queue) == "quorum" {
+        set("members", json!([node.as_str()]));
+        set("online", json!([node.as_str()]));
     }
 }

@@ -33,10 +33,6 @@ pub(super) struct Route {
     pub(super) level: Level,
     pub(super) run: Run,
     /// What it does, in one line.
-    #[expect(
-        dead_code,
-        reason = "documents the table; an OpenAPI description would print it"
-    )]
     pub(super) about: &'static str,
 }
 
@@ -104,11 +100,13 @@ pub(super) fn find(tables: &[&'static [Route]], method: &Method, segments: &[Str
     Found::OtherMethods(methods)
 }
 
-fn parts(path: &str) -> impl Iterator<Item = &str> {
+/// The segments of a route's path.
+pub(super) fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').skip(1)
 }
 
-fn name_of(part: &str) -> Option<&str> {
+/// The name that a segment stands for.
+pub(super) fn name_of(part: &str) -> Option<&str> {
     part.strip_prefix('{')?.strip_suffix('}')
 }
 

@@ -134,10 +134,16 @@ pub(super) fn render(user: &User) -> Value {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
+    // What nobody can log in with is no hash of ours: RabbitMQ shall read it.
+    let algorithm = if user.password.bytes.is_empty() {
+        HashingAlgorithm::Sha256
+    } else {
+        user.password.algorithm
+    };
     json!({
         "name": &*user.name,
         "password_hash": STANDARD.encode(&user.password.bytes),
-        "hashing_algorithm": user.password.algorithm.name(),
+        "hashing_algorithm": algorithm.name(),
         "tags": user.tags,
         "limits": limits,
     })

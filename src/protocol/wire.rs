@@ -4,7 +4,6 @@
 use bytes::{BufMut, BytesMut};
 use nom::{
     Parser,
-    bytes::complete::take,
     number::complete::{be_f32, be_f64},
 };
 
@@ -76,23 +75,32 @@ impl<'a> Reader<'a> {
         self.read(be_f64)
     }
 
+    /// Exactly `count` bytes. Not nom's `take`, which is no part of its callers.
+    #[inline]
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], Truncated> {
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(Truncated)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
     /// Exactly `count` bytes.
+    #[inline]
     pub(super) fn skip(&mut self, count: usize) -> Result<(), Truncated> {
-        self.read(take(count)).map(drop)
+        self.bytes(count).map(drop)
     }
 
     /// One length octet, then that many bytes of any kind.
     #[inline]
     pub(super) fn short_string(&mut self) -> Result<&'a [u8], Truncated> {
         let len = self.u8()?;
-        self.read(take(len))
+        self.bytes(len.into())
     }
 
     /// A 32-bit length, then that many bytes: a long string, or the inside of a table or an array.
     #[inline]
     pub(super) fn long_string(&mut self) -> Result<&'a [u8], Truncated> {
         let len = self.u32()?;
-        self.read(take(len))
+        self.bytes(len as usize)
     }
 }
 

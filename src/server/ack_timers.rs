@@ -14,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::broker::ids::Timestamp;
+use crate::broker::{
+    ids::Timestamp,
+    queue::timeout::{AckTimeout, TimeoutAction},
+};
 use crate::server::{Broker, admission::Control, clock, consumer_port::ChannelOut, queue_cell::ConnectionId};
 
 /// The tick for the timeout of all is a part of it, within these bounds.
@@ -30,6 +33,47 @@ pub(super) struct AckTimers {
     due: Mutex<BTreeMap<(Timestamp, ConnectionId, u16), Weak<Control>>>,
     /// Wakes the task: there is an earlier time than the one it sleeps for.
     earlier: Notify,
+}
+
+/// A queue's timeout, read with every hand-out: milliseconds and action.
+pub(super) struct SharedAckTimeout([AtomicU64; 2]);
+
+/// No timeout is said.
+const UNSAID: u64 = u64::MAX;
+
+impl SharedAckTimeout {
+    pub(super) fn new(timeout: AckTimeout) -> Self {
+        let shared = Self([AtomicU64::new(UNSAID), AtomicU64::new(0)]);
+        shared.set(timeout);
+        shared
+    }
+
+    pub(super) fn set(&self, timeout: AckTimeout) {
+        let [ms, action] = &self.0;
+        ms.store(timeout.timeout_ms.unwrap_or(UNSAID), Ordering::Relaxed);
+        let word = match timeout.action {
+            None => 0,
+            Some(TimeoutAction::Close) => 1,
+            Some(TimeoutAction::Cancel) => 2,
+            Some(TimeoutAction::Requeue) => 3,
+        };
+        action.store(word, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> AckTimeout {
+        let [ms, action] = &self.0;
+        let ms = ms.load(Ordering::Relaxed);
+        AckTimeout {
+            timeout_ms: (ms != UNSAID).then_some(ms),
+            action: match action.load(Ordering::Relaxed) {
+                1 => Some(TimeoutAction::Close),
+                2 => Some(TimeoutAction::Cancel),
+                3 => Some(TimeoutAction::Requeue),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// A channel's end of it.

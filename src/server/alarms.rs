@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{Handle, memory, queues::Queues};
+use crate::server::{Handle, announcer::Announcer, memory, queues::Queues};
 use crate::storage::Store;
 
 /// Memory is looked at this often when the limit is near, and at most ten times more seldom when it is far.
@@ -146,6 +146,7 @@ pub struct Alarms {
     state: Mutex<State>,
     data_dir: PathBuf,
     memory_total: u64,
+    announcer: Arc<Announcer>,
     /// What our own books say: read only when memory is short.
     books: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -172,6 +173,7 @@ impl Alarms {
             tracing::warn!("the kernel does not tell how much memory there is: shares are taken of 4 GiB");
             4 << 30
         });
+        let announcer = Arc::clone(&queues.announcer);
         let books = move || queues.memory_bytes().saturating_add(store.pending_bytes() as u64);
         let alarms = Arc::new(Self {
             any: AtomicBool::new(false),
@@ -186,6 +188,7 @@ impl Alarms {
             }),
             data_dir: data_dir.to_path_buf(),
             memory_total,
+            announcer,
             books: Box::new(books),
         });
         alarms.check();
@@ -287,9 +290,21 @@ impl Alarms {
             memory_limit,
         );
         log_change(before.disk, now.disk, "disk", disk_free, disk_limit);
+        self.announce(before.memory, now.memory, "memory");
+        self.announce(before.disk, now.disk, "disk");
         self.any.store(now.any(), Ordering::Relaxed);
         // Under the lock, so that two checks tell in the order in which they decided.
         self.raised.send_replace(now);
+    }
+
+    fn announce(&self, before: bool, now: bool, source: &str) {
+        if before == now {
+            return;
+        }
+        let key = if now { "alarm.set" } else { "alarm.cleared" };
+        self.announcer.event(key, |headers| {
+            headers.text("name", "resource_limit").text("source", source);
+        });
     }
 
     /// Resident memory, without what the allocator keeps for reuse. It gives little back to the kernel when messages

@@ -1,4 +1,5 @@
-//! What the broker publishes about itself: events to `amq.rabbitmq.event`, traced messages to `amq.rabbitmq.trace`.
+//! What the broker publishes about itself: events to `amq.rabbitmq.event`, traced messages to `amq.rabbitmq.trace`, its log
+//! to `amq.rabbitmq.log`.
 //! Whoever has something to tell leaves it here, under whatever lock it holds, and one task publishes. Nobody waits: when
 //! the task is behind, announcements are dropped.
 
@@ -28,6 +29,7 @@ use crate::server::{
 };
 
 pub(super) const EVENT_EXCHANGE: &str = "amq.rabbitmq.event";
+pub(super) const LOG_EXCHANGE: &str = "amq.rabbitmq.log";
 pub(super) const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
 
 /// Announcements that may wait for the task.
@@ -46,11 +48,13 @@ pub(super) struct Announcement {
     pub(super) headers: FieldTable,
     /// The message whose body goes along.
     pub(super) about: Option<Message>,
+    /// A body of its own: a line of the log.
+    pub(super) text: Option<String>,
 }
 
 impl Announcement {
     fn bytes(&self) -> usize {
-        self.about.as_ref().map_or(0, Message::memory_bytes)
+        self.about.as_ref().map_or(0, Message::memory_bytes) + self.text.as_ref().map_or(0, String::len)
     }
 
     fn into_message(self, scratch: &mut Vec<u8>) -> Message {
@@ -59,7 +63,8 @@ impl Announcement {
         let properties = Properties {
             headers: Some(self.headers),
             delivery_mode: is_event.then_some(2),
-            timestamp: is_event.then(|| clock::now().seconds()),
+            timestamp: (is_event || self.text.is_some()).then(|| clock::now().seconds()),
+            content_type: self.text.is_some().then(|| "text/plain".into()),
             ..Properties::default()
         };
         let mut encoded = BytesMut::new();
@@ -73,7 +78,7 @@ impl Announcement {
             priority: 0,
         };
         match self.about.as_ref().map(|about| (about, about.large_body())) {
-            None => Message::new(&parts, b"", scratch),
+            None => Message::new(&parts, self.text.unwrap_or_default().as_bytes(), scratch),
             Some((about, None)) => Message::new(&parts, about.inline_body(), scratch),
             Some((_, Some(body))) => Message::with_large_body(&parts, body.chunks.clone(), scratch),
         }
@@ -121,6 +126,7 @@ impl Announcer {
             routing_key: key.to_owned(),
             headers: table.0,
             about: None,
+            text: None,
         });
     }
 

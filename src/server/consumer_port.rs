@@ -25,9 +25,12 @@ use crate::server::{
     firehose::Tap,
     outbox::{Frames, Outbox},
     queue_cell::{ConnectionId, QueueCell, QueueHandle},
+    repeated_head::RepeatedHead,
     stats::{Count, Counters},
 };
 
+/// Octets of a method's class and number.
+const METHOD_IDS: usize = 4;
 /// Octets of a content header before the property flags.
 const HEADER_FIXED: usize = 12;
 
@@ -43,13 +46,47 @@ pub(super) struct ChannelOut {
     pub(super) unacked: Mutex<Unacked<QueueHandle>>,
     /// What the channel's consumers hold together is limited; the ledger knows how far.
     pub(super) metered: AtomicBool,
-    /// Consumers whose queue went away; the channel forgets their tags at its next request.
-    pub(super) cancelled: Mutex<Vec<Bytes>>,
+    /// Consumers whose queue went away.
+    pub(super) cancelled: Mutex<Cancelled>,
     pub(super) counters: Arc<Counters>,
     pub(super) facts: ChannelFacts,
     pub(super) tap: Arc<Tap>,
     /// Rings when a delivery should have been settled.
     pub(super) ack_timer: AckTimer,
+}
+
+/// Consumers that lost their queue.
+#[derive(Default)]
+pub(super) struct Cancelled {
+    /// The channel forgets these tags at its next request.
+    pub(super) tags: Vec<Bytes>,
+    /// While the channel itself deletes a queue: who is told after the answer and not before it, as RabbitMQ does it.
+    held: Option<Vec<Bytes>>,
+}
+
+impl ChannelOut {
+    /// Holds back basic.cancel until [`Self::tell_cancelled`].
+    pub(super) fn hold_cancels(&self) {
+        self.cancelled.lock().held = Some(Vec::new());
+    }
+
+    /// Tells what was held back.
+    pub(super) fn tell_cancelled(&self) {
+        let held = self.cancelled.lock().held.take();
+        for tag in held.into_iter().flatten() {
+            self.tell_cancel(&tag);
+        }
+    }
+
+    /// basic.cancel from the server, to a client that understands it.
+    pub(super) fn tell_cancel(&self, tag: &[u8]) {
+        if self.cancel_notify {
+            let consumer_tag = String::from_utf8_lossy(tag).into_owned();
+            let nowait = true;
+            self.outbox
+                .method(self.id, &Method::BasicCancel { consumer_tag, nowait });
+        }
+    }
 }
 
 /// What management shows of a channel beside its counts.
@@ -99,13 +136,31 @@ impl Port for ConsumerPort {
         let timeout = self.timeout.or(queue.ack_timeout()).timeout_ms;
         let mut ledger = self.channel.unacked.lock();
         let first = ledger.next_tag();
+        let mut repeated = RepeatedHead::default();
         self.channel.outbox.append(|frames| {
-            for delivery in deliveries.drain(..) {
-                let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
+            let mut deliveries = deliveries.drain(..);
+            while let Some(delivery) = deliveries.next() {
+                let redelivered = delivery.entry.redelivered;
                 given += 1;
                 redeliveries += u64::from(redelivered);
-                let delivery_tag = if self.no_ack {
-                    ledger.skip()
+                let counted = (delivery.entry.acquired > 0).then(|| told(&delivery.entry, &queue));
+                let message = counted.as_ref().unwrap_or(&delivery.entry.message);
+                if traced {
+                    self.channel
+                        .tap
+                        .delivered(self.channel.id, message, queue.name(), redelivered);
+                }
+                let delivery_tag = ledger.next_tag();
+                if !repeated.write(frames, message, delivery_tag, redelivered) {
+                    let start = frames.tail().len();
+                    self.write(frames, message, delivery_tag, redelivered);
+                    if deliveries.len() > 0 && message.inline_body().len() <= self.channel.body_max {
+                        let tag_at = frame::HEAD + METHOD_IDS + 1 + self.tag.len();
+                        repeated.remember(frames.tail().get(start..), message, tag_at);
+                    }
+                }
+                if self.no_ack {
+                    ledger.skip();
                 } else {
                     let (queue, entry) = (queue.clone(), delivery.entry);
                     let unacked = UnackedDelivery {
@@ -113,23 +168,8 @@ impl Port for ConsumerPort {
                         consumer: Some(consumer),
                         entry,
                     };
-                    ledger.add(unacked, delivery.reserved)
-                };
-                if traced {
-                    self.channel
-                        .tap
-                        .delivered(self.channel.id, &message, queue.name(), redelivered);
+                    ledger.add(unacked, delivery.reserved);
                 }
-                self.channel.write_content(frames, &message, |out| {
-                    encode_deliver(
-                        out,
-                        &self.tag,
-                        delivery_tag,
-                        redelivered,
-                        message.exchange(),
-                        message.routing_key(),
-                    );
-                });
             }
         });
         if let Some(timeout_ms) = timeout.filter(|_| !self.no_ack) {
@@ -153,17 +193,30 @@ impl Port for ConsumerPort {
     }
 
     fn cancelled(&self) {
-        self.channel.cancelled.lock().push(self.tag.clone());
-        if self.channel.cancel_notify {
-            let consumer_tag = String::from_utf8_lossy(&self.tag).into_owned();
-            self.channel.outbox.method(
-                self.channel.id,
-                &Method::BasicCancel {
-                    consumer_tag,
-                    nowait: true,
-                },
-            );
+        let mut cancelled = self.channel.cancelled.lock();
+        cancelled.tags.push(self.tag.clone());
+        if let Some(held) = &mut cancelled.held {
+            held.push(self.tag.clone());
+        } else {
+            drop(cancelled);
+            self.channel.tell_cancel(&self.tag);
         }
+    }
+}
+
+impl ConsumerPort {
+    #[inline]
+    fn write(&self, frames: &mut Frames, message: &Message, delivery_tag: u64, redelivered: bool) {
+        self.channel.write_content(frames, message, |out| {
+            encode_deliver(
+                out,
+                &self.tag,
+                delivery_tag,
+                redelivered,
+                message.exchange(),
+                message.routing_key(),
+            );
+        });
     }
 }
 

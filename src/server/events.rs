@@ -7,7 +7,10 @@ use std::sync::{
 
 use tokio::sync::{Notify, watch};
 
-use crate::broker::ids::{QueueId, Seq};
+use crate::broker::{
+    ids::{QueueId, Seq},
+    queue::ScheduleLoaded,
+};
 use crate::server::{alarms::Alarms, queues::Queues};
 use crate::storage::{Loaded, Store, StoreError, StoreEvents};
 
@@ -77,6 +80,14 @@ impl StoreEvents for Events {
     fn loaded(&self, queue: QueueId, loaded: Loaded) {
         if let Some(queue) = self.queues.get(queue) {
             queue.loaded(loaded);
+        }
+    }
+
+    fn schedule_loaded(&self, queue: QueueId, loaded: ScheduleLoaded) {
+        if let Some(queue) = self.queues.get(queue) {
+            let mut queue = queue.lock();
+            queue.state.schedule_loaded(loaded);
+            queue.dispatch();
         }
     }
 

@@ -90,6 +90,7 @@ impl Tap {
             routing_key: format!("{what}.{}", String::from_utf8_lossy(of)),
             headers,
             about: Some(message.clone()),
+            text: None,
         });
     }
 }

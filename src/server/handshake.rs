@@ -224,6 +224,27 @@ impl Handshake<'_> {
         Ok(())
     }
 
+    fn announce_login(&self, user: &str, mechanism: &str, known: bool) {
+        let event = if known {
+            "user.authentication.success"
+        } else {
+            "user.authentication.failure"
+        };
+        self.broker.queues.announcer.event(event, |headers| {
+            headers
+                .text("name", user)
+                .text("connection_type", "network")
+                .text("peer_host", &self.peer.ip().to_string())
+                .number("peer_port", self.peer.port().into())
+                .text("protocol", "{0,9,1}")
+                .text("auth_mechanism", mechanism)
+                .flag("ssl", false);
+            if !known {
+                headers.text("error", "invalid credentials");
+            }
+        });
+    }
+
     async fn login(&mut self, mechanism: &str, response: &Bytes, tell: bool) -> Result<Arc<User>, Refusal> {
         let budget = self.broker.login_budget();
         if !budget.admits(self.peer.ip(), Instant::now()) {
@@ -247,6 +268,7 @@ impl Handshake<'_> {
         let now = Instant::now().into_std();
         let known = logins.login(access, &user, &password, self.peer.ip(), now).await;
         self.broker.attempts(Protocol::Amqp).note(known.is_some());
+        self.announce_login(&user, mechanism, known.is_some());
         if let Some(known) = known {
             return Ok(known);
         }

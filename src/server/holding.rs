@@ -1,21 +1,27 @@
 //! Holding queues: where messages wait that are not due yet. Each belongs to an exchange that delays or to a queue whose
 //! messages were asked to wait, is stored like any other queue, and stands in no vhost's topology.
 
+use std::sync::Arc;
+
 use crate::broker::{
     definition::{Definition, Name, QueueDefinition},
+    delay::{self, HOLDING_PREFIX},
     ids::QueueId,
     queue::{Recovered as RecoveredRow, settings::Holds},
     topology::Topology,
 };
-use crate::protocol::field::{FieldTable, FieldValue};
+use crate::protocol::{
+    field::{FieldTable, FieldValue},
+    properties::RawProperties,
+};
 use crate::server::{
+    clock,
+    publisher::SharedRoute,
     queue_cell::{QueueCell, QueueHandle},
     registry::Vhost,
 };
 use crate::storage::{DefinitionKey, Op};
 
-/// What the names of holding queues begin with; no client can declare such a name.
-pub(super) const PREFIX: &str = "amq.delayed.";
 const EXCHANGE: &str = "x-holds-for-exchange";
 const QUEUE: &str = "x-holds-for-queue";
 
@@ -59,7 +65,7 @@ impl HeldFor {
 
 /// What a queue holds for, when it is a holding queue.
 pub(super) fn holds(definition: &QueueDefinition) -> Option<Holds> {
-    if !definition.name.starts_with(PREFIX) {
+    if !definition.name.starts_with(HOLDING_PREFIX) {
         return None;
     }
     match HeldFor::of(&definition.arguments)? {
@@ -86,6 +92,45 @@ impl Vhost {
             .collect()
     }
 
+    /// Where a message waits that may ask for it: `route` when it does not. `delaying` are the exchanges on its way that
+    /// hold it back. True when it counts as unroutable, as one does that its own exchange holds back (amqp-behaviour 3.3).
+    pub(super) fn hold(
+        &self,
+        exchange: &[u8],
+        properties: RawProperties<'_>,
+        route: SharedRoute,
+        delaying: &[Name],
+    ) -> (SharedRoute, bool) {
+        if delay::exchange_delay_ms(properties).is_some() {
+            let delays = self.read(|topology| {
+                let name = std::str::from_utf8(exchange).ok()?;
+                let definition = topology.exchange(name)?.definition();
+                (&*definition.kind == delay::EXCHANGE_TYPE)
+                    .then(|| (definition.name.clone(), definition.durable))
+            });
+            if let Some((name, durable)) = delays {
+                let holding = self.holding(HeldFor::Exchange(name), durable);
+                return (Arc::from([holding]), true);
+            }
+        }
+        let later = delay::queue_due(properties, clock::now()).is_some();
+        if !later && delaying.is_empty() {
+            return (route, false);
+        }
+        let waiting =
+            |queue: &QueueHandle| self.holding(HeldFor::Queue(queue.id()), queue.definition.durable);
+        let mut holdings: Vec<QueueHandle> = if later {
+            route.iter().map(waiting).collect()
+        } else {
+            route.to_vec()
+        };
+        // Exchanges further on that hold it back let it go on from there.
+        holdings.extend(self.exchange_holdings(delaying));
+        // The order of locking.
+        holdings.sort_unstable();
+        (holdings.into(), false)
+    }
+
     /// The holding queue of an exchange or a queue, made when it has none.
     pub(super) fn holding(&self, held_for: HeldFor, durable: bool) -> QueueHandle {
         let mut holdings = self.holdings.lock();
@@ -95,7 +140,7 @@ impl Vhost {
         let id = self.store().next_queue_id();
         let definition = QueueDefinition {
             vhost: Name::clone(&self.name),
-            name: format!("{PREFIX}{}", id.0).into(),
+            name: format!("{HOLDING_PREFIX}{}", id.0).into(),
             id,
             durable,
             auto_delete: false,
@@ -123,7 +168,7 @@ impl Vhost {
 
     /// Puts back a holding queue that the store kept. False when the queue is an ordinary one.
     pub(super) fn restore_holding(&self, definition: &QueueDefinition, row: &RecoveredRow) -> bool {
-        if !definition.name.starts_with(PREFIX) {
+        if !definition.name.starts_with(HOLDING_PREFIX) {
             return false;
         }
         if let Some(held_for) = HeldFor::of(&definition.arguments) {

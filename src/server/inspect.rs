@@ -4,9 +4,9 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name, QueueDefinition},
-    queue::ConsumerOptions,
+    queue::{ConsumerOptions, Glimpse},
 };
-use crate::protocol::field::FieldTable;
+use crate::protocol::{field::FieldTable, properties::RawProperties};
 use crate::server::{
     AlarmStatus, Handle, History, Subject, Tally,
     clients::Client,
@@ -55,17 +55,36 @@ impl QueueLook {
             ready: state.ready_count(),
             unacked: state.unacked_count(),
         };
-        let mut exclusive_consumer = None;
-        for (_, options, port, _) in state.consumers() {
+        let active = state.active_consumer();
+        let (mut exclusive_consumer, mut single_active) = (None, None);
+        for (id, options, port, _) in state.consumers() {
+            let tag = || Some(String::from_utf8_lossy(&port.tag).into_owned());
             if options.exclusive {
-                exclusive_consumer = Some(String::from_utf8_lossy(&port.tag).into_owned());
+                exclusive_consumer = tag();
+            }
+            if active == Some(id) {
+                single_active = tag();
             }
         }
+        let (resident, resident_bytes) = state.resident();
+        let head_timestamp = match state.look(crate::server::FIRST, 1) {
+            Glimpse::Memory { entries, .. } => entries.first().and_then(|entry| {
+                let raw = RawProperties::new(entry.message.properties());
+                raw.timestamp().ok().flatten()
+            }),
+            Glimpse::Store { .. } => None,
+        };
         QueueNow {
             lengths,
+            ready_bytes: state.ready_bytes(),
             unacked_bytes: state.unacked_bytes(),
+            resident,
+            resident_bytes,
+            memory_bytes: state.memory_bytes(),
+            head_timestamp,
             consumers: state.consumer_count(),
             exclusive_consumer,
+            single_active,
         }
     }
 }
@@ -74,10 +93,21 @@ impl QueueLook {
 #[derive(Clone, Debug)]
 pub struct QueueNow {
     pub lengths: Lengths,
+    /// Bodies, wherever they are.
+    pub ready_bytes: u64,
     pub unacked_bytes: u64,
+    /// Ready messages in memory, and their bodies.
+    pub resident: u64,
+    pub resident_bytes: u64,
+    /// Memory its messages take.
+    pub memory_bytes: u64,
+    /// The timestamp property of the oldest message, seconds since 1970, when it is in memory and has one.
+    pub head_timestamp: Option<u64>,
     pub consumers: usize,
     /// The tag of the consumer that excludes others.
     pub exclusive_consumer: Option<String>,
+    /// The tag of the one that is served, in a queue that serves one at a time.
+    pub single_active: Option<String>,
 }
 
 /// An open connection.

@@ -10,6 +10,8 @@ use crate::server::Handle;
 pub enum LoginRefusal {
     /// No such user, or another password.
     Credentials,
+    /// Too many failed from that address within a minute.
+    TooManyFailures,
     /// This user may only come from this machine.
     Loopback,
 }
@@ -21,11 +23,18 @@ impl Handle {
     /// # Errors
     /// [`LoginRefusal`].
     pub fn login(&self, user: &str, password: &[u8], from: IpAddr) -> Result<Vec<String>, LoginRefusal> {
-        let now = tokio::time::Instant::now().into_std();
+        let now = tokio::time::Instant::now();
+        let budget = self.broker.login_budget();
+        if !budget.admits(from, now) {
+            return Err(LoginRefusal::TooManyFailures);
+        }
         let (logins, access) = (self.broker.logins(), self.broker.access());
-        let found = logins.authenticate(access, user, password, now);
+        let found = logins.authenticate(access, user, password, now.into_std());
         match tokio::runtime::Handle::current().block_on(found) {
-            None => Err(LoginRefusal::Credentials),
+            None => {
+                budget.failed(from, now);
+                Err(LoginRefusal::Credentials)
+            }
             Some(_) if !logins.may_come_from(user, from) => Err(LoginRefusal::Loopback),
             Some(user) => Ok(user.tags.clone()),
         }

@@ -6,6 +6,7 @@ mod admission;
 mod alarms;
 mod announcer;
 mod binding;
+mod browse;
 mod channel;
 mod clients;
 mod clock;
@@ -13,6 +14,7 @@ mod close;
 mod confirms;
 mod connection;
 mod consumer_port;
+mod declare;
 mod doors;
 mod events;
 mod farewell;
@@ -22,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod log_exchange;
 mod login;
 mod login_budget;
 mod memory;
@@ -33,9 +36,11 @@ mod queue_cell;
 mod queues;
 mod registry;
 mod relay;
+mod repeated_head;
 mod replies;
 mod rights;
 mod sampler;
+mod scheduled;
 mod stats;
 mod timers;
 
@@ -53,14 +58,17 @@ use tokio::{sync::watch, task::JoinHandle};
 pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
+    browse::{FIRST, Held, Outcome, Selected, Sight},
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
     listener::listen,
+    log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
+    scheduled::{Scheduled, ScheduledPage, Waiting},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
 };
 
@@ -342,6 +350,9 @@ impl Server {
         });
         if options.event_exchange {
             broker.enable_events(&options.default_vhost);
+        }
+        if let Some(log) = &options.log_exchange {
+            broker.enable_log_exchange(&options.default_vhost, log);
         }
         if let Err((address, source)) = broker.doors.open(&broker) {
             broker.store.close();

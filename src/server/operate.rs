@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use crate::broker::{
     definition::{BindingDefinition, ExchangeDefinition, QueueDefinition},
+    delay::may_be_asked,
     error::{BrokerError, Resource},
     message::{INLINE_BODY_MAX, Message, MessageParts},
     queue::{
@@ -88,7 +89,7 @@ fn wait<T>(future: impl Future<Output = T>) -> Result<T, OperateError> {
         .map_err(|_elapsed| OperateError::Timeout)
 }
 
-fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
+pub(super) fn stored(durable: Option<Durable>) -> Result<(), OperateError> {
     let Some(durable) = durable else { return Ok(()) };
     match wait(durable)? {
         Ok(Ok(())) => Ok(()),
@@ -136,14 +137,17 @@ impl Handle {
             return Err(BrokerError::ReservedName { kind, name }.into());
         }
         let resource = Resource::queue(name, &vhost.name);
-        arguments::check(&spec.arguments, &resource)?;
+        let (durable, auto_delete) = (spec.durable, spec.auto_delete);
+        let flags = (durable, false, auto_delete);
+        let effective = self.broker.with_default_type(&vhost, &spec.arguments, flags);
+        self.broker.check_new(&vhost, &resource, &effective, flags)?;
         let definition = QueueDefinition {
             vhost: vhost.name.clone(),
             name: name.into(),
-            id: self.broker.store.next_queue_id(),
-            durable: spec.durable,
-            auto_delete: spec.auto_delete,
-            arguments: spec.arguments.clone(),
+            id: self.broker.store().next_queue_id(),
+            durable,
+            auto_delete,
+            arguments: effective,
         };
         self.add_queue(&vhost, definition, &spec)
     }
@@ -214,7 +218,12 @@ impl Handle {
         let mut encoded = BytesMut::new();
         properties.encode(&mut encoded);
         let raw = RawProperties::new(&encoded);
-        let route = Routes::default().route(&vhost, exchange.as_bytes(), routing_key.as_bytes(), raw)?;
+        let mut routes = Routes::default();
+        let mut route = routes.route(&vhost, exchange.as_bytes(), routing_key.as_bytes(), raw)?;
+        let routed = !route.is_empty();
+        if may_be_asked(raw) {
+            (route, _) = vhost.hold(exchange.as_bytes(), raw, route, &routes.delaying);
+        }
         let parts = MessageParts {
             exchange: exchange.as_bytes(),
             routing_key: routing_key.as_bytes(),
@@ -241,7 +250,7 @@ impl Handle {
             return Err(OperateError::Refused);
         }
         vhost.counters.add(Count::Confirm, 1);
-        Ok(true)
+        Ok(routed)
     }
 
     /// Fetches up to `count` messages, then settles them all: the same one never comes twice.
@@ -360,6 +369,13 @@ fn check_redeclared(existing: &QueueHandle, spec: &QueueSpec) -> Result<(), Oper
             return Err(inequivalent_flag(name, &resource, &received, &current).into());
         }
     }
-    arguments::check_equivalent(&current.arguments, &spec.arguments, &resource)?;
+    let mut received = spec.arguments.clone();
+    if let Some(kind) = current.arguments.get("x-queue-type")
+        && received.get("x-queue-type").is_none()
+    {
+        // Who asks for no type takes what is there: the default may have changed since.
+        received.insert("x-queue-type", kind.clone());
+    }
+    arguments::check_equivalent(&current.arguments, &received, &resource)?;
     Ok(())
 }

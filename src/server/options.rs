@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::broker::limits::Limit;
-use crate::server::{AccessOptions, AlarmOptions};
+use crate::server::{AccessOptions, AlarmOptions, LogExchange};
 use crate::storage::StoreOptions;
 
 /// What is negotiated with clients, and other bounds.
@@ -104,6 +104,8 @@ pub struct Options {
     pub default_vhost: String,
     /// Creates `amq.rabbitmq.event` in the default vhost and publishes events there.
     pub event_exchange: bool,
+    /// Creates `amq.rabbitmq.log` in the default vhost and publishes there what this layer of the log is told.
+    pub log_exchange: Option<LogExchange>,
     /// What queues become that ask for no type, in vhosts that say nothing either.
     pub default_queue_type: String,
     pub access: AccessOptions,
@@ -122,6 +124,7 @@ impl Options {
             alarms: AlarmOptions::default(),
             default_vhost: "/".to_owned(),
             event_exchange: false,
+            log_exchange: None,
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
             permits: Permits::default(),

@@ -40,6 +40,9 @@ pub(super) struct Routes {
     /// Key of the route used last: most publishers repeat themselves.
     last_key: Vec<u8>,
     last: Option<SharedRoute>,
+    /// The permissions by which a message with the last key passed all checks; `None` when it did not or has some of its
+    /// own.
+    vouched: Option<u64>,
     scratch: Vec<u8>,
     /// Exchanges on the way of the last message that want it for their history; whoever builds it takes them.
     pub(super) keepers: SmallVec<[Name; 1]>,
@@ -48,6 +51,37 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// The route used last, if it is for this exchange and key and was vouched for. `generations` are those of the topology
+    /// and of the permissions now.
+    #[inline]
+    pub(super) fn again(
+        &self,
+        exchange: &[u8],
+        routing_key: &[u8],
+        generations: (u64, u64),
+    ) -> Option<&SharedRoute> {
+        let (&len, names) = self.last_key.split_first()?;
+        let (known, key) = names.split_at_checked(len.into())?;
+        if (self.generation, self.vouched) != (generations.0, Some(generations.1))
+            || known != exchange
+            || key != routing_key
+        {
+            return None;
+        }
+        self.last.as_ref()
+    }
+
+    /// A message with these names passed every check by these permissions, and so will others without special properties.
+    pub(super) fn vouch(&mut self, exchange: &[u8], routing_key: &[u8], permissions: u64) {
+        self.vouched = Some(permissions);
+        if self
+            .again(exchange, routing_key, (self.generation, permissions))
+            .is_none()
+        {
+            self.vouched = None;
+        }
+    }
+
     /// Where a message with a single key goes.
     ///
     /// # Errors
@@ -62,7 +96,7 @@ impl Routes {
         let generation = vhost.generation();
         if generation != self.generation {
             self.by_key.clear();
-            self.last = None;
+            (self.last, self.vouched) = (None, None);
             self.generation = generation;
         }
         self.scratch.clear();
@@ -125,7 +159,7 @@ impl Routes {
 
     fn remember_last(&mut self, route: &SharedRoute) {
         self.last_key.clone_from(&self.scratch);
-        self.last = Some(Arc::clone(route));
+        (self.last, self.vouched) = (Some(Arc::clone(route)), None);
     }
 }
 
@@ -329,6 +363,28 @@ impl Batch {
     /// Puts messages into locked queues, logs what must be stored, then lets deliveries go: a consumer's ack can never
     /// stand in the log before its message.
     fn enqueue(&mut self, queues: &mut SmallVec<[QueueGuard<'_>; 4]>, messages: &mut Vec<Publish>) {
+        match queues.as_mut_slice() {
+            [queue] if !queue.state.settings().is_limited() => self.enqueue_in_one(queue, messages),
+            _ => self.enqueue_in_all(queues, messages),
+        }
+        if !self.ops.is_empty() {
+            self.store.log(&mut self.ops);
+        }
+        for queue in queues {
+            queue.dispatch();
+        }
+    }
+
+    /// As [`Self::enqueue_in_all`], for the one queue that takes whatever comes.
+    fn enqueue_in_one(&mut self, queue: &mut QueueGuard<'_>, messages: &mut Vec<Publish>) {
+        for Publish { message, confirm } in messages.drain(..) {
+            let stored = queue.state.stores(&message).then(|| message.clone());
+            let target = queue.enqueue(message);
+            self.settle(stored, target.into_iter().collect(), confirm);
+        }
+    }
+
+    fn enqueue_in_all(&mut self, queues: &mut SmallVec<[QueueGuard<'_>; 4]>, messages: &mut Vec<Publish>) {
         for Publish { message, mut confirm } in messages.drain(..) {
             let full = self.full_queues(queues, &message);
             if !full.is_empty()
@@ -357,27 +413,32 @@ impl Batch {
                 };
                 targets.extend(mine.and_then(|message| queue.enqueue(message)));
             }
-            match (stored, confirm) {
-                (Some(message), confirm) if !targets.is_empty() => {
-                    let confirm = confirm.map(|(channel, tag)| {
-                        let sink: Arc<dyn ConfirmSink> = channel;
-                        ConfirmToken { sink, tag }
-                    });
-                    self.ops.push(Op::Publish {
-                        message,
-                        targets,
-                        confirm,
-                    });
-                }
-                (_, Some((channel, tag))) => self.confirm_now(&channel, tag),
-                (_, None) => {}
+            self.settle(stored, targets, confirm);
+        }
+    }
+
+    /// A message was put where it goes: the store has it confirmed, or nothing is waited for.
+    #[inline]
+    fn settle(
+        &mut self,
+        stored: Option<Message>,
+        targets: SmallVec<[Target; 1]>,
+        confirm: Option<(Arc<ChannelConfirms>, u64)>,
+    ) {
+        match (stored, confirm) {
+            (Some(message), confirm) if !targets.is_empty() => {
+                let confirm = confirm.map(|(channel, tag)| {
+                    let sink: Arc<dyn ConfirmSink> = channel;
+                    ConfirmToken { sink, tag }
+                });
+                self.ops.push(Op::Publish {
+                    message,
+                    targets,
+                    confirm,
+                });
             }
-        }
-        if !self.ops.is_empty() {
-            self.store.log(&mut self.ops);
-        }
-        for queue in queues {
-            queue.dispatch();
+            (_, Some((channel, tag))) => self.confirm_now(&channel, tag),
+            (_, None) => {}
         }
     }
 }

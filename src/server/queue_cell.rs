@@ -22,13 +22,12 @@ use crate::broker::{
     policy::EffectivePolicy,
     queue::{
         ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
-        arguments,
-        settings::QueueSettings,
-        timeout::{AckTimeout, TimeoutAction},
+        arguments, settings::QueueSettings, timeout::AckTimeout,
     },
 };
 use crate::protocol::properties::RawProperties;
 use crate::server::{
+    ack_timers::SharedAckTimeout,
     clock,
     consumer_port::ConsumerPort,
     holding,
@@ -41,6 +40,9 @@ use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
 
 /// How much one read asks the store for.
 const READ_BYTES: usize = 1024 * 1024;
+
+/// Messages whose time has come that leave a holding queue at once.
+const DUE_MAX: usize = 1024;
 
 /// Which connection an exclusive queue belongs to.
 pub(super) type ConnectionId = u64;
@@ -78,7 +80,7 @@ pub(super) struct QueueCell {
     /// A read failed.
     damaged: AtomicBool,
     /// How long its consumers may take; read with every hand-out.
-    ack_timeout: [AtomicU64; 2],
+    ack_timeout: SharedAckTimeout,
     /// What passed through it; written under its lock.
     pub(super) counters: Counters,
     /// What the counters amounted to when they were last sampled.
@@ -167,7 +169,7 @@ impl QueueCell {
             Some(holds) => QueueSettings::holding(holds),
             None => QueueSettings::new(&definition.arguments, None),
         };
-        let ack_timeout = encode_timeout(settings.ack_timeout);
+        let ack_timeout = SharedAckTimeout::new(settings.ack_timeout);
         state.apply_settings(settings, clock::now());
         QueueHandle(Arc::new_cyclic(|this| Self {
             definition,
@@ -180,7 +182,7 @@ impl QueueCell {
             armed: AtomicU64::new(0),
             loaded: Notify::new(),
             damaged: AtomicBool::new(false),
-            ack_timeout: ack_timeout.map(AtomicU64::new),
+            ack_timeout,
             counters: Counters::default(),
             sampled: AtomicU64::new(0),
             this: Weak::clone(this),
@@ -231,9 +233,7 @@ impl QueueCell {
         let settings = QueueSettings::new(&self.definition.arguments, policy.map(Arc::as_ref));
         *self.policy.lock() = policy.cloned();
         let mut queue = self.lock();
-        for (place, value) in self.ack_timeout.iter().zip(encode_timeout(settings.ack_timeout)) {
-            place.store(value, Ordering::Relaxed);
-        }
+        self.ack_timeout.set(settings.ack_timeout);
         if *queue.state.settings() != settings {
             queue.state.apply_settings(settings, clock::now());
             queue.dispatch();
@@ -243,17 +243,7 @@ impl QueueCell {
     /// How long its consumers may take to settle a delivery.
     #[inline]
     pub(super) fn ack_timeout(&self) -> AckTimeout {
-        let [ms, action] = &self.ack_timeout;
-        let ms = ms.load(Ordering::Relaxed);
-        AckTimeout {
-            timeout_ms: (ms != u64::MAX).then_some(ms),
-            action: match action.load(Ordering::Relaxed) {
-                1 => Some(TimeoutAction::Close),
-                2 => Some(TimeoutAction::Cancel),
-                3 => Some(TimeoutAction::Requeue),
-                _ => None,
-            },
-        }
+        self.ack_timeout.get()
     }
 
     /// What policies say about this queue.
@@ -390,17 +380,6 @@ impl QueueCell {
     }
 }
 
-/// For [`QueueCell::ack_timeout`] to read.
-fn encode_timeout(timeout: AckTimeout) -> [u64; 2] {
-    let action = match timeout.action {
-        None => 0,
-        Some(TimeoutAction::Close) => 1,
-        Some(TimeoutAction::Cancel) => 2,
-        Some(TimeoutAction::Requeue) => 3,
-    };
-    [timeout.timeout_ms.unwrap_or(u64::MAX), action]
-}
-
 impl QueueCell {
     /// The operations that tell the store of messages gone.
     fn acks(&self, removed: Removed) -> Vec<Op> {
@@ -433,22 +412,35 @@ impl QueueGuard<'_> {
     #[inline]
     pub(super) fn enqueue(&mut self, message: Message) -> Option<Target> {
         let stores = self.state.stores(&message);
-        let expires_at = match (self.state.lifetime_ms(&message), self.state.settings().holds) {
-            (Some(ms), _) => self.now().after(ms),
-            (None, Some(holds)) => {
-                let now = self.now();
-                delay::due(RawProperties::new(message.properties()), holds, now)
-            }
-            (None, None) => Timestamp::NONE,
+        let expires_at = if self.state.keeps_for_ever(&message) {
+            Timestamp::NONE
+        } else {
+            self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
-        let place = self.state.enqueue(message, expires_at)?;
+        let place = match self.state.settings().holds {
+            None => self.state.enqueue(message, expires_at)?,
+            Some(_) => self.state.schedule(message, expires_at)?,
+        };
         stores.then(|| Target {
             queue: self.cell.id(),
             lane: place.lane,
             seq: place.seq,
             expires_at,
         })
+    }
+
+    /// When a new message's time here ends.
+    #[cold]
+    fn deadline(&mut self, message: &Message) -> Timestamp {
+        match (self.state.lifetime_ms(message), self.state.settings().holds) {
+            (Some(ms), _) => self.now().after(ms),
+            (None, Some(holds)) => {
+                let now = self.now();
+                delay::due(RawProperties::new(message.properties()), holds, now)
+            }
+            (None, None) => Timestamp::NONE,
+        }
     }
 
     /// Hands out what can be handed out and logs what left the queue by that.
@@ -458,6 +450,9 @@ impl QueueGuard<'_> {
         let now = if timed { self.now() } else { Timestamp::NONE };
         let read = self.state.dispatch(now, &mut removed);
         self.log_removed(removed);
+        if timed {
+            self.let_go();
+        }
         self.relay_dead_letters();
         if let Some(through) = self.state.take_delivered() {
             // What was handed out is flagged as redelivered after a crash; the row takes it along with its next write.
@@ -477,6 +472,19 @@ impl QueueGuard<'_> {
             // Commits before this moment were only noted.
             let through = Seq(self.cell.committed.load(Ordering::Acquire));
             self.state.committed(through);
+        }
+    }
+
+    /// Messages whose time has come leave a holding queue, as many as the relay takes.
+    fn let_go(&mut self) {
+        let now = self.now();
+        let room = if self.cell.around.relay.is_behind() {
+            0
+        } else {
+            DUE_MAX
+        };
+        if let Some(read) = self.state.let_go(now, room) {
+            self.cell.around.store.read_schedule(read);
         }
     }
 

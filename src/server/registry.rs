@@ -168,6 +168,7 @@ impl Vhost {
                             delivered_through: row.delivered_through,
                             deadlines: row.deadlines,
                             returned: row.returned.clone(),
+                            scheduled: row.scheduled,
                         });
                     if self.restore_holding(queue, &row) {
                         continue;

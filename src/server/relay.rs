@@ -22,7 +22,10 @@ use tokio::sync::Notify;
 use crate::broker::{
     delay,
     message::Message,
-    queue::dead_letter::{self, DeadLetter, Reason},
+    queue::{
+        Place,
+        dead_letter::{self, DeadLetter, Reason},
+    },
 };
 use crate::server::{
     clock,
@@ -223,11 +226,10 @@ impl Relay {
                 safe.push(moved.source.clone());
             }
             let publish = moved.message.and_then(|message| enqueue(&mut guards, &message));
-            let ack = moved.letter.stored.map(|place| Op::Ack {
-                queue: moved.source.id(),
-                lane: place.lane,
-                seqs: smallvec![place.seq],
-            });
+            let ack = moved
+                .letter
+                .stored
+                .map(|place| gone(&moved.source, &moved.letter, place));
             match (publish, ack) {
                 (Some(publish), Some(ack)) => ops.push(Op::Tx {
                     ops: vec![publish, ack],
@@ -244,6 +246,22 @@ impl Relay {
         for source in safe {
             source.lock().state.dead_letter_left();
         }
+    }
+}
+
+/// What tells the store that a letter left the queue it died or waited in.
+fn gone(source: &QueueHandle, letter: &DeadLetter, place: Place) -> Op {
+    if letter.due.is_some() {
+        return Op::Unschedule {
+            queue: source.id(),
+            turn: (letter.due, place.seq),
+            bytes: letter.message.body_len(),
+        };
+    }
+    Op::Ack {
+        queue: source.id(),
+        lane: place.lane,
+        seqs: smallvec![place.seq],
     }
 }
 

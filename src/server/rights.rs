@@ -61,6 +61,16 @@ impl Rights {
         }
     }
 
+    /// The state of permissions that was last taken over.
+    pub(in crate::server) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The state of permissions now.
+    pub(in crate::server) fn current(&self) -> u64 {
+        self.access.generation()
+    }
+
     /// The user may set any `user_id`.
     pub(in crate::server) fn is_impersonator(&self) -> bool {
         self.impersonator

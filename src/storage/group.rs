@@ -21,6 +21,7 @@ use crate::storage::{
     page_meta::MetaEntry,
     records,
     rocks::{Family, Rocks},
+    schedule,
     waiting::Waiting,
 };
 
@@ -74,6 +75,8 @@ pub(super) struct GroupQueue {
     pub(super) highest: u64,
     /// The row has to be written.
     pub(super) changed: bool,
+    /// As in the ledger.
+    pub(super) holds: bool,
     pub(super) lanes: SmallVec<[GroupLane; 1]>,
 }
 
@@ -162,7 +165,7 @@ impl Group {
                 message,
                 targets,
                 confirm,
-            } => self.publish(message, &targets, confirm, ledger),
+            } => self.publish(message, &targets, confirm, ledger, rocks),
             Op::Ack { queue, lane, seqs } => self.ack(queue, lane, &seqs, ledger, rocks)?,
             Op::Define { definition, done } => {
                 self.define(&definition, ledger, rocks);
@@ -182,6 +185,7 @@ impl Group {
                 count,
                 bytes,
             } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
+            Op::Unschedule { queue, turn, bytes } => self.unschedule(queue, turn, bytes, ledger, rocks),
             Op::Returned { queue, returned } => self.returned(queue, &returned, ledger, rocks),
             Op::Delivered { queue, through } => self.delivered(queue, through, ledger),
             Op::Tx { ops, done } => {
@@ -208,6 +212,7 @@ impl Group {
         targets: &[Target],
         confirm: Option<ConfirmToken>,
         ledger: &mut Ledger,
+        rocks: &Rocks,
     ) {
         let slot = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let mut live = 0;
@@ -216,6 +221,16 @@ impl Group {
             let Some(at) = self.queue(target.queue, ledger) else {
                 continue;
             };
+            let mut holds = false;
+            if let Some(group) = self.queues.get_mut(at) {
+                group.highest = group.highest.max(target.seq.0);
+                holds = group.holds;
+            }
+            if holds && let Some(queue) = ledger.queues.get_mut(&target.queue) {
+                self.schedule(at, target, &message, queue, rocks);
+                self.sync |= confirm.is_some();
+                continue;
+            }
             let lane = self.lane(at, target.lane);
             debug_assert!(
                 lane.entries.last().is_none_or(|last| last.seq < target.seq.0),
@@ -228,9 +243,6 @@ impl Group {
                 expires_at: target.expires_at.0,
             });
             live += 1;
-            if let Some(queue) = self.queues.get_mut(at) {
-                queue.highest = queue.highest.max(target.seq.0);
-            }
         }
         let waits = confirm.is_some();
         if let Some(token) = confirm {
@@ -376,12 +388,14 @@ impl Group {
         self.batch
             .put_cf(rocks.family(Family::Meta), keys::of_definition(definition), value);
         if let Definition::Queue(queue) = definition {
-            ledger.queues.entry(queue.id).or_insert_with(QueueLedger::new);
+            let stored = ledger.queues.entry(queue.id).or_insert_with(QueueLedger::new);
+            stored.holds = schedule::holds(queue);
             if let Some(group) = self
                 .queue(queue.id, ledger)
                 .and_then(|at| self.queues.get_mut(at))
             {
                 group.changed = true;
+                group.holds = schedule::holds(queue);
             }
         }
     }
@@ -400,6 +414,7 @@ impl Group {
                 id,
                 highest: 0,
                 changed: false,
+                holds: queue.holds,
                 lanes: SmallVec::new(),
             });
         }

@@ -35,6 +35,10 @@ pub(super) struct QueueLedger {
     pub(super) lanes: SmallVec<[LaneLedger; 1]>,
     /// Places of messages that came back and have a record of it.
     pub(super) returned: BTreeSet<(u8, u64)>,
+    /// Its messages wait for their time, and are kept by it.
+    pub(super) holds: bool,
+    /// How many of them there are, and their bodies.
+    pub(super) scheduled: (u64, u64),
 }
 
 /// The pages of one lane, ascending.
@@ -75,6 +79,8 @@ impl QueueLedger {
             group: NO_GROUP,
             lanes: lanes.collect(),
             returned: BTreeSet::new(),
+            holds: false,
+            scheduled: (0, 0),
         }
     }
 

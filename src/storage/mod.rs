@@ -32,6 +32,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod schedule;
 mod stats;
 mod torn;
 mod waiting;
@@ -45,7 +46,11 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-use crate::broker::ids::QueueId;
+use crate::broker::{
+    ids::QueueId,
+    message::Message,
+    queue::{ScheduleRead, Turn},
+};
 
 pub use backup::restore;
 pub use check::{CheckReport, check};
@@ -187,7 +192,47 @@ impl Store {
     /// logged before this call.
     pub fn read(&self, request: ReadRequest) {
         let shared = &self.inner.shared;
-        shared.reads.push(request, shared.log.hurry());
+        shared
+            .reads
+            .push(reader::Request::Pages(request), shared.log.hurry());
+    }
+
+    /// Asks for what is due next in a holding queue; the answer comes by [`StoreEvents::schedule_loaded`] or
+    /// `read_failed`. It shows everything logged before this call.
+    pub fn read_schedule(&self, request: ScheduleRead) {
+        let shared = &self.inner.shared;
+        shared
+            .reads
+            .push(reader::Request::Schedule(request), shared.log.hurry());
+    }
+
+    /// At most so many waiting messages of a holding queue from a turn on, as the disk has them now. Waits for the disk.
+    ///
+    /// # Errors
+    /// When a message is damaged, the disk fails or the store is closed.
+    pub fn scheduled_page(
+        &self,
+        queue: QueueId,
+        from: Turn,
+        at_most: usize,
+    ) -> Result<Vec<(Turn, Message)>, StoreError> {
+        match self.inner.engine.lock().rocks.clone() {
+            Some(rocks) => schedule::page(queue, from, at_most, &rocks),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`Store::read`], on the calling thread, which may wait for the disk: for whoever looks and does not take.
+    ///
+    /// # Errors
+    /// When the store is closed, or what is read is damaged.
+    pub fn look(&self, request: &ReadRequest) -> Result<Loaded, StoreError> {
+        let rocks = self.inner.engine.lock().rocks.clone();
+        let rocks = rocks.ok_or_else(|| StoreError::Io {
+            path: self.inner.shared.options.data_dir.clone(),
+            what: "the store is closed".to_owned(),
+        })?;
+        reader::read(request, &self.inner.shared, &rocks)
     }
 
     /// Bytes of ops logged and not yet written, for backpressure.

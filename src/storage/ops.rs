@@ -10,7 +10,7 @@ use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     message::Message,
     policy::PolicyKind,
-    queue::{Deadlines, Returned},
+    queue::{Deadlines, Returned, ScheduleLoaded, Turn},
 };
 use crate::storage::{StoreError, StoreFailure};
 
@@ -62,6 +62,9 @@ pub enum Op {
     },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.
     Delivered { queue: QueueId, through: Seq },
+    /// A message that waited in a holding queue, published with its time as deadline, waits no more. `bytes` are its
+    /// body's.
+    Unschedule { queue: QueueId, turn: Turn, bytes: u64 },
     /// A stored message came back: how often, and until when it waits. Forgotten with the message.
     Returned { queue: QueueId, returned: Returned },
     /// All or nothing.
@@ -149,6 +152,9 @@ pub trait StoreEvents: Send + Sync {
     /// The answer to a read.
     fn loaded(&self, queue: QueueId, loaded: Loaded);
 
+    /// The answer to a holding queue's read.
+    fn schedule_loaded(&self, _queue: QueueId, _loaded: ScheduleLoaded) {}
+
     /// A read found damage or a broken disk. Only this queue suffers.
     fn read_failed(&self, queue: QueueId, error: StoreError);
 
@@ -192,6 +198,8 @@ pub struct RecoveredQueue {
     pub lanes: Vec<(u8, Seq)>,
     /// Messages that came back before, ascending by lane and seq.
     pub returned: Vec<Returned>,
+    /// Messages that wait for their time in a holding queue, and their bodies; not among the others.
+    pub scheduled: (u64, u64),
 }
 
 impl Op {
@@ -219,6 +227,7 @@ impl Op {
             Self::Ack { .. }
             | Self::Purge { .. }
             | Self::Returned { .. }
+            | Self::Unschedule { .. }
             | Self::Delivered { .. }
             | Self::ReserveQueueIds { .. } => 0,
         }

@@ -42,6 +42,7 @@ impl Group {
                 self.batch
                     .put_cf(rocks.family(Family::QueueRow), keys::queue(group.id), &value);
                 self.scratch = value;
+                self.write_scheduled(group.id, queue, rocks);
             }
         }
         self.counts.deleted_bytes += self.bodies.write_counts(rocks, &mut self.batch);

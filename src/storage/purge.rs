@@ -127,6 +127,7 @@ impl Group {
             return Ok(());
         };
         self.forget_all_returned(id, &mut queue, rocks);
+        self.forget_scheduled(id, &queue, rocks);
         self.counts.deleted_bytes += queue.bytes;
         self.batch
             .delete_cf(rocks.family(Family::QueueRow), keys::queue(id));

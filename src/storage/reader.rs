@@ -9,12 +9,14 @@ use rocksdb::{DB, ReadOptions, SnapshotWithThreadMode};
 use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
+    queue::ScheduleRead,
 };
 use crate::storage::{
     Loaded, ReadRequest, Shared, StoreError, StoreEvents, bodies, keys,
     page::{BodyRef, Entry, Page},
     page_meta::PageMeta,
     rocks::{Family, Rocks},
+    schedule,
     stats::add,
 };
 
@@ -28,12 +30,19 @@ pub(super) struct ReadQueue {
 #[derive(Default)]
 struct State {
     /// With the number of ops that must be written before the read.
-    requests: VecDeque<(ReadRequest, u64)>,
+    requests: VecDeque<(Request, u64)>,
     ended: bool,
 }
 
+/// What queues ask for.
+pub(super) enum Request {
+    Pages(ReadRequest),
+    /// What is due next in a holding queue; it waits for what was logged before.
+    Schedule(ScheduleRead),
+}
+
 impl ReadQueue {
-    pub(super) fn push(&self, request: ReadRequest, after_ops: u64) {
+    pub(super) fn push(&self, request: Request, after_ops: u64) {
         self.state.lock().requests.push_back((request, after_ops));
         self.wake.notify_one();
     }
@@ -43,7 +52,7 @@ impl ReadQueue {
         self.wake.notify_all();
     }
 
-    fn pop(&self) -> Option<(ReadRequest, u64)> {
+    fn pop(&self) -> Option<(Request, u64)> {
         let mut state = self.state.lock();
         loop {
             if state.ended {
@@ -60,6 +69,20 @@ impl ReadQueue {
 /// Serves requests until the store closes.
 pub(super) fn run(shared: &Shared, rocks: &Rocks, events: &Arc<dyn StoreEvents>) {
     while let Some((request, after_ops)) = shared.reads.pop() {
+        let request = match request {
+            Request::Pages(request) => request,
+            Request::Schedule(request) => {
+                shared.progress.wait_for(after_ops);
+                match schedule::read(&request, rocks) {
+                    Ok(loaded) => events.schedule_loaded(request.queue, loaded),
+                    Err(error) => {
+                        tracing::error!(%error, queue = request.queue.0, "waiting messages could not be read");
+                        events.read_failed(request.queue, error);
+                    }
+                }
+                continue;
+            }
+        };
         if request.settled {
             shared.progress.wait_for(after_ops);
         }
@@ -93,7 +116,8 @@ struct Scan {
     next: Option<u64>,
 }
 
-fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
+/// The messages of one request.
+pub(super) fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
         from: request.from,
         until: request.until,

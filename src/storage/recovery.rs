@@ -23,13 +23,14 @@ use crate::storage::{
     records, returned,
     rocks::{self, Family, Rocks},
     row::{MIXED, Row},
-    torn,
+    schedule, torn,
 };
 
 /// The format this version writes and reads. A change of any key or value raises it.
-pub(super) const FORMAT_VERSION: u32 = 2;
-/// Pages and rows without deadlines: still read, and from the first start on no longer what older versions read.
-const FORMAT_WITHOUT_DEADLINES: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 3;
+/// Without deadlines, and without a family for messages that wait: still read, and from the first start on no longer what
+/// older versions read.
+const OLDER_FORMATS: [u32; 2] = [1, 2];
 
 /// All a store needs to start.
 pub(super) struct Opened {
@@ -69,6 +70,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
         last_written: mark.written(),
     };
     returned::recover(&rocks, &mut ledger, &mut recovered)?;
+    schedule::recover(&rocks, &mut ledger, &mut recovered)?;
     recovered.took = start.elapsed();
     Ok(Opened {
         rocks: Arc::new(rocks),
@@ -157,7 +159,7 @@ fn check_format(dir: &Path, rocks: &Rocks, fresh: bool) -> Result<(), StoreError
     };
     match found {
         Some(FORMAT_VERSION) => Ok(()),
-        Some(FORMAT_WITHOUT_DEADLINES) => rocks
+        Some(older) if OLDER_FORMATS.contains(&older) => rocks
             .put_synced(Family::Default, keys::FORMAT, &FORMAT_VERSION.to_le_bytes())
             .map_err(|error| rocks.error(&error)),
         Some(found) => Err(StoreError::UnknownFormat {
@@ -233,6 +235,7 @@ fn recovered_queue(id: QueueId, row: &Row) -> RecoveredQueue {
         delivered_through: Seq(row.delivered),
         lanes: row.lanes.iter().map(|lane| (lane.lane, Seq(lane.low))).collect(),
         returned: Vec::new(),
+        scheduled: (0, 0),
     }
 }
 

@@ -20,9 +20,10 @@ pub(super) enum Family {
     Ack,
     Body,
     BodyCount,
+    Scheduled,
 }
 
-const ALL: [Family; 7] = [
+const ALL: [Family; 8] = [
     Family::Default,
     Family::Meta,
     Family::QueueRow,
@@ -30,6 +31,7 @@ const ALL: [Family; 7] = [
     Family::Ack,
     Family::Body,
     Family::BodyCount,
+    Family::Scheduled,
 ];
 
 impl Family {
@@ -42,6 +44,7 @@ impl Family {
             Self::Ack => "ack",
             Self::Body => "body",
             Self::BodyCount => "bref",
+            Self::Scheduled => "sched",
         }
     }
 
@@ -50,7 +53,7 @@ impl Family {
         let (write_buffer, buffers) = match self {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
-            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
+            Self::QueueRow | Self::Ack | Self::BodyCount | Self::Scheduled => (16 << 20, 2),
             Self::Default | Self::Meta => (4 << 20, 2),
         };
         options.set_write_buffer_size(write_buffer);

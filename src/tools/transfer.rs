@@ -10,6 +10,7 @@ use super::{ToolError, json_lines::Line};
 use crate::broker::{
     definition::{Definition, QueueDefinition},
     ids::{QueueId, Seq, Timestamp},
+    message::Message,
     queue::arguments::max_priority,
 };
 use crate::storage::{
@@ -18,6 +19,8 @@ use crate::storage::{
 
 /// One read of the store.
 const READ_BYTES: usize = 1024 * 1024;
+/// Messages of a holding queue read at once.
+const SCHEDULED_PAGE: usize = 1000;
 /// Imported messages are made durable after so many bytes of lines; that bounds what waits.
 const IMPORT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -109,17 +112,32 @@ pub(super) fn export(
             let mut deadlines = loaded.deadlines.iter().peekable();
             for (seq, message) in &loaded.entries {
                 let deadline = deadlines.next_if(|(of, _)| of == seq);
-                let line = Line::of(message, deadline.map_or(Timestamp::NONE, |(_, at)| *at));
-                serde_json::to_writer(&mut out, &line).map_err(std::io::Error::from)?;
-                out.write_all(b"\n")?;
+                write(&mut out, message, deadline.map_or(Timestamp::NONE, |(_, at)| *at))?;
                 count += 1;
             }
             from = loaded.next;
         }
     }
+    // A holding queue, `amq.delayed.` and a number, has its messages by their time.
+    let mut from = (opened.row.scheduled.0 > 0).then_some((Timestamp::NONE, Seq(0)));
+    while let Some(start) = from {
+        let page = opened
+            .store
+            .scheduled_page(opened.row.id, start, SCHEDULED_PAGE)?;
+        from = page.last().map(|((due, seq), _)| (*due, seq.next()));
+        for ((due, _), message) in &page {
+            write(&mut out, message, *due)?;
+            count += 1;
+        }
+    }
     out.flush()?;
     opened.store.close();
     Ok(count)
+}
+
+fn write(out: &mut impl Write, message: &Message, expires_at: Timestamp) -> Result<(), ToolError> {
+    serde_json::to_writer(&mut *out, &Line::of(message, expires_at)).map_err(std::io::Error::from)?;
+    Ok(out.write_all(b"\n")?)
 }
 
 /// Appends a message per line. Gives their number; all of them are synced then.
@@ -198,12 +216,16 @@ mod tests {
     use crate::storage::check;
 
     fn store_with_queue(dir: &Path) {
+        store_with(dir, "q");
+    }
+
+    fn store_with(dir: &Path, name: &str) {
         let (store, _) = Store::open(StoreOptions::new(dir)).unwrap();
         let (sender, _answers) = mpsc::channel();
         store.start(Arc::new(Answers(sender))).unwrap();
         let definition = Definition::Queue(QueueDefinition {
             vhost: "/".into(),
-            name: "q".into(),
+            name: name.into(),
             id: store.next_queue_id(),
             durable: true,
             auto_delete: false,
@@ -236,6 +258,26 @@ mod tests {
             "{:?}",
             report.findings
         );
+    }
+
+    #[test]
+    fn messages_that_wait_are_exported_with_their_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "amq.delayed.1";
+        store_with(dir.path(), name);
+        let line = |due| {
+            format!(
+                "{{\"exchange\":\"\",\"routing_key\":\"q\",\"properties\":\"EAAC\",\"body\":\"aGVsbG8=\",\
+                 \"expires_at_ms\":{due},\"priority\":0}}\n"
+            )
+        };
+        let lines = line(3000) + &line(2000);
+        assert_eq!(import(dir.path(), "/", name, lines.as_bytes()).unwrap(), 2);
+        let mut out = Vec::new();
+        assert_eq!(export(dir.path(), "/", name, &mut out).unwrap(), 2);
+        assert_eq!(String::from_utf8(out).unwrap(), line(2000) + &line(3000));
+        let report = check(dir.path()).unwrap();
+        assert_eq!(report.findings_count, 0, "{:?}", report.findings);
     }
 
     #[test]

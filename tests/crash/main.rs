@@ -18,6 +18,7 @@ mod client;
 mod damage;
 mod load;
 mod power;
+mod timed;
 mod truth;
 
 use std::{

@@ -8,8 +8,8 @@ use leveret::broker::{
 use leveret::server::{AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec};
 
 use crate::client::{
-    Arguments, Broker, Channel, Close, Connection, Event, Login, Method, array, bind, bind_exchange, consume,
-    declare, delete, delete_exchange, exchange, get, publish, purge, text, unbind, unbind_exchange,
+    Arguments, Broker, Channel, Close, Connection, Event, Login, Method, array, bind, bind_exchange, cancel,
+    consume, declare, delete, delete_exchange, exchange, get, publish, purge, text, unbind, unbind_exchange,
 };
 
 const USER: Login<'static> = Login {
@@ -715,4 +715,26 @@ fn arguments_of_old_versions_are_answered_as_configured() {
             .channel()
             .ok(declare(&queue, "durable").args([(name, value)]));
     }
+}
+
+/// Proves: BAS-034
+#[test]
+fn a_channel_has_room_for_so_many_consumers() {
+    let broker = Broker::start_with(|options| options.limits.consumer_max_per_channel = Some(2));
+    let channel = broker.channel();
+    channel.queue("q");
+    for tag in ["a", "b", "c"] {
+        if tag == "c" {
+            // A cancelled one makes room.
+            channel.ok(cancel("a"));
+        }
+        channel.ok(consume("q", tag, ""));
+    }
+    let other = channel.connection().channel();
+    other.ok(consume("q", "a", ""));
+    channel.fails(
+        consume("q", "d", ""),
+        530,
+        "NOT_ALLOWED - reached maximum (2) of consumers per channel",
+    );
 }

@@ -1,8 +1,16 @@
 //! What the broker publishes about itself: the firehose and the event exchange.
 
+use leveret::broker::{
+    parameter::GlobalParameter,
+    permission::{Permission, TopicPermission},
+    policy::{ApplyTo, Policy, PolicyKind},
+};
+use leveret::server::{LogExchange, UserSpec, VhostSpec, Watermark};
+use tracing_subscriber::layer::SubscriberExt;
+
 use crate::client::{
-    Broker, Channel, Message, Value, access_request, bind, cancel, consume, declare, delete, exchange, get,
-    publish, text,
+    Broker, Channel, Connection, Login, Message, Value, access_request, bind, cancel, consume, declare,
+    delete, exchange, get, publish, text,
 };
 
 /// A channel on a connection of its own, consuming all of an exchange of the broker's.
@@ -144,4 +152,176 @@ fn the_event_exchange_tells_what_comes_and_goes() {
     expect("channel.closed", "connection", &name);
     connection.close();
     expect("connection.closed", "name", &name);
+}
+
+#[test]
+fn the_event_exchange_tells_what_operators_change() {
+    let broker = Broker::start_with(|options| options.event_exchange = true);
+    let keys = [
+        "user.#",
+        "vhost.#",
+        "permission.*",
+        "topic.permission.*",
+        "policy.*",
+        "operator.policy.*",
+        "parameter.*",
+        "alarm.*",
+    ];
+    let listener = listening(&broker, "amq.rabbitmq.event", &keys);
+    broker.tell(async |handle| {
+        handle.put_vhost("v", VhostSpec::default()).await.unwrap();
+        handle.set_vhost_limit("v", "max-queues", Some(7)).await.unwrap();
+        handle.put_user(UserSpec::new("u", "first")).await.unwrap();
+        let tagged = UserSpec {
+            tags: vec!["monitoring".to_owned()],
+            ..UserSpec::new("u", "second")
+        };
+        handle.put_user(tagged).await.unwrap();
+        handle
+            .set_permission(Permission {
+                user: "u".into(),
+                vhost: "v".into(),
+                configure: "c".to_owned(),
+                write: "w".to_owned(),
+                read: "r".to_owned(),
+            })
+            .await
+            .unwrap();
+        handle
+            .set_topic_permission(TopicPermission {
+                user: "u".into(),
+                vhost: "v".into(),
+                exchange: "amq.topic".into(),
+                write: "w".to_owned(),
+                read: "r".to_owned(),
+            })
+            .await
+            .unwrap();
+        handle.clear_topic_permissions("u", "v", None).await.unwrap();
+        handle.clear_permission("u", "v").await.unwrap();
+        handle
+            .set_policy(Policy {
+                vhost: "v".into(),
+                name: "p".into(),
+                kind: PolicyKind::User,
+                pattern: "^q".to_owned(),
+                apply_to: ApplyTo::Queues,
+                priority: 3,
+                definition: [("max-length".to_owned(), 5.into())].into_iter().collect(),
+            })
+            .await
+            .unwrap();
+        handle.clear_policy(PolicyKind::User, "v", "p").await.unwrap();
+        let global = GlobalParameter {
+            name: "g".into(),
+            value: "value".into(),
+        };
+        handle.set_global_parameter(global).await.unwrap();
+        handle.clear_global_parameter("g").await.unwrap();
+        handle.delete_vhost("v").await.unwrap();
+        handle.delete_user("u").await.unwrap();
+    });
+    broker
+        .server()
+        .handle()
+        .set_memory_high_watermark(Watermark::Bytes(0));
+    let expected: [(&str, &[(&str, &str)]); 17] = [
+        ("vhost.created", &[("name", "v")]),
+        ("vhost.limits.set", &[("name", "v")]),
+        ("user.created", &[("name", "u")]),
+        ("user.password.changed", &[("name", "u")]),
+        ("user.tags.set", &[("name", "u")]),
+        (
+            "permission.created",
+            &[
+                ("user", "u"),
+                ("vhost", "v"),
+                ("configure", "c"),
+                ("write", "w"),
+                ("read", "r"),
+            ],
+        ),
+        (
+            "topic.permission.created",
+            &[("user", "u"), ("exchange", "amq.topic")],
+        ),
+        (
+            "topic.permission.deleted",
+            &[("user", "u"), ("exchange", "amq.topic")],
+        ),
+        ("permission.deleted", &[("user", "u"), ("vhost", "v")]),
+        (
+            "policy.set",
+            &[
+                ("name", "p"),
+                ("vhost", "v"),
+                ("pattern", "^q"),
+                ("apply-to", "queues"),
+            ],
+        ),
+        ("policy.cleared", &[("name", "p"), ("vhost", "v")]),
+        (
+            "parameter.set",
+            &[("name", "g"), ("component", "global"), ("value", "value")],
+        ),
+        ("parameter.cleared", &[("name", "g"), ("component", "global")]),
+        ("vhost.deleted", &[("name", "v")]),
+        ("user.deleted", &[("name", "u")]),
+        ("alarm.set", &[("source", "memory")]),
+        ("alarm.cleared", &[("source", "memory")]),
+    ];
+    for (key, headers) in expected {
+        if key == "alarm.cleared" {
+            let all = Watermark::Relative(1.0);
+            broker.server().handle().set_memory_high_watermark(all);
+        }
+        let event = listener.delivery();
+        assert_eq!(event.key, key);
+        for (name, value) in headers {
+            assert_eq!(header(&event, name), *value, "{name} of {key}");
+        }
+    }
+}
+
+#[test]
+fn the_log_exchange_has_the_lines_of_the_log() {
+    let log = LogExchange::default();
+    let given = log.clone();
+    let broker = Broker::start_with(move |options| options.log_exchange = Some(given));
+    let listener = listening(&broker, "amq.rabbitmq.log", &["warning", "error"]);
+    let subscriber = tracing_subscriber::registry().with(log);
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!("not bound");
+        tracing::warn!(queue = "q", "something is odd");
+        tracing::error!("something is broken");
+    });
+    let line = listener.delivery();
+    assert_eq!(
+        (line.key.as_str(), line.text().as_str()),
+        ("warning", "something is odd queue=\"q\"")
+    );
+    assert!(line.properties.timestamp().is_some());
+    assert_eq!(header(&line, "level"), "warning");
+    let line = listener.delivery();
+    assert_eq!(
+        (line.key.as_str(), line.text().as_str()),
+        ("error", "something is broken")
+    );
+}
+
+#[test]
+fn the_event_exchange_tells_who_logs_in_and_who_may_not() {
+    let broker = Broker::start();
+    assert!(broker.server().handle().enable_events("/"));
+    let listener = listening(&broker, "amq.rabbitmq.event", &["user.authentication.*"]);
+    let wrong = Login {
+        password: "wrong",
+        ..Login::default()
+    };
+    assert!(Connection::try_open(broker.address(), &wrong).is_err());
+    let failure = listener.delivery();
+    assert_eq!(failure.key, "user.authentication.failure");
+    assert_eq!(header(&failure, "name"), "guest");
+    broker.connect();
+    assert_eq!(listener.delivery().key, "user.authentication.success");
 }

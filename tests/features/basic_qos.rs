@@ -72,6 +72,7 @@ fn a_global_prefetch_comes_beside_that_of_each_consumer_and_counts_what_is_out()
     channel.nothing();
 }
 
+/// Proves: QQ-003
 #[test]
 fn a_quorum_queue_does_not_know_a_global_prefetch() {
     let broker = Broker::start();

@@ -281,3 +281,30 @@ fn eventually(mut holds: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Proves: RTE-021
+#[test]
+fn an_alternate_exchange_of_the_argument_goes_before_the_policys() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    for (queue, alternate) in [("by argument", "first"), ("by policy", "second")] {
+        channel.ok(exchange(alternate, "fanout", ""));
+        channel.queue(queue);
+        channel.ok(bind(queue, alternate, ""));
+    }
+    channel.ok(exchange("both", "direct", "").args([("alternate-exchange", text("first"))]));
+    channel.ok(exchange("neither", "direct", ""));
+    set(
+        &broker,
+        policy("p", "both|neither", 0, json!({"alternate-exchange": "second"})),
+    );
+    channel.publish("both", "", "argument");
+    channel.publish("neither", "", "policy");
+    assert_eq!(channel.drain("by argument"), ["argument"]);
+    assert_eq!(channel.drain("by policy"), ["policy"]);
+    clear(&broker, PolicyKind::User, "p");
+    channel.publish("both", "", "argument");
+    channel.publish("neither", "", "nowhere");
+    assert_eq!(channel.drain("by argument"), ["argument"]);
+    assert_eq!(channel.drain("by policy"), [""; 0]);
+}

@@ -391,6 +391,33 @@ fn a_deletion_cancels_the_consumers_of_clients_that_want_to_know() {
     }
 }
 
+/// As RabbitMQ does it; py-amqp takes a cancel that comes before the answer for an error.
+#[test]
+fn a_channel_that_deletes_a_queue_hears_of_its_own_consumers_after_the_answer() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    for options in ["", "durable"] {
+        channel.declare(declare("q", options));
+        for tag in ["a", "b"] {
+            channel.consume("q", tag, "");
+        }
+        channel.send(delete("q", ""));
+        let mut events = (0..3).map(|_| channel.next());
+        assert!(matches!(
+            events.next(),
+            Some(Event::Method(Method::Queue(
+                amq_protocol::protocol::queue::AMQPMethod::DeleteOk(_)
+            )))
+        ));
+        assert!(events.all(|event| matches!(
+            event,
+            Event::Method(Method::Basic(amq_protocol::protocol::basic::AMQPMethod::Cancel(
+                _
+            )))
+        )));
+    }
+}
+
 /// Proves: QUE-029
 #[test]
 fn a_deletion_settles_the_confirms_that_wait_for_the_queue() {
@@ -406,5 +433,26 @@ fn a_deletion_settles_the_confirms_that_wait_for_the_queue() {
     assert_eq!(
         publisher.confirms(4),
         [(1, true), (2, true), (3, true), (4, true)]
+    );
+}
+
+/// Proves: QUE-026
+#[test]
+fn a_generated_name_begins_as_asked() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    let prefixed = |prefix: &str| declare("", "exclusive").args([("x-name-prefix", text(prefix))]);
+    let (name, ..) = channel.declare(prefixed("reports"));
+    assert!(
+        name.starts_with("reports-") && name.len() == "reports-".len() + 22,
+        "{name}"
+    );
+    // The argument is not the queue's: without it the declaration is the same.
+    channel.declare(declare(&name, "exclusive"));
+    let long = "x".repeat(65);
+    channel.refuses(
+        prefixed(&long),
+        406,
+        &format!("PRECONDITION_FAILED - Queue name prefix '{long}' exceeds the 64-byte limit"),
     );
 }

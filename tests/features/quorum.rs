@@ -85,3 +85,29 @@ fn its_transient_messages_survive_a_restart() {
         ("transient".into(), &None)
     );
 }
+
+/// Proves: QQ-009
+#[test]
+fn nothing_is_got_past_a_single_active_consumer() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    let single = |queue: &str| {
+        declare(queue, "durable").args([
+            ("x-queue-type", text("quorum")),
+            ("x-single-active-consumer", true.into()),
+        ])
+    };
+    channel.ok(single("q"));
+    channel.fill("q", &["m"]);
+    channel.refuses(
+        get("q", ""),
+        405,
+        "RESOURCE_LOCKED - cannot obtain access to locked queue 'q' in vhost '/'. basic.get operations are not \
+         supported by quorum queues with single active consumer",
+    );
+    let channel = broker.channel();
+    // A classic one gives.
+    channel.ok(declare("c", "durable").args([("x-single-active-consumer", true.into())]));
+    channel.fill("c", &["m"]);
+    assert!(channel.get("c").is_some());
+}

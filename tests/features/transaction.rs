@@ -196,3 +196,19 @@ fn recover_acts_at_once_on_what_is_unacked() {
     channel.ok(tx_commit());
     assert_eq!(channel.drain("q"), ["2"]);
 }
+
+/// Proves: TX-006
+#[test]
+fn what_is_sent_during_a_commit_is_done_after_it() {
+    let broker = Broker::start();
+    let (channel, other) = (broker.channel(), broker.channel());
+    channel.ok(declare("q", "durable"));
+    channel.ok(tx_select());
+    channel.publish("", "q", "in the first");
+    channel.send(tx_commit());
+    channel.publish("", "q", "in the second");
+    // The answers come in turn: this reads the first commit's, the next one the second's.
+    channel.ok(tx_commit());
+    channel.ok(tx_commit());
+    assert_eq!(other.count("q").0, 2);
+}

@@ -188,3 +188,102 @@ fn under_its_own_name_banners_stay_out_of_pipes() {
         ("name\n/\n", "Listing vhosts ...\n")
     );
 }
+
+/// Publishes two messages to the default exchange.
+fn publish(broker: &Broker, queue: &str, payloads: &[&str]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connection = lapin::Connection::connect(&broker.uri(), lapin::ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(lapin::options::ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        for payload in payloads {
+            let options = lapin::options::BasicPublishOptions::default();
+            let properties = lapin::BasicProperties::default();
+            let confirm = channel
+                .basic_publish("".into(), queue.into(), options, payload.as_bytes(), properties)
+                .await
+                .unwrap();
+            confirm.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn tail_shows_copies_and_leaves_nothing_behind() {
+    use std::io::{BufRead, BufReader, Read};
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let data_dir = broker.dir.path().join("data");
+    for words in [&["tail", "q"][..], &["tail", "--exchange", ""]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+            .args(words)
+            .args(["--limit", "2", "--seconds", "30", "--data-dir"])
+            .arg(&data_dir)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its banner comes when it listens.
+        let mut banner = String::new();
+        BufReader::new(child.stderr.take().unwrap())
+            .read_line(&mut banner)
+            .unwrap();
+        assert!(banner.starts_with("What is published to"), "{banner}");
+        publish(&broker, "q", &["first", "second"]);
+        let mut out = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(
+            out,
+            "(default)\tq\t-> [q]\t5\tfirst\n(default)\tq\t-> [q]\t6\tsecond\n"
+        );
+        assert_eq!(broker.quiet("list_queues name -s"), "q\n", "its queue is gone");
+    }
+    assert_eq!(
+        broker.quiet("list_queues messages -s"),
+        "4\n",
+        "nothing was consumed"
+    );
+    assert_eq!(ours(&broker, &["tail", "no"]).code, 69);
+}
+
+#[test]
+fn tail_ends_with_ctrl_c_and_tidies_up() {
+    use std::io::{BufRead, BufReader};
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+        .args(["tail", "q", "--data-dir"])
+        .arg(broker.dir.path().join("data"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut banner = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut banner)
+        .unwrap();
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(broker.quiet("list_queues name -s"), "q\n");
+}
+
+#[test]
+fn top_prints_one_look_where_there_is_no_terminal() {
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let look = ours(&broker, &["top"]);
+    assert_eq!(look.code, 0, "{look:?}");
+    assert!(
+        look.out.contains("no alarms") && look.out.contains("\nq (/) "),
+        "{look:?}"
+    );
+    assert_eq!(ours(&broker, &["top", "--interval", "never"]).code, 64);
+}

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod commands;
 mod failure;
+mod interrupt;
 #[path = "../../config/nearest.rs"]
 mod nearest;
 mod output;

@@ -303,6 +303,26 @@ fn check_value(value: &FieldValue, shape: Shape) -> Result<(), String> {
     }
 }
 
+/// Bytes of a prefix for generated names (RabbitMQ 4.4).
+const NAME_PREFIX_MAX: usize = 64;
+
+/// What a generated name shall begin with; the argument is not kept with the queue (amqp-behaviour 2.3).
+///
+/// # Errors
+/// 406 for one that is too long.
+pub fn take_name_prefix(arguments: &mut FieldTable) -> Result<Option<String>, BrokerError> {
+    const NAME: &str = "x-name-prefix";
+    let Some(FieldValue::LongString(prefix)) = arguments.get(NAME) else {
+        return Ok(None);
+    };
+    let prefix = String::from_utf8_lossy(prefix).into_owned();
+    if prefix.len() > NAME_PREFIX_MAX {
+        return Err(BrokerError::NamePrefix(prefix));
+    }
+    arguments.remove(NAME);
+    Ok(Some(prefix))
+}
+
 /// Whether `x-single-active-consumer` is on.
 pub fn single_active(arguments: &FieldTable) -> bool {
     arguments.get("x-single-active-consumer") == Some(&FieldValue::Bool(true))

@@ -8,7 +8,7 @@ use std::{
 
 use ahash::AHashMap;
 
-use crate::broker::queue::{Delivery, Port};
+use crate::broker::queue::{Delivery, Entry, Port};
 
 /// A consumer's number within its queue, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -85,6 +85,47 @@ impl<P> Default for Consumers<P> {
             next_id: 1,
             exclusive: false,
         }
+    }
+}
+
+/// Deliveries to the consumer whose turn it is. Alone in the line it takes as many as it can; else its turn is one.
+pub(super) struct Run {
+    id: ConsumerId,
+    /// They need acks.
+    pub(super) acks: bool,
+    reserved: bool,
+    deliveries: Vec<Delivery>,
+    /// Bytes its port still takes.
+    room: usize,
+    /// How many more it may hold, and how many it got.
+    credit: u64,
+    given: u64,
+    /// Bytes given in this dispatch and not handed over.
+    bytes: usize,
+}
+
+impl Run {
+    #[inline]
+    pub(super) fn takes_more(&self) -> bool {
+        self.given < self.credit && self.room > 0 && self.bytes <= HAND_OVER_BYTES
+    }
+
+    #[inline]
+    pub(super) fn give(&mut self, entry: Entry) {
+        let cost = entry.message.memory_bytes() + WIRE_BYTES;
+        self.room = self.room.saturating_sub(cost);
+        self.bytes += cost;
+        self.given += 1;
+        self.deliveries.push(Delivery {
+            entry,
+            remaining: 0,
+            reserved: self.reserved,
+        });
+    }
+
+    /// It got nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.given == 0
     }
 }
 
@@ -189,9 +230,10 @@ impl<P: Port> Consumers<P> {
         }
     }
 
-    /// The consumer whose turn it is, if any can take a message. It keeps its turn until [`Self::give`].
+    /// A run of deliveries to the consumer whose turn it is, if any can take a message. [`Self::end`] ends it.
     #[inline]
-    pub(super) fn next_available(&mut self) -> Option<ConsumerId> {
+    pub(super) fn begin(&mut self) -> Option<Run> {
+        let alone = self.line.len() == 1;
         while let Some(&(_, id)) = self.line.front() {
             let Some(consumer) = self.all.get_mut(&id) else {
                 self.line.pop_front();
@@ -205,7 +247,24 @@ impl<P: Port> Consumers<P> {
             }
             let has_room = consumer.room > Some(0);
             if has_room && (!consumer.metered || consumer.port.reserve(id)) {
-                return Some(id);
+                let options = consumer.options;
+                let credit = match options.prefetch {
+                    _ if !alone || consumer.metered => 1,
+                    limit if limit > 0 && !options.no_ack => {
+                        u64::from(limit).saturating_sub(consumer.unacked)
+                    }
+                    _ => u64::MAX,
+                };
+                return Some(Run {
+                    id,
+                    acks: !options.no_ack,
+                    reserved: consumer.metered,
+                    deliveries: std::mem::take(&mut consumer.pending),
+                    room: consumer.room.unwrap_or(0),
+                    credit,
+                    given: 0,
+                    bytes: self.pending_bytes,
+                });
             }
             // What it was given in this dispatch takes its room; only the port knows when it has some again.
             consumer.port.deliver(id, &mut consumer.pending);
@@ -219,31 +278,24 @@ impl<P: Port> Consumers<P> {
         None
     }
 
+    /// Ends the turn of the consumer at the front of the line.
     #[inline]
-    pub(super) fn needs_ack(&self, id: ConsumerId) -> bool {
-        self.all.get(&id).is_none_or(|consumer| !consumer.options.no_ack)
-    }
-
-    /// Gives a message to the consumer at the front of the line.
-    #[inline]
-    pub(super) fn give(&mut self, id: ConsumerId, mut delivery: Delivery) {
-        let Some(consumer) = self.all.get_mut(&id) else {
+    pub(super) fn end(&mut self, run: Run) {
+        let Some(consumer) = self.all.get_mut(&run.id) else {
             return;
         };
-        delivery.reserved = consumer.metered;
-        let cost = delivery.entry.message.memory_bytes() + WIRE_BYTES;
-        consumer.room = consumer.room.map(|room| room.saturating_sub(cost));
-        if !consumer.options.no_ack {
-            consumer.unacked += 1;
+        consumer.room = Some(run.room);
+        consumer.pending = run.deliveries;
+        if run.acks {
+            consumer.unacked += run.given;
         }
-        consumer.pending.push(delivery);
-        self.pending_bytes += cost;
+        self.pending_bytes = run.bytes;
         let (priority, credit) = (consumer.options.priority, consumer.has_credit());
         if self.line.len() > 1 || !credit {
             self.line.pop_front();
             consumer.in_line = credit;
             if credit {
-                insert(&mut self.line, priority, id);
+                insert(&mut self.line, priority, run.id);
             }
         }
         if self.pending_bytes > HAND_OVER_BYTES {

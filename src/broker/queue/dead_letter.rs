@@ -49,6 +49,8 @@ pub struct DeadLetter {
     pub route: Arc<DeadLetterRoute>,
     /// Where the store keeps it in the queue it died in, until its targets have it.
     pub stored: Option<Place>,
+    /// When it was due, if that is how the store keeps it.
+    pub due: Timestamp,
 }
 
 /// What is published for a dead letter.
@@ -195,6 +197,35 @@ fn text(bytes: &[u8]) -> FieldValue {
 
 fn is_text(table: &FieldTable, key: &str, expected: &[u8]) -> bool {
     table.get(key).and_then(FieldValue::as_str_bytes) == Some(expected)
+}
+
+/// The queue that a dead letter left last, and the message as it was published there, its history kept: its next death goes
+/// on counting. `None` for what is no dead letter.
+pub fn brought_back(message: &Message) -> Option<(String, Message)> {
+    if !message.has_died() {
+        return None;
+    }
+    let headers = Properties::decode(message.properties()).ok()?.headers?;
+    let Some(FieldValue::Array(deaths)) = headers.get("x-death") else {
+        return None;
+    };
+    let Some(FieldValue::Table(death)) = deaths.first() else {
+        return None;
+    };
+    let bytes = |key: &str| death.get(key).and_then(FieldValue::as_str_bytes);
+    let key = match death.get("routing-keys") {
+        Some(FieldValue::Array(keys)) => keys.first().and_then(FieldValue::as_str_bytes),
+        _ => None,
+    };
+    let parts = MessageParts {
+        exchange: short(bytes("exchange").unwrap_or_default()),
+        routing_key: short(key.unwrap_or_default()),
+        properties: message.properties(),
+        persistent: message.persistent(),
+        priority: message.priority(),
+    };
+    let queue = String::from_utf8(bytes("queue")?.to_vec()).ok()?;
+    Some((queue, message.dead_lettered(&parts, &mut Vec::new())))
 }
 
 /// What a record has room for. An exchange or key beyond it exists nowhere, so nothing is delivered under the cut name.

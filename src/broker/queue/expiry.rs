@@ -85,7 +85,10 @@ impl<P: Port> QueueState<P> {
 
     /// Whether time matters to this queue: somebody has to tell it.
     pub fn is_timed(&self) -> bool {
-        self.expiry.is_some() || self.settings.expires_ms.is_some() || self.returns.is_waiting()
+        self.expiry.is_some()
+            || self.settings.expires_ms.is_some()
+            || self.returns.is_waiting()
+            || self.schedule.is_some()
     }
 
     /// How long a message may stay; `None` is for ever.
@@ -136,6 +139,20 @@ impl<P: Port> QueueState<P> {
     pub(super) fn left(&mut self, entry: &Entry) {
         if let Some(Expiry::Indexed(index)) = &mut self.expiry {
             index.by_deadline.remove(&(entry.expires_at, entry.seq));
+        }
+    }
+
+    /// A message that only the store holds is taken out: a read under way must not bring it back. False when it was taken
+    /// out before.
+    pub(super) fn gone_from_disk(&mut self, place: Place) -> bool {
+        match &self.expiry {
+            None => self.expiry = Some(Expiry::Indexed(Box::default())),
+            Some(Expiry::InOrder { .. }) => self.build_index(),
+            Some(Expiry::Indexed(_)) => {}
+        }
+        match &mut self.expiry {
+            Some(Expiry::Indexed(index)) => index.gone.insert((place.lane, place.seq)),
+            _ => false,
         }
     }
 
@@ -440,6 +457,7 @@ impl<P: Port> QueueState<P> {
         messages
             .earlier(self.returns.next_deadline())
             .earlier(self.returns.next_due())
+            .earlier(self.schedule_wake())
             .earlier(self.unused_deadline())
     }
 

@@ -149,6 +149,11 @@ impl Lanes {
         &mut self.all[self.top]
     }
 
+    /// The levels that were ever used, highest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.all.iter()
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         self.all.iter_mut()
     }

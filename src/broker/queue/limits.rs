@@ -47,6 +47,7 @@ impl<P: Port> QueueState<P> {
                 reason: Reason::MaxLength,
                 route: route.clone(),
                 stored: None,
+                due: Timestamp::NONE,
             });
         }
     }

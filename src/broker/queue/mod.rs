@@ -2,6 +2,7 @@
 //! lock, writes the operations that a call asks for to the store's log, and answers reads.
 
 pub mod arguments;
+mod browse;
 mod consumers;
 pub mod dead_letter;
 mod expiry;
@@ -12,6 +13,7 @@ mod ready;
 mod removed;
 pub mod retry;
 mod returns;
+mod schedule;
 pub mod settings;
 pub mod timeout;
 
@@ -26,6 +28,7 @@ use self::{
     expiry::Expiry,
     lanes::Lanes,
     returns::Returns,
+    schedule::Schedule,
     settings::QueueSettings,
 };
 use crate::broker::{
@@ -34,11 +37,13 @@ use crate::broker::{
 };
 
 pub use self::{
+    browse::{Glimpse, Withdrawn},
     consumers::{ConsumerId, ConsumerOptions},
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
     removed::Removed,
     returns::{Return, Returned, with_counts},
+    schedule::{ScheduleLoaded, ScheduleRead, Turn},
 };
 
 /// A message in its place in one queue.
@@ -70,7 +75,7 @@ impl Entry {
 }
 
 /// Where a message stands in its queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     pub seq: Seq,
     pub lane: u8,
@@ -157,6 +162,8 @@ pub struct QueueState<P> {
     expiry: Option<Expiry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
     reads: Vec<ReadFrom>,
+    /// Messages that wait for their time, in a holding queue.
+    schedule: Option<Box<Schedule>>,
     /// When the queue was last used, for its own expiry.
     used_at: Timestamp,
 }
@@ -172,6 +179,8 @@ pub struct Recovered {
     pub deadlines: Deadlines,
     /// What is known of messages that came back.
     pub returned: Vec<Returned>,
+    /// Messages that wait for their time, and their bodies.
+    pub scheduled: (u64, u64),
 }
 
 impl Recovered {
@@ -184,6 +193,7 @@ impl Recovered {
         delivered_through: Seq(0),
         deadlines: Deadlines::InOrder(Timestamp::NONE),
         returned: Vec::new(),
+        scheduled: (0, 0),
     };
 }
 
@@ -225,6 +235,7 @@ impl<P: Port> QueueState<P> {
             dying: 0,
             expiry: None,
             reads: Vec::new(),
+            schedule: None,
             used_at: Timestamp::NONE,
         }
     }
@@ -235,6 +246,10 @@ impl<P: Port> QueueState<P> {
         state.next_seq = row.next_seq;
         state.committed = Seq(row.next_seq.0.saturating_sub(1));
         state.delivered = row.delivered_through;
+        if row.scheduled.0 > 0 {
+            let (count, bytes) = row.scheduled;
+            state.schedule = Some(Box::new(Schedule::recovered(count, bytes)));
+        }
         if row.messages > 0 {
             state.lanes = Lanes::recovered(row);
             state.ready_bytes = row.bytes;
@@ -266,7 +281,7 @@ impl<P: Port> QueueState<P> {
 
     /// Memory its messages take, waiting or handed out.
     pub fn memory_bytes(&self) -> u64 {
-        self.unacked_bytes.saturating_add(self.lanes.bytes() as u64)
+        (self.lanes.bytes() + self.schedule_bytes()) as u64 + self.unacked_bytes
     }
 
     pub fn consumer_count(&self) -> usize {
@@ -291,6 +306,12 @@ impl<P: Port> QueueState<P> {
     #[inline]
     pub fn stores(&self, message: &Message) -> bool {
         self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
+    }
+
+    /// Whether the message may stay for ever: neither it nor the queue says how long.
+    #[inline]
+    pub fn keeps_for_ever(&self, message: &Message) -> bool {
+        self.settings.message_ttl_ms.is_none() && self.settings.holds.is_none() && !message.has_expiration()
     }
 
     /// The place the next message will take; `None` once the queue is deleted. Its deadline follows from
@@ -338,19 +359,26 @@ impl<P: Port> QueueState<P> {
             self.expire(now, removed);
         }
         while self.has_ready() {
-            let Some(consumer) = self.consumers.next_available() else {
+            let Some(mut run) = self.consumers.begin() else {
                 break;
             };
-            let Some(entry) = self.pop_ready() else { break };
-            self.delivered = self.delivered.max(entry.seq);
-            let (acks, bytes) = (self.consumers.needs_ack(consumer), entry.message.body_len());
-            if acks {
-                self.unacked += 1;
-                self.unacked_bytes += bytes;
-            } else {
-                removed.note(&entry);
+            while run.takes_more()
+                && let Some(entry) = self.pop_ready()
+            {
+                self.delivered = self.delivered.max(entry.seq);
+                if run.acks {
+                    self.unacked += 1;
+                    self.unacked_bytes += entry.message.body_len();
+                } else {
+                    removed.note(&entry);
+                }
+                run.give(entry);
             }
-            self.consumers.give(consumer, Delivery::new(entry, 0));
+            let nothing = run.is_empty();
+            self.consumers.end(run);
+            if nothing {
+                break;
+            }
         }
         self.consumers.flush();
         if self.expiry.is_some() {
@@ -409,6 +437,7 @@ impl<P: Port> QueueState<P> {
                     message: entry.message,
                     reason,
                     route: Arc::clone(route),
+                    due: Timestamp::NONE,
                 });
             }
             None => removed.note(&entry),
@@ -490,6 +519,7 @@ impl<P: Port> QueueState<P> {
         self.deleted = true;
         self.lanes = Lanes::new();
         self.returns = Returns::default();
+        self.schedule = None;
         self.ready_bytes = 0;
         self.expiry_cleared();
         self.dead.clear();

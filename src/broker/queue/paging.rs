@@ -242,6 +242,7 @@ impl<P: Port> QueueState<P> {
     /// A read failed; the next demand asks again.
     pub fn read_failed(&mut self) {
         self.expiry_read_failed();
+        self.schedule_read_failed();
         for lane in self.lanes.iter_mut() {
             if let Some(gap) = lane.gap.as_mut() {
                 gap.reading = None;

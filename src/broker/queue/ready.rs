@@ -111,6 +111,21 @@ impl Ready {
             .chain(self.returned.values())
     }
 
+    /// Messages in memory from one place to another (exclusive), ascending, at most so many.
+    pub(super) fn between(&self, from: Seq, until: Seq, limit: usize) -> Vec<Entry> {
+        let mut found: Vec<Entry> = Vec::new();
+        for list in [&self.head, &self.tail, &self.stranded] {
+            let first = list.partition_point(|entry| entry.seq < from);
+            let there = list.range(first..).take_while(|entry| entry.seq < until);
+            found.extend(there.filter(|entry| !is_hollow(entry)).take(limit).cloned());
+        }
+        let returned = self.returned.range(from..until);
+        found.extend(returned.take(limit).map(|(_, entry)| entry.clone()));
+        found.sort_by_key(|entry| entry.seq);
+        found.truncate(limit);
+        found
+    }
+
     /// Takes out the message of a place, wherever it stands in memory.
     pub(super) fn take(&mut self, seq: Seq) -> Option<Entry> {
         if let Some(entry) = self.returned.remove(&seq) {
@@ -177,8 +192,9 @@ impl Ready {
     /// The oldest message, unless an older one is on disk (`gap_from` is the oldest place there).
     #[inline]
     pub(super) fn pop(&mut self, gap_from: Option<Seq>) -> Option<Entry> {
-        let front = self.head.front().map(|entry| entry.seq);
-        if let Some((&seq, _)) = self.returned.first_key_value()
+        if !self.returned.is_empty()
+            && let Some((&seq, _)) = self.returned.first_key_value()
+            && let front = self.head.front().map(|entry| entry.seq)
             && front.is_none_or(|front| seq < front)
             && gap_from.is_none_or(|gap| seq < gap)
         {
@@ -186,7 +202,9 @@ impl Ready {
         }
         let entry = self.head.pop_front()?;
         self.head_bytes -= cost(&entry);
-        self.tidy();
+        if self.hollow > 0 {
+            self.tidy();
+        }
         Some(entry)
     }
 

@@ -7,7 +7,8 @@ use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
     queue::{
-        ConsumerId, Entry, Port, QueueState, Reason, Removed, arguments::QueueKind, settings::QueueSettings,
+        ConsumerId, Entry, Place, Port, QueueState, Reason, Removed, arguments::QueueKind,
+        settings::QueueSettings,
     },
 };
 use crate::protocol::{
@@ -104,6 +105,24 @@ impl Returns {
         (entry.acquired, entry.failed) = (returned.acquired, returned.failed);
         self.read.push((returned.due, entry));
         None
+    }
+
+    /// All of them, in no order that matters.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.front.iter().chain(self.waiting.values())
+    }
+
+    /// Takes out the message of a place.
+    pub(super) fn take(&mut self, place: Place) -> Option<Entry> {
+        if let Some(at) = self.front.iter().position(|entry| entry.place() == place) {
+            return self.front.remove(at);
+        }
+        let waiting = self.waiting.iter();
+        let key = waiting
+            .filter(|(_, entry)| entry.place() == place)
+            .map(|(key, _)| *key)
+            .next()?;
+        self.waiting.remove(&key)
     }
 
     /// Takes out those whose deadline lies before `limit`.

@@ -82,19 +82,36 @@ const CONSUMERS: [Column<QueueRow>; 1] = [("queue_consumers", Kind::Gauge, "Cons
     row.now.consumers as u64
 })];
 
-const QUEUE: [Column<QueueRow>; 7] = [
+const QUEUE: [Column<QueueRow>; 13] = [
     (
         "queue_consumer_capacity",
         Kind::Gauge,
         "Whether there are consumers",
         |row| u64::from(row.now.consumers > 0),
     ),
-    ("queue_messages_ram", Kind::Gauge, "Messages of a queue", total),
+    (
+        "queue_consumer_utilisation",
+        Kind::Gauge,
+        "Whether there are consumers",
+        |row| u64::from(row.now.consumers > 0),
+    ),
+    (
+        "queue_messages_ram",
+        Kind::Gauge,
+        "Messages of a queue in memory",
+        |row| row.now.resident + row.now.lengths.unacked,
+    ),
+    (
+        "queue_messages_ram_bytes",
+        Kind::Gauge,
+        "Bytes of bodies in memory",
+        |row| row.now.resident_bytes + row.now.unacked_bytes,
+    ),
     (
         "queue_messages_ready_ram",
         Kind::Gauge,
-        "Ready messages of a queue",
-        |row| row.now.lengths.ready,
+        "Ready messages of a queue in memory",
+        |row| row.now.resident,
     ),
     (
         "queue_messages_unacked_ram",
@@ -106,13 +123,25 @@ const QUEUE: [Column<QueueRow>; 7] = [
         "queue_messages_persistent",
         Kind::Gauge,
         "Messages of a durable queue",
-        |row| {
-            if row.look.definition().durable {
-                total(row)
-            } else {
-                0
-            }
-        },
+        |row| if_durable(row, total(row)),
+    ),
+    (
+        "queue_messages_persistent_bytes",
+        Kind::Gauge,
+        "Bytes of the bodies of a durable queue",
+        |row| if_durable(row, body_bytes(row)),
+    ),
+    (
+        "queue_messages_bytes",
+        Kind::Gauge,
+        "Bytes of ready and unacknowledged bodies",
+        body_bytes,
+    ),
+    (
+        "queue_messages_ready_bytes",
+        Kind::Gauge,
+        "Bytes of ready bodies",
+        |row| row.now.ready_bytes,
     ),
     (
         "queue_messages_unacked_bytes",
@@ -123,10 +152,24 @@ const QUEUE: [Column<QueueRow>; 7] = [
     (
         "queue_process_memory_bytes",
         Kind::Gauge,
-        "Always 0: memory is not counted by queue",
-        nothing,
+        "Memory that the messages of a queue take",
+        |row| row.now.memory_bytes,
+    ),
+    (
+        "queue_head_message_timestamp",
+        Kind::Gauge,
+        "Timestamp of the oldest message, 0 when it has none",
+        |row| row.now.head_timestamp.unwrap_or(0),
     ),
 ];
+
+fn if_durable(row: &QueueRow, value: u64) -> u64 {
+    if row.look.definition().durable { value } else { 0 }
+}
+
+fn body_bytes(row: &QueueRow) -> u64 {
+    row.now.ready_bytes + row.now.unacked_bytes
+}
 
 const DELIVERY: [Column<QueueRow>; 7] = [
     (

@@ -214,10 +214,10 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
     if input.first() != Some(&frame::METHOD) || input.get(frame::HEAD..frame::HEAD + 4) != Some(PUBLISH) {
         return None;
     }
-    let method = frame::parse(input, frame_max).ok()??;
+    let method = frame::whole(input, frame_max)?;
     let fields = decode_publish(method.payload.get(4..)?).ok()?;
     let mut at = method.wire_len();
-    let header_frame = frame::parse(input.get(at..)?, frame_max).ok()??;
+    let header_frame = frame::whole(input.get(at..)?, frame_max)?;
     if header_frame.kind != frame::HEADER || header_frame.channel != method.channel {
         return None;
     }
@@ -228,7 +228,7 @@ pub fn whole_publish(input: &[u8], frame_max: u32) -> Option<WholePublish<'_>> {
     at += header_frame.wire_len();
     let mut body: &[u8] = &[];
     if header.body_size > 0 {
-        let frame = frame::parse(input.get(at..)?, frame_max).ok()??;
+        let frame = frame::whole(input.get(at..)?, frame_max)?;
         let whole = frame.kind == frame::BODY
             && frame.channel == method.channel
             && frame.payload.len() as u64 == header.body_size

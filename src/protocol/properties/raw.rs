@@ -52,6 +52,13 @@ impl<'a> RawProperties<'a> {
         Reader::new(self.bytes).u16().unwrap_or(0)
     }
 
+    /// Whether anything is announced that the broker may have to act on when the message is published, beside delivery
+    /// mode and priority.
+    #[inline]
+    pub fn ask_something(&self) -> bool {
+        self.flags() & (HEADERS | REPLY_TO | EXPIRATION | USER_ID) != 0
+    }
+
     /// Whether a headers table is announced.
     #[inline]
     pub fn has_headers(&self) -> bool {

@@ -7,6 +7,7 @@ mod parameters;
 mod permissions;
 mod policies;
 mod reset;
+mod told;
 mod users;
 mod vhosts;
 

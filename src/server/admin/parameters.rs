@@ -131,6 +131,7 @@ impl Handle {
             let _changing = self.administer();
             self.existing_vhost(&parameter.vhost)?;
             let durable = self.log(vec![define(Definition::Parameter(parameter.clone()))]);
+            self.tell_parameter(&parameter);
             (self.broker.parameters().write().set(parameter), durable)
         };
         stored(durable).await?;
@@ -149,6 +150,7 @@ impl Handle {
             let created = definition.limits.is_empty();
             definition.limits = limits;
             let durable = self.log(vec![define(Definition::Vhost(definition.clone()))]);
+            self.tell_vhost(Some(&vhost.definition()), &definition);
             vhost.redefine(definition);
             (created, durable)
         };
@@ -173,6 +175,7 @@ impl Handle {
             if self.broker.parameters().write().values.remove(&key).is_none() {
                 return Err(AdminError::Missing(Missing::Parameter, name.to_owned()));
             }
+            self.tell_parameter_cleared(&key);
             let (vhost, component, name) = key;
             self.log(vec![undefine(DefinitionKey::Parameter {
                 vhost,
@@ -207,6 +210,7 @@ impl Handle {
         let (created, durable) = {
             let _changing = self.administer();
             let durable = self.log(vec![define(Definition::GlobalParameter(parameter.clone()))]);
+            self.tell_global_parameter(&parameter);
             (self.broker.parameters().write().set_global(parameter), durable)
         };
         stored(durable).await?;
@@ -223,6 +227,7 @@ impl Handle {
             if self.broker.parameters().write().global.remove(name).is_none() {
                 return Err(AdminError::Missing(Missing::Parameter, name.to_owned()));
             }
+            self.tell_global_parameter_cleared(name);
             self.log(vec![undefine(DefinitionKey::GlobalParameter(name.into()))])
         };
         stored(durable).await

@@ -36,7 +36,8 @@ impl Handle {
             self.existing_vhost(&permission.vhost)?;
             let old = self.permission(&permission.user, &permission.vhost);
             let durable = self.log(vec![define(Definition::Permission(permission.clone()))]);
-            self.broker.access().set_permission(permission);
+            self.broker.access().set_permission(permission.clone());
+            self.tell_permission(&permission);
             (Change::new(old.is_none()), durable)
         };
         self.broker.admissions().recheck(&user);
@@ -56,6 +57,7 @@ impl Handle {
             if !self.broker.access().clear_permission(&name, &vhost) {
                 return Err(AdminError::Missing(Missing::Permission, user.to_owned()));
             }
+            self.tell_permission_deleted(&name, &vhost);
             self.log(vec![undefine(DefinitionKey::Permission { user: name, vhost })])
         };
         self.broker.admissions().recheck(user);
@@ -78,7 +80,8 @@ impl Handle {
             };
             let known = self.topic_permissions().iter().any(same);
             let durable = self.log(vec![define(Definition::TopicPermission(topic.clone()))]);
-            self.broker.access().set_topic_permission(topic);
+            self.broker.access().set_topic_permission(topic.clone());
+            self.tell_topic_permission(&topic);
             (Change::new(!known), durable)
         };
         self.broker.admissions().recheck(&user);
@@ -107,6 +110,8 @@ impl Handle {
             if gone.is_empty() {
                 return Err(AdminError::Missing(Missing::Permission, user.to_owned()));
             }
+            gone.iter()
+                .for_each(|topic| self.tell_topic_permission_deleted(topic));
             let keys = gone.into_iter().map(|topic| {
                 undefine(DefinitionKey::TopicPermission {
                     user: topic.user,

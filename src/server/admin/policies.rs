@@ -40,6 +40,7 @@ impl Handle {
             vhost
                 .change_policies(|policies| policies.set(policy.clone()))
                 .map_err(failed)?;
+            self.tell_policy(&policy);
             (
                 Change::new(old.is_none()),
                 self.log(vec![define(Definition::Policy(policy))]),
@@ -60,6 +61,7 @@ impl Handle {
             if !vhost.change_policies(|policies| policies.clear(kind, name)) {
                 return Err(AdminError::Missing(Missing::Policy, name.to_owned()));
             }
+            self.tell_policy_cleared(kind, &vhost.name, name);
             self.log(vec![undefine(DefinitionKey::Policy {
                 vhost: Name::clone(&vhost.name),
                 kind,

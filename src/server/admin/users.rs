@@ -100,7 +100,7 @@ impl Handle {
             let _changing = self.administer();
             let old = self.user(&spec.name);
             let old_password = old.as_ref().map(|user| user.password.clone());
-            let limits = spec.limits.or(old.map(|user| user.limits));
+            let limits = spec.limits.or(old.as_ref().map(|user| user.limits));
             let user = User {
                 name: spec.name.into(),
                 password: password.or(old_password).unwrap_or_else(|| self.no_password()),
@@ -108,7 +108,9 @@ impl Handle {
                 limits: limits.unwrap_or_default(),
             };
             let durable = self.log(vec![define(Definition::User(user.clone()))]);
-            (self.broker.access().put_user(user), durable)
+            let created = self.broker.access().put_user(user.clone());
+            self.tell_user(old.as_deref(), &user);
+            (created, durable)
         };
         stored(durable).await?;
         Ok(Change::new(created))
@@ -134,6 +136,7 @@ impl Handle {
                 .remove_user(name)
                 .ok_or_else(|| AdminError::Missing(Missing::User, name.to_owned()))?;
             let user = undefine(DefinitionKey::User(name.into()));
+            self.tell_user_deleted(name);
             self.log(
                 std::iter::once(user)
                     .chain(undefine_permissions(removed))
@@ -168,7 +171,8 @@ impl Handle {
                 .ok_or_else(|| AdminError::Invalid(format!("Unknown user limit '{limit}'")))?;
             *place = value;
             let durable = self.log(vec![define(Definition::User(user.clone()))]);
-            self.broker.access().put_user(user);
+            self.broker.access().put_user(user.clone());
+            self.tell_user(Some(&old), &user);
             durable
         };
         stored(durable).await

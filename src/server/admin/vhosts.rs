@@ -72,10 +72,12 @@ impl Handle {
             }
             let durable = self.log(vec![define(Definition::Vhost(definition.clone()))]);
             let created = existing.is_none();
+            let old = existing.as_ref().map(|vhost| vhost.definition());
             match existing {
-                Some(vhost) => vhost.redefine(definition),
-                None => self.broker.add_vhost(self.broker.new_vhost(definition)),
+                Some(vhost) => vhost.redefine(definition.clone()),
+                None => self.broker.add_vhost(self.broker.new_vhost(definition.clone())),
             }
+            self.tell_vhost(old.as_ref(), &definition);
             (created, durable)
         };
         stored(durable).await?;
@@ -107,6 +109,7 @@ impl Handle {
             }
             // First nobody finds it any more, then it loses what it holds.
             self.broker.remove_vhost(name);
+            self.tell_vhost_deleted(name);
             let mut ops: Vec<Op> = vec![undefine(DefinitionKey::Vhost(Name::clone(&vhost.name)))];
             ops.extend(undefine_permissions(self.broker.access().remove_vhost(name)));
             let parameters = self.broker.parameters().write().remove_vhost(name);
@@ -139,6 +142,7 @@ impl Handle {
                 .ok_or_else(|| AdminError::Invalid(format!("Unknown vhost limit '{limit}'")))?;
             *place = value;
             let durable = self.log(vec![define(Definition::Vhost(definition.clone()))]);
+            self.tell_vhost(Some(&vhost.definition()), &definition);
             vhost.redefine(definition);
             durable
         };

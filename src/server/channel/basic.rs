@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Reply, Settlement,
+    get::check_gettable,
     properties::{check_properties, check_user_id},
 };
 use crate::broker::{
@@ -21,7 +22,7 @@ use crate::protocol::{
     assembler::Content,
     field::{RawField, ShortString},
     method::{Method, MethodId, PublishFields},
-    properties::RawProperties,
+    properties::{PropertyError, RawProperties},
     reply_code::ReplyCode,
 };
 use crate::server::{
@@ -95,6 +96,7 @@ impl Connection {
     ) -> Result<(), Fault> {
         let id = MethodId::BASIC_PUBLISH;
         let refuse = |error: BrokerError| Fault::refuse(number, &error, id);
+        let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
         if fields.immediate {
             return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
         }
@@ -102,26 +104,47 @@ impl Connection {
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
+        if let Some(route) = self.known_route(&fields, properties) {
+            let parts = parts(&fields, properties).map_err(damaged)?;
+            let message = build(&parts, body, &mut self.scratch);
+            let routed = Routed {
+                route,
+                message,
+                replies: false,
+            };
+            self.enqueue(number, routed, fields.mandatory);
+            return Ok(());
+        }
         if Self::is_order(fields.exchange) {
             return self.settle_by_publish(number, &fields, properties, body);
         }
         self.rights.check_publish(fields.exchange).map_err(refuse)?;
-        let damaged = |error| Fault::connection(ReplyCode::FrameError, error, id);
         RawProperties::new(properties).validate().map_err(damaged)?;
         let addressed = self.address_replies(number, properties);
         let addressed = addressed.map_err(|error| refuse(self.exchange_first(fields.exchange, error)))?;
         let properties = addressed.as_deref().unwrap_or(properties);
-        let raw = RawProperties::new(properties);
-        let parts = MessageParts {
-            exchange: fields.exchange,
-            routing_key: fields.routing_key,
-            properties,
-            persistent: raw.delivery_mode().map_err(damaged)? == Some(2),
-            priority: raw.priority().map_err(damaged)?.unwrap_or(0),
-        };
+        let parts = parts(&fields, properties).map_err(damaged)?;
         let routed = self.route(&parts, body).map_err(refuse)?;
+        if !routed.replies && !self.rights.has_topics() {
+            self.routes
+                .vouch(fields.exchange, fields.routing_key, self.rights.generation());
+        }
         self.enqueue(number, routed, fields.mandatory);
         Ok(())
+    }
+
+    /// The route of the message before, when this one has the same names, nothing changed since that one passed every
+    /// check, and its properties ask for none of their own.
+    #[inline]
+    fn known_route(&self, fields: &PublishFields<'_>, properties: &[u8]) -> Option<SharedRoute> {
+        if RawProperties::new(properties).ask_something() {
+            return None;
+        }
+        let generations = (self.vhost.generation(), self.rights.current());
+        let route = self
+            .routes
+            .again(fields.exchange, fields.routing_key, generations)?;
+        Some(Arc::clone(route))
     }
 
     /// Puts a routed message with the others of this read, or with its transaction.
@@ -444,6 +467,7 @@ impl Connection {
     /// basic.get; waits when the message must be read from disk.
     pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
         let queue = self.readable_queue(number, name)?;
+        check_gettable(&queue)?;
         let Some(channel) = self.channels.get(&number) else {
             return Ok(());
         };
@@ -504,6 +528,20 @@ fn each_queue(
         }
         queue.dispatch();
     }
+}
+
+/// What a message is made of, its properties checked.
+#[inline]
+fn parts<'a>(fields: &PublishFields<'a>, properties: &'a [u8]) -> Result<MessageParts<'a>, PropertyError> {
+    let raw = RawProperties::new(properties);
+    raw.validate()?;
+    Ok(MessageParts {
+        exchange: fields.exchange,
+        routing_key: fields.routing_key,
+        properties,
+        persistent: raw.delivery_mode()? == Some(2),
+        priority: raw.priority()?.unwrap_or(0),
+    })
 }
 
 #[inline]

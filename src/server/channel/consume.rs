@@ -209,16 +209,7 @@ impl Connection {
                 };
                 tracing::warn!(queue = %consumer.queue.name(), "consumer cancelled: its user may not read any more");
                 let empty = consumer.queue.lock().state.cancel(consumer.id);
-                if channel.out.cancel_notify {
-                    let consumer_tag = String::from_utf8_lossy(&tag).into_owned();
-                    channel.out.outbox.method(
-                        channel.out.id,
-                        &Method::BasicCancel {
-                            consumer_tag,
-                            nowait: true,
-                        },
-                    );
-                }
+                channel.out.tell_cancel(&tag);
                 if empty && consumer.queue.definition.auto_delete {
                     unused.push(consumer.queue);
                 }

@@ -2,12 +2,32 @@
 
 use std::sync::Arc;
 
-use crate::broker::{queue::Delivery, unacked::UnackedDelivery};
+use crate::broker::{
+    error::{BrokerError, Resource},
+    queue::{
+        Delivery,
+        arguments::{QueueKind, single_active},
+    },
+    unacked::UnackedDelivery,
+};
 use crate::protocol::{field::ShortString, method::Method};
 use crate::server::{
     consumer_port::{ChannelOut, told},
     queue_cell::QueueHandle,
 };
+
+/// Who gets from a quorum queue with a single active consumer would pass that consumer by.
+///
+/// # Errors
+/// 405, as RabbitMQ answers (amqp-behaviour 2.4).
+pub(super) fn check_gettable(queue: &QueueHandle) -> Result<(), BrokerError> {
+    let definition = &queue.definition;
+    if single_active(&definition.arguments) && QueueKind::of(&definition.arguments) == QueueKind::Quorum {
+        let resource = Resource::queue(queue.name(), &definition.vhost);
+        return Err(BrokerError::SingleActiveGet(resource));
+    }
+    Ok(())
+}
 
 impl ChannelOut {
     /// Gives a message its tag, enters it in the ledger and sends it.

@@ -119,7 +119,7 @@ impl Channel {
 
     /// Forgets consumers whose queue went away meanwhile.
     fn forget_cancelled(&mut self) {
-        for tag in self.out.cancelled.lock().drain(..) {
+        for tag in self.out.cancelled.lock().tags.drain(..) {
             self.consumers.remove(&tag);
         }
     }
@@ -144,6 +144,27 @@ impl Reply {
 impl Connection {
     /// Handles a method without content on an open channel.
     pub(super) async fn method(&mut self, number: u16, method: Method) -> Result<(), Fault> {
+        if method.id() == MethodId::QUEUE_DELETE {
+            return self.delete_queue(number, method).await;
+        }
+        self.answered(number, method).await
+    }
+
+    /// The channel's own consumers of the queue are told after the answer: a client that waits for it may take a
+    /// basic.cancel before it for an error, as py-amqp does.
+    async fn delete_queue(&mut self, number: u16, method: Method) -> Result<(), Fault> {
+        let out = self.channels.get(&number).map(|channel| Arc::clone(&channel.out));
+        if let Some(out) = &out {
+            out.hold_cancels();
+        }
+        let done = self.answered(number, method).await;
+        if let Some(out) = &out {
+            out.tell_cancelled();
+        }
+        done
+    }
+
+    async fn answered(&mut self, number: u16, method: Method) -> Result<(), Fault> {
         let id = method.id();
         let reply = match method {
             Method::BasicGet { queue, no_ack } => {

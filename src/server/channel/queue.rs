@@ -7,10 +7,7 @@ use crate::broker::{
     permission::Verb,
     queue::arguments::{self, QueueKind, inequivalent_flag},
 };
-use crate::protocol::{
-    field::{FieldTable, FieldValue},
-    method::Method,
-};
+use crate::protocol::{field::FieldTable, method::Method};
 use crate::server::{
     connection::Connection,
     queue_cell::QueueHandle,
@@ -132,22 +129,24 @@ impl Connection {
             return self.declare_replies(number, name, nowait);
         }
         // A redeclaration is compared by what the client said, a new queue made by what that means here.
-        let effective = self.with_default_type(&arguments, durable, exclusive, auto_delete);
+        let flags = (durable, exclusive, auto_delete);
+        let mut effective = self.broker.with_default_type(&self.vhost, &arguments, flags);
         if name.is_empty() {
             let kind = QueueKind::of(&effective);
             if kind != QueueKind::Classic {
                 return Err(BrokerError::ServerNamed(kind.module()));
             }
-            name = generated_name("amq.gen");
+            let prefix = arguments::take_name_prefix(&mut effective)?;
+            name = generated_name(prefix.as_deref().unwrap_or("amq.gen"));
         } else if name.starts_with("amq.") {
             return Err(BrokerError::ReservedName { kind: "queue", name });
         }
         let resource = Resource::queue(&name, &self.vhost.name);
         self.rights.check(Verb::Configure, &resource)?;
-        if let Some(existing) = self
+        let existing = self
             .vhost
-            .read(|topology| topology.queue(name.as_bytes()).cloned())
-        {
+            .read(|topology| topology.queue(name.as_bytes()).cloned());
+        if let Some(existing) = existing {
             return self.redeclare(
                 number,
                 &existing,
@@ -160,9 +159,7 @@ impl Connection {
         }
         self.rights
             .check_argument(&effective, "x-dead-letter-exchange", &resource)?;
-        arguments::check_flags(&effective, durable, exclusive, auto_delete, &resource)?;
-        arguments::check(&self.with_permitted_version(&effective), &resource)?;
-        self.check_room(&name, &effective, durable || exclusive)?;
+        self.broker.check_new(&self.vhost, &resource, &effective, flags)?;
         let definition = QueueDefinition {
             vhost: Name::clone(&self.vhost.name),
             name: name.as_str().into(),
@@ -191,53 +188,6 @@ impl Connection {
                 nowait,
             ),
         }
-    }
-
-    /// A queue that asks for no type gets the vhost's, then the broker's, as far as it can be one (amqp-behaviour 2.3).
-    fn with_default_type(
-        &self,
-        arguments: &FieldTable,
-        durable: bool,
-        exclusive: bool,
-        auto_delete: bool,
-    ) -> FieldTable {
-        let mut arguments = arguments.clone();
-        if arguments.get("x-queue-type").is_none() {
-            let definition = self.vhost.definition();
-            let wanted = definition
-                .default_queue_type
-                .as_deref()
-                .unwrap_or(self.broker.default_queue_type());
-            let lasting = durable && !exclusive && !auto_delete;
-            let kind = if lasting { wanted } else { "classic" };
-            let kind = bytes::Bytes::copy_from_slice(kind.as_bytes());
-            arguments.insert("x-queue-type", FieldValue::LongString(kind));
-        }
-        arguments
-    }
-
-    /// Version 1 of classic queues passes for version 2 where the operator permits it.
-    fn with_permitted_version(&self, arguments: &FieldTable) -> FieldTable {
-        const VERSION: &str = "x-queue-version";
-        let first = arguments.get(VERSION).and_then(FieldValue::as_integer) == Some(1);
-        let mut checked = arguments.clone();
-        if first && self.broker.permits().classic_queue_version_1 {
-            checked.insert(VERSION, FieldValue::I32(2));
-        }
-        checked
-    }
-
-    /// Room for one more queue. What RabbitMQ 4.3 refuses and RabbitMQ 3 allowed is the operator's choice
-    /// (amqp-behaviour 11).
-    fn check_room(&self, name: &str, arguments: &FieldTable, modern: bool) -> Result<(), BrokerError> {
-        let permits = self.broker.permits();
-        if !permits.queue_master_locator && arguments.get("x-queue-master-locator").is_some() {
-            return Err(BrokerError::DeprecatedFeature("queue_master_locator"));
-        }
-        if !modern && !permits.transient_nonexcl_queues {
-            return Err(BrokerError::DeprecatedFeature("transient_nonexcl_queues"));
-        }
-        self.vhost.check_room(name, self.broker.limits().queue_max)
     }
 
     #[expect(

@@ -35,6 +35,7 @@ fn a_confirmed_message_is_there_after_a_crash() {
         delivered_through: Seq(0),
         lanes: vec![(0, Seq(1))],
         returned: Vec::new(),
+        scheduled: (0, 0),
     };
     assert_eq!(bench.recovered.queues, [row]);
     assert!(!bench.recovered.fresh);

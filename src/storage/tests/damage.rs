@@ -50,7 +50,7 @@ fn a_store_from_the_future_is_refused() {
             error,
             StoreError::UnknownFormat {
                 found: 99,
-                supported: 2,
+                supported: 3,
                 ..
             }
         ),

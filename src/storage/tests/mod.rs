@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod model;
 mod returned;
+mod schedule;
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -11,6 +11,7 @@ mod flags;
 mod health;
 mod limits;
 mod lists;
+mod messages;
 mod node;
 mod parameters;
 mod permissions;
@@ -19,6 +20,8 @@ mod policies;
 mod queues;
 mod settings;
 mod status;
+mod tail;
+mod top;
 mod users;
 mod vhosts;
 
@@ -33,7 +36,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 21] = [
+static TABLES: [&[Spec]; 24] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -55,6 +58,9 @@ static TABLES: [&[Spec]; 21] = [
     &difference::COMMANDS,
     &backup::COMMANDS,
     &documents::COMMANDS,
+    &messages::COMMANDS,
+    &tail::COMMANDS,
+    &top::COMMANDS,
 ];
 
 /// The commands that a program has.

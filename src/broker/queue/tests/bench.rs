@@ -302,13 +302,13 @@ impl Bench {
             lanes: lanes.into_iter().collect(),
             next_seq: Seq(names.len() as u64 + 1),
             messages: names.len() as u64,
-            bytes: 0,
             delivered_through: delivered.map_or(Seq(0), |name| self.seq(name)),
             returned: std::mem::take(&mut self.disk.returned),
             deadlines: match self.disk.deadlines.is_empty() {
                 true => Deadlines::InOrder(Timestamp::NONE),
                 false => Deadlines::Mixed,
             },
+            ..Recovered::EMPTY
         };
         self.queue = QueueState::recovered(QueueId(7), &row);
         self.queue.resident_limit = LIMIT;

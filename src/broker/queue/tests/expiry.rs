@@ -16,6 +16,7 @@ fn the_shorter_of_both_times_to_live_counts() {
     check("publish a b | next", "never");
 }
 
+/// Proves: TTL-002
 #[test]
 fn an_expired_message_leaves_from_behind_a_live_one() {
     check(

@@ -6,6 +6,7 @@ mod expiry;
 mod limits;
 mod model;
 mod returns;
+mod schedule;
 
 use self::bench::check;
 use crate::broker::{

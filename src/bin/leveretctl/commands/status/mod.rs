@@ -142,6 +142,15 @@ impl Told {
         self.0.get(key).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// As text, whatever it is.
+    pub(super) fn text_of(&self, key: &str) -> String {
+        self.0.get(key).map(crate::output::cell).unwrap_or_default()
+    }
+
+    pub(super) fn float(&self, key: &str) -> f64 {
+        self.0.get(key).and_then(Value::as_f64).unwrap_or(0.0)
+    }
+
     pub(super) fn flag(&self, key: &str) -> bool {
         self.0.get(key).and_then(Value::as_bool).unwrap_or(false)
     }

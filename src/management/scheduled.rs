@@ -1,0 +1,163 @@
+//! Messages that wait for their time, of a queue or of an exchange that delays: listed by pages, cancelled, given another
+//! time. The reference has none of this; the paths follow its habits.
+
+use serde_json::{Value, json};
+
+use crate::broker::{ids::Timestamp, permission::Verb};
+use crate::management::{
+    answer::{Answer, ApiError},
+    call::Call,
+    exchanges, messages, queues,
+    route::{Level, Route, delete, get, put},
+};
+use crate::server::{Scheduled, Waiting};
+
+pub(super) static ROUTES: [Route; 6] = [
+    get(
+        "/queues/{vhost}/{name}/scheduled",
+        Level::Vhost,
+        |call| list(call, Kind::Queue),
+        "A page of the messages that wait for their time before they come to a queue",
+    ),
+    delete(
+        "/queues/{vhost}/{name}/scheduled/{id}",
+        Level::Vhost,
+        |call| cancel(call, Kind::Queue),
+        "Cancels a waiting message",
+    ),
+    put(
+        "/queues/{vhost}/{name}/scheduled/{id}",
+        Level::Vhost,
+        |call| retime(call, Kind::Queue),
+        "Gives a waiting message another time",
+    ),
+    get(
+        "/exchanges/{vhost}/{name}/scheduled",
+        Level::Vhost,
+        |call| list(call, Kind::Exchange),
+        "A page of the messages that wait in an exchange",
+    ),
+    delete(
+        "/exchanges/{vhost}/{name}/scheduled/{id}",
+        Level::Vhost,
+        |call| cancel(call, Kind::Exchange),
+        "Cancels a waiting message",
+    ),
+    put(
+        "/exchanges/{vhost}/{name}/scheduled/{id}",
+        Level::Vhost,
+        |call| retime(call, Kind::Exchange),
+        "Gives a waiting message another time",
+    ),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Queue,
+    Exchange,
+}
+
+/// The queue or exchange of the path, if the caller may do this with it.
+fn find(call: &Call, kind: Kind, verb: Verb) -> Result<Waiting<'_>, ApiError> {
+    match kind {
+        Kind::Queue => {
+            queues::find(call)?;
+            call.permit(verb, call.name("name"))?;
+            Ok(Waiting::Queue(call.name("name")))
+        }
+        Kind::Exchange => {
+            exchanges::find(call)?;
+            call.permit(verb, call.exchange("name"))?;
+            Ok(Waiting::Exchange(call.exchange("name")))
+        }
+    }
+}
+
+fn vhost(call: &Call) -> &str {
+    call.vhost().unwrap_or("/")
+}
+
+fn id(due: Timestamp, number: u64) -> String {
+    format!("{}-{number}", due.0)
+}
+
+/// `DUE-NUMBER`, as the list gives it.
+fn parse_id(id: &str) -> Option<(Timestamp, u64)> {
+    let (due, number) = id.split_once('-')?;
+    Some((Timestamp(due.parse().ok()?), number.parse().ok()?))
+}
+
+/// `?page_size=100&from=ID`; the answer's `next` is the `from` of the next page.
+fn list(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
+    let waiting = find(call, kind, Verb::Read)?;
+    let from = match call.query.get("from") {
+        Some(from) => {
+            parse_id(from).ok_or_else(|| ApiError::bad_request("from is no id of a waiting message"))?
+        }
+        None => (Timestamp::NONE, 0),
+    };
+    let size = match call.query.get("page_size") {
+        Some(size) => size
+            .parse()
+            .map_err(|_no_number| ApiError::bad_request("page_size is no number"))?,
+        None => 100,
+    };
+    let page = call.handle.scheduled(vhost(call), waiting, from, size)?;
+    let items: Vec<Value> = page.messages.iter().map(render).collect();
+    Ok(Answer::json(json!({
+        "count": page.count,
+        "bytes": page.bytes,
+        "next": page.next.map(|(due, number)| id(due, number)),
+        "items": items,
+    })))
+}
+
+fn render(scheduled: &Scheduled) -> Value {
+    let message = &scheduled.message;
+    json!({
+        "id": id(scheduled.due, scheduled.number),
+        "due": scheduled.due.0,
+        "exchange": crate::management::json::text(message.exchange()),
+        "routing_key": crate::management::json::text(message.routing_key()),
+        "payload_bytes": message.body_len(),
+        "properties": messages::show_properties(message.properties()),
+    })
+}
+
+fn named(call: &Call) -> Result<(Timestamp, u64), ApiError> {
+    parse_id(call.name("id")).ok_or_else(ApiError::not_found)
+}
+
+fn cancel(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
+    let waiting = find(call, kind, Verb::Read)?;
+    let (due, number) = named(call)?;
+    if call.handle.cancel_scheduled(vhost(call), waiting, due, number)? {
+        Ok(Answer::no_content())
+    } else {
+        Err(ApiError::not_found())
+    }
+}
+
+/// `{"due": MS_SINCE_1970}` or `{"delay": MS}`.
+fn retime(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
+    let waiting = find(call, kind, Verb::Write)?;
+    let (due, number) = named(call)?;
+    let object = call.object()?;
+    let number_of = |key: &str| object.get(key).map(|value| value.as_u64());
+    let new_due = match (number_of("due"), number_of("delay")) {
+        (Some(Some(due)), None) => Timestamp(due),
+        (None, Some(Some(delay))) => Timestamp(crate::server::now_ms()).after(delay),
+        _ => {
+            return Err(ApiError::bad_request(
+                "either due (milliseconds since 1970) or delay (milliseconds) must be a number",
+            ));
+        }
+    };
+    // 0 would be no time at all.
+    let new_due = Timestamp(new_due.0.max(1));
+    let number = call
+        .handle
+        .retime_scheduled(vhost(call), waiting, due, number, new_due)?
+        .ok_or_else(ApiError::not_found)?;
+    Ok(Answer::json(json!({"id": id(new_due, number), "due": new_due.0})))
+}
