@@ -6,6 +6,10 @@ use std::sync::Arc;
 use crate::broker::confirm::{ConfirmSink, ConfirmToken};
 use crate::storage::{Done, StoreFailure};
 
+/// So many sinks are few: to write to their sockets costs less than to wake a task for each, and holds the next group up
+/// for less than a millisecond.
+const FEW: usize = 64;
+
 /// Collected while a group is built, told once it is durable.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -67,8 +71,13 @@ impl Waiting {
 
     /// The group is durable: tells everybody, in tag order as logged.
     pub(super) fn stored(&mut self) {
+        let few = self.sinks.len() <= FEW;
         for SinkTags { sink, mut tags } in self.sinks.drain(..) {
-            sink.stored(&tags);
+            if few {
+                sink.stored_among_few(&tags);
+            } else {
+                sink.stored(&tags);
+            }
             tags.clear();
             self.spare.push(tags);
         }
