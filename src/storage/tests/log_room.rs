@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Bench;
 use super::check::check;
@@ -25,7 +26,10 @@ fn killed(bench: &Bench) -> tempfile::TempDir {
 
 #[test]
 fn room_ahead_in_the_log_is_no_end_of_it() {
-    let bench = Bench::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.unsynced_max = Duration::from_secs(3600);
+    let bench = Bench::with(dir, options);
     let queue = bench.queue("q");
     // One by one, so that each is a group.
     for seq in 1..=100 {
