@@ -5,6 +5,8 @@ const scenarios = {
   ...require('./scenarios.js'),
   ...require('./routing.js'),
   ...require('./queues.js'),
+  ...require('./limits.js'),
+  ...require('./time.js'),
   ...require('./operated.js'),
 };
 

@@ -56,15 +56,39 @@ QUEUES = (
     "global_qos",
     "user_id",
     "update_secret",
+    "auto_delete",
+    "legacy_arguments",
+    "size_limits",
+    "slow_consumer",
+    "heartbeats",
     "expiry",
     "quorum_queue",
+    "at_least_once",
 )
 # These need the broker's HTTP API or command line tool, so they run with a broker of the suite's own.
-OPERATED = ("policies", "permissions", "firehose", "event_exchange", "blocked")
+OPERATED = (
+    "policies",
+    "operator_policies",
+    "permissions",
+    "limits",
+    "firehose",
+    "event_exchange",
+    "log_exchange",
+    "blocked",
+)
 # RabbitMQ 3.10 has none of it: plugins Debian does not ship, later versions, and Leveret's own.
-BEYOND_RABBITMQ = ("delays", "delayed_retry", "settle")
+BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
+NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
-CELERY = ("results_and_retries", "priority_order", "control_and_revoke", "eta_and_backoff", "worker_killed")
+CELERY = (
+    "results_and_retries",
+    "priority_order",
+    "control_and_revoke",
+    "eta_and_backoff",
+    "broadcast",
+    "held_by_the_broker",
+    "worker_killed",
+)
 
 
 class PrepareError(Exception):
@@ -74,6 +98,7 @@ class PrepareError(Exception):
 class Client:
     """A client library or tool, and the scenarios its program has."""
 
+    language = "Python"
     scenarios = SCENARIOS
 
     def missing(self):
@@ -119,6 +144,7 @@ class Node(Client):
     """amqplib, from its lock file. It has no transactions."""
 
     name = "node"
+    language = "JavaScript"
     scenarios = (*SCENARIOS, *FEATURES)
 
     def missing(self):
@@ -140,6 +166,25 @@ class Java(Client):
     """The Java client, built by Maven."""
 
     name = "java"
+    language = "Java"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "cancel_notify",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "expiry",
+        "quorum_queue",
+        "at_least_once",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("mvn", "java")
@@ -163,6 +208,27 @@ class Go(Client):
     """amqp091-go, built by go."""
 
     name = "go"
+    language = "Go"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "recent_history",
+        "headers_matching",
+        "alternate_exchange",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "update_secret",
+        "expiry",
+        "quorum_queue",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("go")
@@ -176,10 +242,66 @@ class Go(Client):
         return [cached("go", sources, build) / "scenarios"]
 
 
+class Ruby(Client):
+    """Debian's Bunny."""
+
+    name = "ruby"
+    language = "Ruby"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("ruby")
+
+    def prepare(self):
+        if not works("ruby", "-e", 'require "bunny"'):
+            install_package("ruby-bunny")
+        return ["ruby", INTEROP / "ruby" / "main.rb"]
+
+
+class Php(Client):
+    """Debian's php-amqplib."""
+
+    name = "php"
+    language = "PHP"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "delayed_retry",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("php")
+
+    def prepare(self):
+        if not works("php", "-r", "exit((@include_once 'PhpAmqpLib/autoload.php') ? 0 : 1);"):
+            install_package("php-cli", "php-amqplib")
+        return ["php", INTEROP / "php" / "main.php"]
+
+
 class CTools(Client):
     """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
 
     name = "c-tools"
+    language = "C"
     scenarios = (
         "declare_bind",
         "consume_prefetch",
@@ -205,6 +327,8 @@ CLIENTS = (
     Node(),
     Java(),
     Go(),
+    Ruby(),
+    Php(),
     CTools(),
     Python("celery", "celery_scenarios.py", CELERY),
 )
@@ -215,15 +339,22 @@ def not_found(*programs):
     return next((f"{program} not found" for program in programs if shutil.which(program) is None), None)
 
 
+def works(*command):
+    """Whether a command is there and ends well."""
+    if not_found(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def can_install_packages():
     """Whether this is a Debian, and ours to install packages on."""
     return os.geteuid() == 0 and not_found("apt-get") is None
 
 
-def install_package(name):
-    """Installs a Debian package, with fresh package lists if the ones at hand do not lead to it."""
+def install_package(*names):
+    """Installs Debian packages, with fresh package lists if the ones at hand do not lead to it."""
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    install = [*apt, "install", "-y", "--no-install-recommends", name]
+    install = [*apt, "install", "-y", "--no-install-recommends", *names]
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with exclusively("apt"):
         try:

@@ -9,6 +9,7 @@ mod log_room;
 mod model;
 mod returned;
 mod schedule;
+mod spill;
 
 use std::collections::VecDeque;
 use std::path::Path;
