@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::broker::confirm::{ConfirmSink, ConfirmToken};
 use crate::storage::{Done, StoreFailure};
 
-/// So many sinks are few: to write to their sockets costs less than to wake a task for each, and holds the next group up
-/// for less than a millisecond.
-const FEW: usize = 64;
+/// So many sinks are few: the committer writes to their sockets itself.
+const FEW: usize = 8;
 
 /// Collected while a group is built, told once it is durable.
 #[derive(Default)]
@@ -69,9 +68,10 @@ impl Waiting {
             .saturating_add(self.dones.len())
     }
 
-    /// The group is durable: tells everybody, in tag order as logged.
-    pub(super) fn stored(&mut self) {
-        let few = self.sinks.len() <= FEW;
+    /// The group is durable: tells everybody, in tag order as logged. With `idle` nobody waits for the next group: then a
+    /// write to a few sockets holds nobody up, and is sooner done than a task is woken.
+    pub(super) fn stored(&mut self, idle: bool) {
+        let few = idle && self.sinks.len() <= FEW;
         for SinkTags { sink, mut tags } in self.sinks.drain(..) {
             if few {
                 sink.stored_among_few(&tags);
@@ -129,7 +129,7 @@ mod tests {
             });
         }
         assert_eq!(waiting.len(), 5);
-        waiting.stored();
+        waiting.stored(true);
         assert_eq!(*sinks[0].0.lock(), [[1, 2, 3]]);
         assert_eq!(*sinks[1].0.lock(), [[1, 2]]);
         waiting.confirm(ConfirmToken {
@@ -137,7 +137,7 @@ mod tests {
             tag: 3,
         });
         waiting.failed(StoreFailure::Failed);
-        waiting.stored();
+        waiting.stored(true);
         assert_eq!(sinks[1].0.lock().len(), 1);
     }
 }
