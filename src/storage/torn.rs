@@ -13,6 +13,7 @@ const BLOCK: usize = 32 * 1024;
 const HEAD: usize = 7;
 const WHOLE: u8 = 1;
 const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
 
 /// True when only the newest log is broken, and only its end: dropping it loses nothing that a record follows. What was
 /// synced may still be in it; the caller compares what is recovered with the mark.
@@ -22,12 +23,13 @@ pub(super) fn only_the_end_is_torn(db: &Path) -> Result<bool, StoreError> {
         return Ok(false);
     };
     for log in logs {
-        if damaged_at(&read(&log)?).is_some() {
+        let bytes = read(&log)?;
+        if damaged_at(&bytes).is_some_and(|damage| !damage.is_room(&bytes)) {
             return Ok(false);
         }
     }
     let bytes = read(&newest)?;
-    Ok(damaged_at(&bytes).is_some_and(|at| !has_record_behind(&bytes, at)))
+    Ok(damaged_at(&bytes).is_some_and(|damage| !has_record_behind(&bytes, damage.at)))
 }
 
 fn logs(db: &Path) -> Result<Vec<PathBuf>, StoreError> {
@@ -47,8 +49,21 @@ fn read(log: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 /// Where the first thing that is no record begins.
-fn damaged_at(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
+struct Damage {
+    at: usize,
+    /// The parts of a record before it are not all.
+    within: bool,
+}
+
+impl Damage {
+    /// No damage at all: room that was made ahead (`log_room`) and never used.
+    fn is_room(&self, bytes: &[u8]) -> bool {
+        !self.within && bytes.iter().skip(self.at).all(|byte| *byte == 0)
+    }
+}
+
+fn damaged_at(bytes: &[u8]) -> Option<Damage> {
+    let (mut at, mut within) = (0, false);
     while at < bytes.len() {
         let left = BLOCK - at % BLOCK;
         if left < HEAD {
@@ -56,8 +71,11 @@ fn damaged_at(bytes: &[u8]) -> Option<usize> {
             continue;
         }
         match record_at(bytes, at) {
-            Some((_, len)) => at += len,
-            None => return Some(at),
+            Some((kind, len)) => {
+                at += len;
+                within = matches!(kind, FIRST | MIDDLE);
+            }
+            None => return Some(Damage { at, within }),
         }
     }
     None
@@ -114,6 +132,21 @@ mod tests {
         let mut last = whole;
         *last.last_mut().unwrap() ^= 1;
         assert!(torn(&last));
+    }
+
+    #[test]
+    fn room_never_used_in_an_older_log_is_no_damage() {
+        let newest = [record(WHOLE, b"one"), vec![0xee; 500]].concat();
+        let torn_behind = |older: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("000007.log"), older).unwrap();
+            fs::write(dir.path().join("000011.log"), &newest).unwrap();
+            only_the_end_is_torn(dir.path()).unwrap()
+        };
+        let room = vec![0; 70_000];
+        assert!(torn_behind(&[record(WHOLE, b"older"), room.clone()].concat()));
+        assert!(!torn_behind(&[record(FIRST, b"a part"), room.clone()].concat()));
+        assert!(!torn_behind(&[record(WHOLE, b"older"), room, vec![1]].concat()));
     }
 
     #[test]
