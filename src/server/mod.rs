@@ -31,6 +31,7 @@ mod memory;
 mod operate;
 mod options;
 mod outbox;
+mod paging;
 mod publisher;
 mod queue_cell;
 mod queues;
