@@ -90,7 +90,7 @@ impl Disk {
         match (self.rocks.db().write_opt(batch, options), copy) {
             (Ok(()), _) => {}
             (Err(error), Some(copy)) if is_full(&error) => {
-                tracing::error!(%error, "the disk is full: commits wait");
+                tracing::error!(%error, "the disk is full: commits wait until there is room, 64 MiB at least");
                 events.full(true);
                 self.write_when_room(&copy, keep_waiting)?;
                 events.full(false);

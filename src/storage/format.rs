@@ -160,7 +160,7 @@ pub fn outlook(dir: &Path) -> Result<Outlook, StoreError> {
     if is_fresh(&path, &mark, Mark::look(&mark)?)? {
         return Ok(Outlook::New);
     }
-    let torn = torn::look(&path)?;
+    let torn = torn::look(&path)?.filter(|end| !end.is_space());
     let known = families(&path)?.iter().all(|name| rocks::is_known_family(name));
     if torn.is_some() && known {
         return Ok(Outlook::TornEnd);

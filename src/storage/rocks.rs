@@ -232,7 +232,10 @@ pub(super) fn write_options(sync: bool) -> WriteOptions {
 pub(super) fn open_to_look(path: &Path) -> Result<DB, StoreError> {
     let mut options = Options::default();
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Error, |_, _| {}));
-    DB::open_for_read_only(&options, path, false).map_err(|error| StoreError::from_rocks(path, &error))
+    // Named, because RocksDB 11.8 crashes over several logs when it is asked for no family at all.
+    let family = [Family::Default.name()];
+    DB::open_cf_for_read_only(&options, path, family, false)
+        .map_err(|error| StoreError::from_rocks(path, &error))
 }
 
 /// How many families this version's databases have.

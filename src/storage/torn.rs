@@ -15,6 +15,8 @@ const BLOCK: usize = 32 * 1024;
 const HEAD: usize = 7;
 const WHOLE: u8 = 1;
 const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
 
 /// The newest log's end that no write completed.
 pub(super) struct TornEnd {
@@ -29,7 +31,7 @@ pub(super) struct TornEnd {
 /// [`StoreError::Corrupt`], with the place, for any damage but a torn end; or the disk's failure.
 pub(super) fn look(db: &Path) -> Result<Option<TornEnd>, StoreError> {
     if let Some(manifest) = manifest(db)?
-        && let Some(Damage { at, cut: false }) = damage(&manifest)?
+        && let Some(Damage { at, cut: false, .. }) = damage(&manifest)?
     {
         return Err(StoreError::corrupt(&manifest, format!("no record at byte {at}")));
     }
@@ -38,8 +40,15 @@ pub(super) fn look(db: &Path) -> Result<Option<TornEnd>, StoreError> {
         return Ok(None);
     };
     for log in logs {
-        // One that ends in half a record is RocksDB's to judge: the manifest knows how much of it was synced.
-        if let Some(Damage { at, cut: false }) = damage(&log)? {
+        // One that ends in half a record is RocksDB's to judge: the manifest knows how much of it was synced. Space behind
+        // whole records was made ahead and never used.
+        if let Some(Damage {
+            at,
+            cut: false,
+            within,
+        }) = damage(&log)?
+            && (within || !is_space(&read_from(&log, at)?))
+        {
             return Err(StoreError::corrupt(&log, format!("no record at byte {at}")));
         }
     }
@@ -60,6 +69,13 @@ pub(super) fn look(db: &Path) -> Result<Option<TornEnd>, StoreError> {
     }
 }
 
+impl TornEnd {
+    /// RocksDB has no trouble with space.
+    pub(super) fn is_space(&self) -> bool {
+        is_space(&self.rest)
+    }
+}
+
 /// [`look`], and a torn end is cut off and kept in `aside`. It was never synced, hence never confirmed; the caller compares
 /// what is recovered with the mark, which tells if that was not so.
 ///
@@ -77,13 +93,15 @@ struct Damage {
     at: u64,
     /// The file ends within it.
     cut: bool,
+    /// The parts of a record before it are not all.
+    within: bool,
 }
 
 /// Keeps the torn end, unless it is empty space, and cuts the log before it.
 fn cut(TornEnd { log, at, rest }: &TornEnd, aside: &Path) -> Result<(), StoreError> {
     let name = log.file_name().unwrap_or_default().to_string_lossy();
     let kept = aside.join(format!("torn-end-of-{name}"));
-    if rest.iter().any(|byte| *byte != 0) {
+    if !is_space(rest) {
         fs::write(&kept, rest).map_err(|error| StoreError::from_io(&kept, error))?;
         tracing::warn!(
             "the log {} ends in the middle of a write, as after a power cut: that end, never confirmed, is now in {}, which \
@@ -92,8 +110,8 @@ fn cut(TornEnd { log, at, rest }: &TornEnd, aside: &Path) -> Result<(), StoreErr
             kept.display()
         );
     } else {
-        tracing::warn!(
-            "the log {} ends in space that was never written, as after a power cut: it is cut off",
+        tracing::debug!(
+            "the log {} ends in space that was never written: it is cut off",
             log.display()
         );
     }
@@ -102,6 +120,11 @@ fn cut(TornEnd { log, at, rest }: &TornEnd, aside: &Path) -> Result<(), StoreErr
         .open(log)
         .and_then(|file| file.set_len(*at).and_then(|()| file.sync_all()))
         .map_err(|error| StoreError::from_io(log, error))
+}
+
+/// Allocated, or made ahead, and never written.
+fn is_space(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The manifest in use.
@@ -146,7 +169,7 @@ fn damage(log: &Path) -> Result<Option<Damage>, StoreError> {
     let failed = |error| StoreError::from_io(log, error);
     let mut file = File::open(log).map_err(failed)?;
     let mut block = vec![0; BLOCK];
-    let mut start = 0;
+    let (mut start, mut within) = (0, false);
     loop {
         let mut len = 0;
         while let Some(room) = block.get_mut(len..).filter(|room| !room.is_empty()) {
@@ -159,11 +182,15 @@ fn damage(log: &Path) -> Result<Option<Damage>, StoreError> {
         let mut at = 0;
         while BLOCK - at >= HEAD && at < block.len() {
             match record_at(block, at) {
-                Some((_, len)) => at += len,
+                Some((kind, len)) => {
+                    at += len;
+                    within = matches!(kind, FIRST | MIDDLE);
+                }
                 None => {
                     return Ok(Some(Damage {
                         at: start + at as u64,
                         cut: is_cut(block.get(at..).unwrap_or_default(), BLOCK - at),
+                        within,
                     }));
                 }
             }
@@ -180,7 +207,7 @@ fn is_cut(bytes: &[u8], room: usize) -> bool {
     match bytes {
         [_, _, _, _, low, high, kind, ..] => {
             let len = HEAD + usize::from(u16::from_le_bytes([*low, *high]));
-            (WHOLE..=WHOLE + 3).contains(kind) && len <= room && len > bytes.len()
+            (WHOLE..=LAST).contains(kind) && len <= room && len > bytes.len()
         }
         _ => true,
     }
@@ -274,6 +301,20 @@ mod tests {
         junk[2 * BLOCK + 100] ^= 1;
         assert!(mended(&junk).unwrap_err().contains("at byte 65536"));
         assert_eq!(mended(&junk[..3 * BLOCK]), Ok(2 * BLOCK));
+    }
+
+    #[test]
+    fn space_never_used_in_an_older_log_is_no_damage() {
+        let behind = |older: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("000007.log"), older).unwrap();
+            fs::write(dir.path().join("000011.log"), record(WHOLE, b"one")).unwrap();
+            look(dir.path()).is_ok()
+        };
+        let space = vec![0; 70_000];
+        assert!(behind(&[record(WHOLE, b"older"), space.clone()].concat()));
+        assert!(!behind(&[record(FIRST, b"a part"), space.clone()].concat()));
+        assert!(!behind(&[record(WHOLE, b"older"), space, vec![1]].concat()));
     }
 
     #[test]

@@ -102,10 +102,14 @@ fn opens(format: u32) {
         .expect("a start");
     let mut client = Client::open(broker.address).expect("a client");
     let all: Vec<u64> = (0..20).collect();
-    let by_priority: Vec<u64> = (0..3)
-        .rev()
-        .flat_map(|level| (0..20).filter(move |number| number % 3 == level))
-        .collect();
+    // Format 1 is of a time that had no priorities.
+    let by_priority: Vec<u64> = match format {
+        1 => all.clone(),
+        _ => (0..3)
+            .rev()
+            .flat_map(|level| (0..20).filter(move |number| number % 3 == level))
+            .collect(),
+    };
     drains(&mut client, "plain", "plain", &(4..21).collect::<Vec<_>>(), 0);
     drains(&mut client, "fan1", "fan", &all[2..], 2);
     drains(&mut client, "fan2", "fan", &all, 0);
