@@ -22,8 +22,11 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 /// Exit codes of sysexits.h: supervisors and scripts tell failures apart by them.
 mod exit {
     pub(super) const DATA: u8 = 65;
+    pub(super) const MISSING: u8 = 66;
     pub(super) const UNAVAILABLE: u8 = 69;
     pub(super) const IO: u8 = 74;
+    pub(super) const FULL: u8 = 75;
+    pub(super) const FORMAT: u8 = 76;
     pub(super) const NO_PERMISSION: u8 = 77;
     pub(super) const CONFIG: u8 = 78;
 }
@@ -35,6 +38,12 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("{error}"), exit::CONFIG),
     };
     let set_filter = start_tracing(&config);
+    if flags.dry_run {
+        return match tools::dry_run(config.file.as_deref(), &config.notes, &config.data_dir) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail_tool(error),
+        };
+    }
     if let Some(command) = &flags.command {
         return match tools::run(command, &config.data_dir) {
             Ok(()) => ExitCode::SUCCESS,
@@ -122,7 +131,10 @@ async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervi
     tracing::info!("stopping; a second signal exits at once");
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
     tokio::select! {
-        () = drained => tracing::info!("stopped"),
+        failed = drained => match failed {
+            None => tracing::info!("stopped"),
+            Some(reason) => return fail(&format!("the store failed at the end: {reason}"), exit::IO),
+        },
         () = stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
@@ -227,9 +239,10 @@ fn hint(error: &StartError) -> String {
         }
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
-        StartError::Store(StoreError::Corrupt { .. } | StoreError::Io { .. }) | StartError::Definition(_) => {
-            ""
+        StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
+            "; put the file back as it was, or fill a new directory from a backup: leveret --data-dir NEW restore BACKUP"
         }
+        StartError::Store(StoreError::Io { .. }) | StartError::Definition(_) => "",
     };
     format!("{error}{advice}")
 }
@@ -238,8 +251,10 @@ fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Store(StoreError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
         StartError::Store(StoreError::NotWritable { .. }) => exit::NO_PERMISSION,
-        StartError::Store(StoreError::UnknownFormat { .. } | StoreError::Corrupt { .. })
-        | StartError::Definition(_) => exit::DATA,
-        StartError::Store(StoreError::Full { .. } | StoreError::Io { .. }) => exit::IO,
+        StartError::Store(StoreError::UnknownFormat { .. }) => exit::FORMAT,
+        StartError::Store(StoreError::Missing { .. }) => exit::MISSING,
+        StartError::Store(StoreError::Corrupt { .. }) | StartError::Definition(_) => exit::DATA,
+        StartError::Store(StoreError::Full { .. }) => exit::FULL,
+        StartError::Store(StoreError::Io { .. }) => exit::IO,
     }
 }

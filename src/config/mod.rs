@@ -41,12 +41,16 @@ const BUILD_CACHE: &str = "LEVERET_CACHE";
     after_help = "Settings come from built-in defaults, then the configuration file, then LEVERET_* environment \
                   variables (LEVERET_AMQP__LISTEN=127.0.0.1:5673), then these flags; later ones win. \
                   etc/leveret.toml explains every setting.\n\n\
-                  Exit codes: 0 stopped on request, 1 other failure, 65 damaged data, 69 address or data directory in \
-                  use, 74 disk failure, 77 no permission, 78 bad configuration."
+                  Exit codes: 0 stopped on request, 1 other failure, 65 damaged data, 66 a file of the store is missing, \
+                  69 address or data directory in use, 74 disk failure, 75 disk full, 76 store of a version not known, 77 no \
+                  permission, 78 bad configuration."
 )]
 pub struct Flags {
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Check the settings and say what a start would do with the data directory; nothing is changed
+    #[arg(long)]
+    pub dry_run: bool,
     /// Configuration file (TOML) [default: /etc/leveret/leveret.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,

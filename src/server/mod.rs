@@ -439,8 +439,8 @@ impl Server {
         reason.unwrap_or_else(|| "the store's thread ended".to_owned())
     }
 
-    /// Stops accepting, closes clients with 320, commits what waits and closes the store.
-    pub async fn stop(self, reason: &str) {
+    /// Stops accepting, closes clients with 320, commits what waits and closes the store. Gives what went wrong with that.
+    pub async fn stop(self, reason: &str) -> Option<String> {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.broker.doors.shut().await;
@@ -465,6 +465,7 @@ impl Server {
         if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
+        self.store_failed.borrow().clone()
     }
 }
 
