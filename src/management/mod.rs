@@ -34,6 +34,7 @@ mod queues;
 mod route;
 mod samples;
 mod scheduled;
+mod take_in;
 mod users;
 mod vhosts;
 

@@ -42,6 +42,7 @@ mod rights;
 mod sampler;
 mod scheduled;
 mod stats;
+mod take_in;
 mod timers;
 
 use std::{
@@ -70,6 +71,7 @@ pub use self::{
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
+    take_in::TakenIn,
 };
 
 use self::{

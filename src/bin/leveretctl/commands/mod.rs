@@ -12,6 +12,7 @@ mod health;
 mod limits;
 mod lists;
 mod messages;
+mod migrate;
 mod node;
 mod parameters;
 mod permissions;
@@ -36,7 +37,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 24] = [
+static TABLES: [&[Spec]; 25] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -57,6 +58,7 @@ static TABLES: [&[Spec]; 24] = [
     &doctor::COMMANDS,
     &difference::COMMANDS,
     &backup::COMMANDS,
+    &migrate::COMMANDS,
     &documents::COMMANDS,
     &messages::COMMANDS,
     &tail::COMMANDS,
