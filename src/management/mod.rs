@@ -44,7 +44,7 @@ use tokio::task::JoinHandle;
 
 use control_socket::ControlSocket;
 
-pub use control::Operator;
+pub use control::{LogFrom, Operator};
 
 use crate::server::{Handle, listen};
 

@@ -24,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod live_limits;
 mod log_exchange;
 mod login;
 mod login_budget;
@@ -76,8 +77,8 @@ pub use self::{
 
 use self::{
     admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
-    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
-    stats::Attempts, timers::Timers,
+    live_limits::LiveLimits, login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay,
+    sampler::Sampler, stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -145,7 +146,7 @@ pub(crate) struct Broker {
     permits: Permits,
     anonymous: Option<(String, Vec<u8>)>,
     login_budget: LoginBudget,
-    limits: Limits,
+    limits: LiveLimits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
@@ -211,10 +212,6 @@ impl Broker {
 
     pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
         &self.login_budget
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     pub(in crate::server) fn alarms(&self) -> &Alarms {
@@ -354,7 +351,7 @@ impl Server {
             permits: options.permits,
             anonymous: options.anonymous,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
-            limits: options.limits,
+            limits: LiveLimits::new(options.limits),
             alarms,
             timers: Arc::clone(&timers),
             events,

@@ -63,6 +63,6 @@ impl Handle {
 
     /// Bytes that a message's body may have.
     pub fn message_bytes_max(&self) -> u64 {
-        self.broker.limits().max_message_bytes
+        self.broker.message_bytes_max()
     }
 }

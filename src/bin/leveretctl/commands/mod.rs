@@ -6,11 +6,14 @@ mod definitions;
 mod difference;
 mod doctor;
 mod documents;
+mod events;
 mod explain;
 mod flags;
+mod foreign;
 mod health;
 mod limits;
 mod lists;
+mod log;
 mod messages;
 mod migrate;
 mod node;
@@ -19,8 +22,10 @@ mod permissions;
 mod plugins;
 mod policies;
 mod queues;
+mod secrets;
 mod settings;
 mod status;
+mod streams;
 mod tail;
 mod top;
 mod users;
@@ -37,7 +42,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 25] = [
+static TABLES: [&[Spec]; 30] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -52,6 +57,11 @@ static TABLES: [&[Spec]; 25] = [
     &connections::COMMANDS,
     &definitions::COMMANDS,
     &settings::COMMANDS,
+    &log::COMMANDS,
+    &secrets::COMMANDS,
+    &events::COMMANDS,
+    &streams::COMMANDS,
+    &foreign::COMMANDS,
     &flags::COMMANDS,
     &plugins::COMMANDS,
     &explain::COMMANDS,

@@ -188,7 +188,12 @@ impl Migration<'_> {
                 );
                 failure.unreachable = false;
             }
-            failure
+            match &self.vhost {
+                Some(vhost) if failure.is_missing() => {
+                    Failure::unavailable(format!("{uri} has no vhost '{vhost}'"))
+                }
+                _ => failure,
+            }
         })?;
         let notes = definitions::adapt(&mut definitions, self.vhost.as_deref());
         if let Some(vhost) = &self.vhost {
