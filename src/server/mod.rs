@@ -32,6 +32,7 @@ mod memory;
 mod operate;
 mod options;
 mod outbox;
+mod paging;
 mod publisher;
 mod queue_cell;
 mod queues;

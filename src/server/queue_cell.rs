@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 use crate::broker::{
     definition::{Name, QueueDefinition},
     delay,
-    ids::{QueueId, Seq, Timestamp},
+    ids::{QueueId, Timestamp},
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Delivery, Entry, PagedIn, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
-        arguments, settings::QueueSettings, timeout::AckTimeout,
+        ConsumerId, Delivery, Entry, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
+        settings::QueueSettings, timeout::AckTimeout,
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -36,10 +36,7 @@ use crate::server::{
     stats::{Count, Counters},
     timers::Timers,
 };
-use crate::storage::{Loaded, Op, ReadRequest, Store, Target};
-
-/// How much one read asks the store for.
-const READ_BYTES: usize = 1024 * 1024;
+use crate::storage::{Op, Store, Target};
 
 /// Messages whose time has come that leave a holding queue at once.
 const DUE_MAX: usize = 1024;
@@ -66,19 +63,21 @@ pub(super) struct QueueCell {
     /// An exclusive queue's owner.
     pub(super) owner: Option<ConnectionId>,
     state: Mutex<QueueState<ConsumerPort>>,
-    around: Surroundings,
+    pub(super) around: Surroundings,
     /// What policies say about it, for the settings and for whoever looks.
     policy: Mutex<Option<Arc<EffectivePolicy>>>,
     /// When the timer rings, in ms since 1970; 0 while it is not set. Changed under the state's lock.
     armed: AtomicU64,
     /// Highest place known to be on disk; read by the state when it pages.
-    committed: AtomicU64,
+    pub(super) committed: AtomicU64,
     /// Commits matter to the state now.
-    paged: AtomicBool,
+    pub(super) paged: AtomicBool,
+    /// The store has a row for it although it is not durable.
+    pub(super) spilled: AtomicBool,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
     /// A read failed.
-    damaged: AtomicBool,
+    pub(super) damaged: AtomicBool,
     /// How long its consumers may take; read with every hand-out.
     ack_timeout: SharedAckTimeout,
     /// What passed through it; written under its lock.
@@ -129,7 +128,7 @@ impl Ord for QueueHandle {
 
 /// The state with the lock held; every change ends with [`QueueGuard::dispatch`].
 pub(super) struct QueueGuard<'a> {
-    cell: &'a QueueCell,
+    pub(super) cell: &'a QueueCell,
     pub(super) state: MutexGuard<'a, QueueState<ConsumerPort>>,
     now: Timestamp,
 }
@@ -176,6 +175,7 @@ impl QueueCell {
             owner,
             committed: AtomicU64::new(0),
             paged: AtomicBool::new(state.is_paged()),
+            spilled: AtomicBool::new(false),
             state: Mutex::new(state),
             around,
             policy: Mutex::default(),
@@ -260,14 +260,6 @@ impl QueueCell {
         queue.dispatch();
     }
 
-    /// The committer wrote the queue's messages up to `through`.
-    pub(super) fn committed(&self, through: Seq) {
-        self.committed.fetch_max(through.0, Ordering::Release);
-        if self.paged.load(Ordering::Acquire) {
-            self.lock().state.committed(through);
-        }
-    }
-
     /// The timer rang. True when the queue itself has been unused for too long.
     pub(super) fn due(&self) -> bool {
         let mut queue = self.lock();
@@ -289,50 +281,9 @@ impl QueueCell {
         unused
     }
 
-    /// A reader thread's answer.
-    pub(super) fn loaded(&self, loaded: Loaded) {
-        let mut queue = self.lock();
-        queue.state.paged_in(PagedIn {
-            lane: loaded.lane,
-            from: loaded.from,
-            until: loaded.until,
-            entries: loaded.entries,
-            deadlines: loaded.deadlines,
-            next: loaded.next,
-        });
-        queue.dispatch();
-        drop(queue);
-        self.loaded.notify_waiters();
-    }
-
-    /// A read failed: only this queue suffers.
-    /// Its consumers are cancelled and its users told, until it is purged or deleted, or the broker starts anew.
-    pub(super) fn read_failed(&self) {
-        self.damaged.store(true, Ordering::Release);
-        let mut queue = self.lock();
-        queue.state.read_failed();
-        queue.state.cancel_consumers();
-        drop(queue);
-        self.loaded.notify_waiters();
-    }
-
     /// Messages of it could not be read: nobody can consume from it.
     pub(super) fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
-    }
-
-    /// Asks the store for messages.
-    pub(super) fn read(&self, read: ReadFrom) {
-        if !read.pending {
-            self.around.store.read(ReadRequest {
-                queue: read.queue,
-                lane: read.lane,
-                from: read.from,
-                until: read.until,
-                max_bytes: READ_BYTES,
-                settled: false,
-            });
-        }
     }
 
     /// Drops all ready messages, and dead letters that wait for a target; gives how many that were.
@@ -467,12 +418,7 @@ impl QueueGuard<'_> {
         if timed {
             self.read_and_arm();
         }
-        let paged = self.state.is_paged();
-        if paged != self.cell.paged.swap(paged, Ordering::AcqRel) && paged {
-            // Commits before this moment were only noted.
-            let through = Seq(self.cell.committed.load(Ordering::Acquire));
-            self.state.committed(through);
-        }
+        self.note_paging();
     }
 
     /// Messages whose time has come leave a holding queue, as many as the relay takes.

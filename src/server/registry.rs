@@ -295,6 +295,7 @@ impl Vhost {
         let queues: Vec<QueueHandle> = gone.queues().cloned().collect();
         for queue in &queues {
             queue.lock().state.delete();
+            queue.forget_spilled();
             self.queues.remove(queue.id());
         }
         let undefine = |key| Op::Undefine { key, done: None };
@@ -464,6 +465,7 @@ impl Vhost {
             }
             guard.state.delete()
         };
+        queue.forget_spilled();
         add_one(&self.queues.churn.queues_deleted);
         self.queues.announcer.event("queue.deleted", |headers| {
             headers.text("name", queue.name()).text("vhost", &self.name);

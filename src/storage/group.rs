@@ -187,6 +187,10 @@ impl Group {
             } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
             Op::Unschedule { queue, turn, bytes } => self.unschedule(queue, turn, bytes, ledger, rocks),
             Op::Returned { queue, returned } => self.returned(queue, &returned, ledger, rocks),
+            Op::Spill { queue } => {
+                ledger.queues.entry(queue).or_insert_with(QueueLedger::new);
+            }
+            Op::Forget { queue } => self.remove_queue(queue, ledger, rocks)?,
             Op::Delivered { queue, through } => self.delivered(queue, through, ledger),
             Op::Tx { ops, done } => {
                 for op in ops {

@@ -119,7 +119,8 @@ impl Store {
     /// When another process holds the directory, it cannot be written, or what is in it is damaged, cut short or of
     /// another format; the error names the file or directory.
     pub fn open(options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
-        let opened = recovery::open(&options)?;
+        let mut opened = recovery::open(&options)?;
+        let mut orphans = recovery::take_orphans(&mut opened.recovered);
         let disk = Disk::new(opened.rocks.clone(), opened.mark)?;
         let next = opened.next_queue_id;
         let shared = Shared {
@@ -134,6 +135,7 @@ impl Store {
             }),
             counters: Counters::default(),
         };
+        shared.log.log(&mut orphans);
         let engine = Engine {
             rocks: Some(opened.rocks),
             lock: Some(opened.lock),

@@ -60,6 +60,10 @@ pub enum Op {
         count: u64,
         bytes: u64,
     },
+    /// A queue without a definition leaves messages here while it lives. Its row is gone after the next start.
+    Spill { queue: QueueId },
+    /// Removes all messages of a queue without a definition.
+    Forget { queue: QueueId },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.
     Delivered { queue: QueueId, through: Seq },
     /// A message that waited in a holding queue, published with its time as deadline, waits no more. `bytes` are its
@@ -229,6 +233,8 @@ impl Op {
             | Self::Returned { .. }
             | Self::Unschedule { .. }
             | Self::Delivered { .. }
+            | Self::Spill { .. }
+            | Self::Forget { .. }
             | Self::ReserveQueueIds { .. } => 0,
         }
     }

@@ -1,6 +1,7 @@
 //! Opening a store: the lock, the database, the checks, and one row per queue. What a restart must refuse, it refuses here,
 //! by name (hostile-input-and-faults F9-F12, N1).
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::broker::{
     queue::Deadlines,
 };
 use crate::storage::{
-    Recovered, RecoveredQueue, StoreError, StoreOptions,
+    Op, Recovered, RecoveredQueue, StoreError, StoreOptions,
     bodies::Bodies,
     keys,
     ledger::{Ledger, QueueLedger},
@@ -81,6 +82,28 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
         next_queue_id,
         recovered,
     })
+}
+
+/// Rows without a definition are of queues that were not durable and had left messages to the store; the operations that
+/// remove them.
+pub(super) fn take_orphans(recovered: &mut Recovered) -> Vec<Op> {
+    let defined: HashSet<QueueId, ahash::RandomState> = recovered
+        .definitions
+        .iter()
+        .filter_map(|definition| match definition {
+            Definition::Queue(queue) => Some(queue.id),
+            _ => None,
+        })
+        .collect();
+    let mut orphans = Vec::new();
+    recovered.queues.retain(|queue| {
+        let known = defined.contains(&queue.id);
+        if !known {
+            orphans.push(Op::Forget { queue: queue.id });
+        }
+        known
+    });
+    orphans
 }
 
 /// Opens the database. What a power cut tore off the end of its log was never synced, hence never confirmed, and goes; the

@@ -40,4 +40,5 @@ mod routing_headers;
 mod routing_topic;
 mod routing_types;
 mod settle;
+mod spill;
 mod transaction;

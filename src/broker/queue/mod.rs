@@ -122,7 +122,7 @@ pub trait Port: Send {
     fn cancelled(&self);
 }
 
-/// Ready messages may hold this much memory before a durable queue leaves its middle to the store.
+/// Ready messages may hold this much memory before a queue leaves its middle to the store.
 pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
 /// What of a queue's head stays in memory when its middle is left to the store.
 const HEAD_BYTES: usize = 2 * 1024 * 1024;
@@ -134,6 +134,8 @@ pub struct QueueState<P> {
     id: QueueId,
     /// Declared durable and not exclusive: persistent messages go to the store.
     durable: bool,
+    /// Not durable, and beyond its memory: the store takes every new message until all are back in memory.
+    spilling: bool,
     settings: QueueSettings,
     /// The settings limit the length: that of the next message decides, or that of the queue after a hand-out.
     limited: bool,
@@ -216,6 +218,7 @@ impl<P: Port> QueueState<P> {
         Self {
             id,
             durable,
+            spilling: false,
             settings: QueueSettings::default(),
             limited: false,
             next_seq: Seq(1),
@@ -305,7 +308,7 @@ impl<P: Port> QueueState<P> {
     /// Whether a message of this kind is the store's business here.
     #[inline]
     pub fn stores(&self, message: &Message) -> bool {
-        self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
+        self.spilling || (self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum))
     }
 
     /// Whether the message may stay for ever: neither it nor the queue says how long.

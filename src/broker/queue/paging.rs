@@ -1,4 +1,5 @@
-//! Deep queues in bounded memory: the middle of a durable queue is left to the store (storage-design B6).
+//! Deep queues in bounded memory: the middle of a queue is left to the store (storage-design B6).
+//! What is in a queue that is not durable goes there as well while it is paged, and is swept at the next start.
 
 use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
@@ -166,7 +167,7 @@ impl Lane {
 impl<P: Port> QueueState<P> {
     /// Leaves the middle of a queue that outgrew its memory to the store.
     pub(super) fn page_out(&mut self) {
-        if self.durable && self.lanes.bytes() > self.resident_limit {
+        if self.lanes.bytes() > self.resident_limit {
             // Every level has its share; one below it stays whole.
             let levels = self.lanes.count();
             let next_seq = self.next_seq;
@@ -195,6 +196,13 @@ impl<P: Port> QueueState<P> {
     pub fn committed(&mut self, through: Seq) {
         self.committed = self.committed.max(through);
         self.absorb();
+    }
+
+    /// Tells whether the queue is paged, whenever that changed. True when the store must make room for a queue that it
+    /// does not know, before any message of it is logged.
+    pub fn set_spilling(&mut self, paged: bool) -> bool {
+        self.spilling = paged && !self.durable;
+        self.spilling
     }
 
     /// True when commits matter to this queue now: it has left messages to the store.

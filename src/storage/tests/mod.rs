@@ -8,6 +8,7 @@ mod damage;
 mod model;
 mod returned;
 mod schedule;
+mod spill;
 
 use std::collections::VecDeque;
 use std::path::Path;

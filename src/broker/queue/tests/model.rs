@@ -43,8 +43,8 @@ struct Model {
 
 impl Model {
     fn new(seed: u64) -> Self {
-        let mut bench = Bench::new(true);
         let mut random = StdRng::seed_from_u64(seed);
+        let mut bench = Bench::new(random.random_bool(0.6));
         let max_priority = [0, 0, 1, 3, 255].into_iter().choose(&mut random).unwrap_or(0);
         bench.queue.set_max_priority(max_priority);
         let single = random.random_bool(0.2);
@@ -92,6 +92,7 @@ impl Model {
             let (persistent, large) = (self.random.random_bool(0.7), self.random.random_bool(0.5));
             let priority = self.random.random_range(0..6);
             let message = message(&format!("{}:{priority}", self.published), persistent, large);
+            let stored = self.bench.queue.stores(&message);
             let place = self
                 .bench
                 .queue
@@ -101,7 +102,7 @@ impl Model {
             assert_eq!(place.lane, priority.min(self.max_priority));
             assert_eq!(place.seq, Seq(self.published), "places ascend");
             self.ready.insert((Reverse(place.lane), place.seq), false);
-            if persistent {
+            if stored {
                 let place = (place.lane, place.seq);
                 self.bench.disk.messages.insert(place, message);
             }
@@ -265,6 +266,8 @@ impl Model {
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
         let read = self.bench.queue.dispatch(Timestamp::NONE, &mut removed);
+        let paged = self.bench.queue.is_paged();
+        self.bench.queue.set_spilling(paged);
         let mut delivered = std::mem::take(&mut self.bench.wire.lock().delivered);
         delivered.sort_by_key(|(_, entry)| turn(entry));
         let erased = self.bench.disk.erase(removed);
