@@ -48,7 +48,7 @@ pub struct Log {
 
 impl Log {
     /// Starts it for this program. A filter that does not parse becomes `info`: the configuration has checked it.
-    pub fn start(filter: &str, json: bool, exchange: LogExchange) -> Self {
+    pub fn start(filter: &str, json: bool, exchange: Option<LogExchange>) -> Self {
         let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
         let (kept, repeats) = (Kept::default(), Repeats::default());
         let lines = tracing_subscriber::fmt()

@@ -8,8 +8,10 @@ use lapin::{
 use crate::broker::{Broker, Ran};
 
 async fn channel(broker: &Broker) -> Channel {
-    let connection = Connection::connect(&broker.uri(), ConnectionProperties::default());
-    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let connection = Connection::connect(&broker.uri(), ConnectionProperties::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await
