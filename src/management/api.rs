@@ -20,7 +20,7 @@ use crate::management::{
     listener::{self, Received, accepts_gzip},
     messages, meta, nodes, openapi, overview, policies, queues,
     route::{self, Found, Level, Route},
-    scheduled, users, vhosts,
+    scheduled, take_in, users, vhosts,
 };
 use crate::server::Handle;
 
@@ -45,6 +45,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &control::ROUTES,
     &browse::ROUTES,
     &jobs::ROUTES,
+    &take_in::ROUTES,
     &openapi::ROUTES,
 ];
 

@@ -24,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod live_limits;
 mod log_exchange;
 mod login;
 mod login_budget;
@@ -44,6 +45,7 @@ mod sampler;
 mod scheduled;
 mod spans;
 mod stats;
+mod take_in;
 mod timers;
 
 use std::{
@@ -73,12 +75,13 @@ pub use self::{
     scheduled::{Scheduled, ScheduledPage, Waiting},
     spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
+    take_in::TakenIn,
 };
 
 use self::{
     admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
-    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
-    stats::Attempts, timers::Timers,
+    live_limits::LiveLimits, login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay,
+    sampler::Sampler, stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -147,7 +150,7 @@ pub(crate) struct Broker {
     anonymous: Option<(String, Vec<u8>)>,
     challenge: bool,
     login_budget: LoginBudget,
-    limits: Limits,
+    limits: LiveLimits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
@@ -220,10 +223,6 @@ impl Broker {
 
     pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
         &self.login_budget
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     pub(in crate::server) fn alarms(&self) -> &Alarms {
@@ -368,7 +367,7 @@ impl Server {
             anonymous: options.anonymous,
             challenge: options.challenge,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
-            limits: options.limits,
+            limits: LiveLimits::new(options.limits),
             alarms,
             timers: Arc::clone(&timers),
             events,

@@ -101,7 +101,7 @@ impl Connection {
         if fields.immediate {
             return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
         }
-        let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len(), self.broker.message_bytes_max());
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
