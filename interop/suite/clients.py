@@ -232,6 +232,7 @@ class Go(Client):
 
     name = "go"
     language = "Go"
+    program = "amqp091"
     scenarios = (
         *SCENARIOS,
         "consistent_hash",
@@ -262,7 +263,15 @@ class Go(Client):
         def build(directory):
             run(["go", "build", "-o", directory / "scenarios", "."], cwd=INTEROP / "go")
 
-        return [cached("go", sources, build) / "scenarios"]
+        return [cached("go", sources, build) / "scenarios", self.program]
+
+
+class Watermill(Go):
+    """Watermill over amqp091-go."""
+
+    name = "watermill"
+    program = "watermill"
+    scenarios = ("publish_confirms", "nack_requeue", "transactions")
 
 
 class Ruby(Client):
@@ -318,6 +327,22 @@ class Php(Client):
         if not works("php", "-r", "exit((@include_once 'PhpAmqpLib/autoload.php') ? 0 : 1);"):
             install_package("php-cli", "php-amqplib")
         return ["php", INTEROP / "php" / "main.php"]
+
+
+class Perl(Client):
+    """Debian's AnyEvent::RabbitMQ. It sends a delivery tag that it received as text."""
+
+    name = "perl"
+    language = "Perl"
+    scenarios = ("publish_confirms", "nack_requeue", "mandatory_return", "transactions", "settle")
+
+    def missing(self):
+        return None if can_install_packages() else not_found("perl")
+
+    def prepare(self):
+        if not works("perl", "-MAnyEvent::RabbitMQ", "-e", "1"):
+            install_package("libanyevent-rabbitmq-perl")
+        return ["perl", INTEROP / "perl" / "scenarios.pl"]
 
 
 class CTools(Client):
@@ -412,8 +437,10 @@ CLIENTS = (
     Java(),
     Spring(),
     Go(),
+    Watermill(),
     Ruby(),
     Php(),
+    Perl(),
     CTools(),
     CLibrary(),
     Erlang(),
