@@ -206,7 +206,10 @@ mod tests {
         headers.insert(TAG, text("8"));
         headers.insert(OP, text("retry"));
         let parsed = parse(Some(&headers), NOW);
-        assert_eq!(parsed.map_err(|error| error.to_string()), Ok((8, Settle::Retry(None))));
+        assert_eq!(
+            parsed.map_err(|error| error.to_string()),
+            Ok((8, Settle::Retry(None)))
+        );
     }
 
     #[test]

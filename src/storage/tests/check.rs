@@ -16,6 +16,9 @@ pub(super) fn check(dir: &Path) {
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
+/// Breaks something, given the first scheduled message's key and value.
+type Change<'a> = dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch) + 'a;
+
 #[test]
 fn what_does_not_agree_is_found() {
     let bench = Bench::new();
@@ -64,7 +67,7 @@ fn what_waits_for_its_time_is_counted_and_checked() {
         "{:?}",
         report.findings
     );
-    let damaged = |change: &dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch)| {
+    let damaged = |change: &Change| {
         let rocks = Rocks::open(&bench.dir.path().join("db"), &options(bench.dir.path())).unwrap();
         let mut batch = WriteBatch::default();
         let mode = rocksdb::IteratorMode::Start;

@@ -29,7 +29,7 @@ const fn spec(name: &'static str, about: &'static str) -> Spec {
     }
 }
 
-pub(super) static COMMANDS: [Spec; 5] = [
+pub(super) static COMMANDS: [Spec; 3] = [
     spec(
         "encode",
         "This broker's settings are not encrypted: says where secrets go",
