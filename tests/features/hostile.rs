@@ -115,7 +115,7 @@ fn what_comes_and_goes_leaves_nothing() {
 /// Proves: H48
 #[test]
 fn ten_thousands_unacked_go_back_when_their_consumer_vanishes() {
-    const MANY: usize = 20_000;
+    const MANY: u32 = 20_000;
     let broker = Broker::start();
     let (greedy, other) = (broker.channel(), broker.channel());
     greedy.queue("q");
@@ -124,12 +124,13 @@ fn ten_thousands_unacked_go_back_when_their_consumer_vanishes() {
     for n in 0..MANY {
         other.publish("", "q", &n.to_string());
     }
-    assert_eq!(greedy.deliveries(MANY).len(), MANY);
+    let many = usize::try_from(MANY).unwrap();
+    assert_eq!(greedy.deliveries(many).len(), many);
     greedy.connection().cut();
     // Others are served meanwhile.
     other.fill("other", &["canary"]);
     assert_eq!(other.drain("other"), ["canary"]);
-    while other.count("q").0 < MANY as u32 {}
+    while other.count("q").0 < MANY {}
     other.consume("q", "u", "no-ack");
     for n in 0..MANY {
         let message = other.delivery();
