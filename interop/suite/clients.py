@@ -81,6 +81,7 @@ BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_time
 NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
 CLOUDAMQP = (*(it for it in SCENARIOS if it != "properties"), "transactions", "direct_reply_to", "settle")
+KOMBU = ("publish_confirms", "mandatory_return", "header_types", "global_qos", "priorities", "reconnect")
 CELERY = (
     "results_and_retries",
     "priority_order",
@@ -445,6 +446,7 @@ CLIENTS = (
     CLibrary(),
     Erlang(),
     Python("celery", "celery_scenarios.py", CELERY),
+    Python("kombu", "kombu_scenarios.py", KOMBU),
     Python("dramatiq", "dramatiq_scenarios.py", ("dead_letters", "priority_order", "eta_and_backoff")),
 )
 
