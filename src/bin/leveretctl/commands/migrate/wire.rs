@@ -31,11 +31,14 @@ pub(super) const GET_OK: Id = (60, 71);
 pub(super) const GET_EMPTY: Id = (60, 72);
 pub(super) const ACK: Id = (60, 80);
 
-/// The first whole frame of the bytes: its type, channel and payload, and how long it is. `None` while more must come.
+/// A frame's type, channel and payload, and how long it is.
+pub(super) type Frame<'a> = (u8, u16, &'a [u8], usize);
+
+/// The first whole frame of the bytes. `None` while more must come.
 ///
 /// # Errors
 /// What is no frame.
-pub(super) fn frame(bytes: &[u8]) -> Result<Option<(u8, u16, &[u8], usize)>, String> {
+pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
         return Ok(None);
     };
