@@ -324,6 +324,9 @@ impl<P: Port> QueueState<P> {
                         pending: false,
                     });
                 } else {
+                    if let Some(keys) = &mut self.keys {
+                        keys.forget(seq);
+                    }
                     index.leave_late(Place { seq, lane: level }, limit);
                 }
             }
