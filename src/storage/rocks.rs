@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompactionStyle, DBCompressionType,
-    DBPinnableSlice, DBRecoveryMode, Env, FlushOptions, InfoLogger, LogLevel, Options, WriteBatch, WriteOptions,
+    DBPinnableSlice, DBRecoveryMode, Env, FlushOptions, InfoLogger, LogLevel, Options, WriteBatch,
+    WriteOptions,
     statistics::{Histogram, HistogramData, StatsLevel, Ticker},
 };
 
