@@ -80,6 +80,8 @@ OPERATED = (
 BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
 NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
+CLOUDAMQP = (*(it for it in SCENARIOS if it != "properties"), "transactions", "direct_reply_to", "settle")
+KOMBU = ("publish_confirms", "mandatory_return", "header_types", "global_qos", "priorities", "reconnect")
 CELERY = (
     "results_and_retries",
     "priority_order",
@@ -141,11 +143,14 @@ def prepared_python():
 
 
 class Node(Client):
-    """amqplib, from its lock file. It has no transactions."""
+    """A client of node's, from the lock file they share. amqplib has no transactions."""
 
-    name = "node"
     language = "JavaScript"
-    scenarios = (*SCENARIOS, *FEATURES)
+
+    def __init__(self, name, program, scenarios):
+        self.name = name
+        self.program = program
+        self.scenarios = scenarios
 
     def missing(self):
         return not_found("node", "npm")
@@ -159,7 +164,7 @@ class Node(Client):
             run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory)
 
         modules = cached("node", manifests, install) / "node_modules"
-        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js"]
+        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js", self.program]
 
 
 class Java(Client):
@@ -167,6 +172,7 @@ class Java(Client):
 
     name = "java"
     language = "Java"
+    program = "interop.Main"
     scenarios = (
         *SCENARIOS,
         "consistent_hash",
@@ -201,7 +207,25 @@ class Java(Client):
 
         built = cached("java", [pom, *sorted((INTEROP / "java" / "src").rglob("*.java"))], build)
         # The programs live for a second or two, too short for the optimising compiler.
-        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", "interop.Main"]
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", self.program]
+
+
+class Spring(Java):
+    """Spring AMQP, which has habits of its own on top of the Java client."""
+
+    name = "spring"
+    program = "interop.Spring"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "reconnect",
+        "dead_letters",
+        "direct_reply_to",
+        "transactions",
+        "quorum_queue",
+        "delays",
+    )
 
 
 class Go(Client):
@@ -209,6 +233,7 @@ class Go(Client):
 
     name = "go"
     language = "Go"
+    program = "amqp091"
     scenarios = (
         *SCENARIOS,
         "consistent_hash",
@@ -239,7 +264,15 @@ class Go(Client):
         def build(directory):
             run(["go", "build", "-o", directory / "scenarios", "."], cwd=INTEROP / "go")
 
-        return [cached("go", sources, build) / "scenarios"]
+        return [cached("go", sources, build) / "scenarios", self.program]
+
+
+class Watermill(Go):
+    """Watermill over amqp091-go."""
+
+    name = "watermill"
+    program = "watermill"
+    scenarios = ("publish_confirms", "nack_requeue", "transactions")
 
 
 class Ruby(Client):
@@ -297,6 +330,22 @@ class Php(Client):
         return ["php", INTEROP / "php" / "main.php"]
 
 
+class Perl(Client):
+    """Debian's AnyEvent::RabbitMQ. It sends a delivery tag that it received as text."""
+
+    name = "perl"
+    language = "Perl"
+    scenarios = ("publish_confirms", "nack_requeue", "mandatory_return", "transactions", "settle")
+
+    def missing(self):
+        return None if can_install_packages() else not_found("perl")
+
+    def prepare(self):
+        if not works("perl", "-MAnyEvent::RabbitMQ", "-e", "1"):
+            install_package("libanyevent-rabbitmq-perl")
+        return ["perl", INTEROP / "perl" / "scenarios.pl"]
+
+
 class CTools(Client):
     """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
 
@@ -321,16 +370,84 @@ class CTools(Client):
         return [sys.executable, INTEROP / "c-tools" / "amqp_tools_scenarios.py"]
 
 
+class CLibrary(Client):
+    """Debian's librabbitmq, through a program of ours."""
+
+    name = "librabbitmq"
+    language = "C"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "transactions",
+        "header_types",
+        "dead_letters",
+        "settle",
+    )
+
+    def missing(self):
+        if not_found("gcc"):
+            return not_found("gcc")
+        installed = Path("/usr/include/amqp.h").exists() or can_install_packages()
+        return None if installed else "amqp.h not found (apt-get install librabbitmq-dev)"
+
+    def prepare(self):
+        if not Path("/usr/include/amqp.h").exists():
+            install_package("librabbitmq-dev")
+        source = INTEROP / "c" / "scenarios.c"
+
+        def build(directory):
+            run(["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-o", directory / "scenarios", source, "-lrabbitmq"])
+
+        return [cached("c", [source], build) / "scenarios"]
+
+
+class Erlang(Client):
+    """RabbitMQ's own client for Erlang, which comes with Debian's server."""
+
+    name = "erlang"
+    language = "Erlang"
+    scenarios = (
+        "publish_confirms",
+        "nack_requeue",
+        "mandatory_return",
+        "header_types",
+        "channel_error",
+        "transactions",
+        "direct_reply_to",
+        "settle",
+    )
+
+    @staticmethod
+    def libraries():
+        return next(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins"), None)
+
+    def missing(self):
+        return not_found("escript") or (None if self.libraries() else "amqp_client not found (apt-get install rabbitmq-server)")
+
+    def prepare(self):
+        return ["env", f"ERL_LIBS={self.libraries()}", "escript", INTEROP / "erlang" / "scenarios.escript"]
+
+
 CLIENTS = (
     Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
-    Node(),
+    Node("node", "amqplib", (*SCENARIOS, *FEATURES)),
+    Node("cloudamqp", "cloudamqp", CLOUDAMQP),
+    Node("node-manager", "connection-manager", ("publish_confirms", "reconnect")),
     Java(),
+    Spring(),
     Go(),
+    Watermill(),
     Ruby(),
     Php(),
+    Perl(),
     CTools(),
+    CLibrary(),
+    Erlang(),
     Python("celery", "celery_scenarios.py", CELERY),
+    Python("kombu", "kombu_scenarios.py", KOMBU),
+    Python("dramatiq", "dramatiq_scenarios.py", ("dead_letters", "priority_order", "eta_and_backoff")),
 )
 
 
