@@ -49,6 +49,9 @@ fn what_does_not_agree_is_found() {
     assert!(found.contains("page 1 is damaged"), "{found}");
 }
 
+/// What is done with the key and the value of the first waiting message.
+type Change<'a> = &'a dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch);
+
 #[test]
 fn what_waits_for_its_time_is_counted_and_checked() {
     let bench = Bench::new();
@@ -64,7 +67,7 @@ fn what_waits_for_its_time_is_counted_and_checked() {
         "{:?}",
         report.findings
     );
-    let damaged = |change: &dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch)| {
+    let damaged = |change: Change<'_>| {
         let rocks = Rocks::open(&bench.dir.path().join("db"), &options(bench.dir.path())).unwrap();
         let mut batch = WriteBatch::default();
         let mode = rocksdb::IteratorMode::Start;
