@@ -24,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod live_limits;
 mod log_exchange;
 mod login;
 mod login_budget;
@@ -42,13 +43,15 @@ mod replies;
 mod rights;
 mod sampler;
 mod scheduled;
+mod spans;
 mod stats;
+mod take_in;
 mod timers;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -70,13 +73,15 @@ pub use self::{
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
+    spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
+    take_in::TakenIn,
 };
 
 use self::{
     admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
-    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
-    stats::Attempts, timers::Timers,
+    live_limits::LiveLimits, login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay,
+    sampler::Sampler, stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -143,8 +148,9 @@ pub(crate) struct Broker {
     default_queue_type: String,
     permits: Permits,
     anonymous: Option<(String, Vec<u8>)>,
+    challenge: bool,
     login_budget: LoginBudget,
-    limits: Limits,
+    limits: LiveLimits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
@@ -153,6 +159,8 @@ pub(crate) struct Broker {
     /// Milliseconds since 1970.
     started_at: u64,
     relay: Arc<Relay>,
+    /// Records what happens to messages, if that is switched on.
+    spans: Option<Arc<Spans>>,
     timers: Arc<Timers>,
     doors: Doors,
     birth: admin::Birth,
@@ -208,12 +216,13 @@ impl Broker {
         self.anonymous.as_ref()
     }
 
-    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
-        &self.login_budget
+    /// Whether RABBIT-CR-DEMO is offered.
+    pub(in crate::server) fn challenges(&self) -> bool {
+        self.challenge
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
+        &self.login_budget
     }
 
     pub(in crate::server) fn alarms(&self) -> &Alarms {
@@ -265,11 +274,14 @@ impl Broker {
     }
 }
 
-/// `leveret@HOST`: stays as it is, whatever the cluster is called.
+/// `leveret@HOST`: stays as it is, whatever the cluster is called and whoever renames the host.
 fn node_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    });
+    NAME.clone()
 }
 
 /// A running broker.
@@ -322,7 +334,8 @@ impl Server {
         let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
         recovered.definitions.extend(first.iter().cloned());
         let queues = Queues::new();
-        let relay = Relay::new(store.clone());
+        let spans = options.spans.map(Spans::new);
+        let relay = Relay::new(store.clone(), spans.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
         let parameters = Parameters::restored(&recovered.definitions);
@@ -352,8 +365,9 @@ impl Server {
             default_queue_type: options.default_queue_type,
             permits: options.permits,
             anonymous: options.anonymous,
+            challenge: options.challenge,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
-            limits: options.limits,
+            limits: LiveLimits::new(options.limits),
             alarms,
             timers: Arc::clone(&timers),
             events,
@@ -361,6 +375,7 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            spans,
             doors: Doors::new(options.amqp_listen),
             birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,
@@ -389,6 +404,7 @@ impl Server {
     pub fn handle(&self) -> Handle {
         Handle {
             broker: Arc::clone(&self.broker),
+            by: announcer::INTERNAL_USER.into(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::storage::{
     StoreError, StoreEvents,
     error::is_full,
     keys,
+    log_room::LogRoom,
     mark::Mark,
     rocks::{Family, Rocks, write_options},
 };
@@ -39,6 +40,7 @@ pub(super) struct Disk {
     mark_not_before: Instant,
     /// Free space as last looked at, and when.
     free: (u64, Instant),
+    room: LogRoom,
     /// How often RocksDB had failed in the background as last looked at, and when that was.
     failures: (u64, Instant),
     wrote_at: Instant,
@@ -64,6 +66,7 @@ impl Disk {
             marked_at: now,
             mark_not_before: now,
             free: (free, now),
+            room: LogRoom::new(rocks.path()),
             failures: (0, now),
             wrote_at: now,
             rocks,
@@ -81,6 +84,7 @@ impl Disk {
         self.batch_number += 1;
         let number = self.batch_number.to_le_bytes();
         batch.put_cf(self.rocks.family(Family::Default), keys::BATCH, number);
+        let bytes = batch.size_in_bytes();
         let copy = self.is_tight().then(|| batch.data().to_vec());
         let options = if sync {
             &self.synced_write
@@ -98,6 +102,7 @@ impl Disk {
             }
             (Err(error), _) => return Err(self.rocks.error(&error)),
         }
+        self.room.wrote(bytes, sync);
         self.wrote_at = Instant::now();
         if sync {
             self.now_synced();
@@ -148,6 +153,9 @@ impl Disk {
     pub(super) fn tend(&mut self, age: Duration) -> Result<(), StoreError> {
         if self.unsynced_since.is_some_and(|since| since.elapsed() >= age) {
             self.sync()?;
+        }
+        if self.room.is_low() && !self.is_tight() {
+            self.room.make();
         }
         if self.next_look().is_some_and(|due| Instant::now() >= due) {
             self.look_behind()?;

@@ -17,6 +17,7 @@ mod group;
 mod keys;
 mod ledger;
 mod lock;
+mod log_room;
 mod mark;
 mod oplog;
 mod ops;

@@ -133,6 +133,8 @@ static int synced(int fd, int (*sync)(int)) {
     int result = sync(fd);
     if (!result && known) {
         char line[PATH_MAX + 32];
+        /* behind its last record a log may have room that was made ahead */
+        if (kind == WAL) before.st_size = lseek(fd, 0, SEEK_CUR);
         int len = snprintf(line, sizeof line, "%lld %s\n", (long long)before.st_size, path);
         if (real_write(synced_fd, line, len) != len) abort();
     }

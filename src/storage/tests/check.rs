@@ -16,6 +16,9 @@ pub(super) fn check(dir: &Path) {
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
+/// Breaks something, given the first scheduled message's key and value.
+type Change<'a> = dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch) + 'a;
+
 #[test]
 fn what_does_not_agree_is_found() {
     let bench = Bench::new();
@@ -49,9 +52,6 @@ fn what_does_not_agree_is_found() {
     assert!(found.contains("page 1 is damaged"), "{found}");
 }
 
-/// What is done with the key and the value of the first waiting message.
-type Change<'a> = &'a dyn Fn(&[u8], &[u8], &Rocks, &mut WriteBatch);
-
 #[test]
 fn what_waits_for_its_time_is_counted_and_checked() {
     let bench = Bench::new();
@@ -67,7 +67,7 @@ fn what_waits_for_its_time_is_counted_and_checked() {
         "{:?}",
         report.findings
     );
-    let damaged = |change: Change<'_>| {
+    let damaged = |change: &Change| {
         let rocks = Rocks::open(&bench.dir.path().join("db"), &options(bench.dir.path())).unwrap();
         let mut batch = WriteBatch::default();
         let mode = rocksdb::IteratorMode::Start;
