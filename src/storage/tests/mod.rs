@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod damage;
 mod model;
+mod reclaim;
 mod returned;
 mod schedule;
 mod spill;
