@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::broker::limits::Limit;
-use crate::server::{AccessOptions, AlarmOptions, LogExchange};
+use crate::server::{AccessOptions, AlarmOptions, LogExchange, SpanOptions};
 use crate::storage::StoreOptions;
 
 /// What is negotiated with clients, and other bounds.
@@ -17,6 +17,8 @@ pub struct Limits {
     pub heartbeat_s: u16,
     /// Octets of a message's body.
     pub max_message_bytes: u64,
+    /// Memory of the messages that the transaction of one channel holds back.
+    pub transaction_max_bytes: usize,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
     /// Connections of the whole broker.
@@ -49,6 +51,7 @@ impl Default for Limits {
             frame_max: 131_072,
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
+            transaction_max_bytes: 512 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             failure_delay: Duration::from_secs(3),
             login_failures_per_minute: 10,
@@ -106,12 +109,16 @@ pub struct Options {
     pub event_exchange: bool,
     /// Creates `amq.rabbitmq.log` in the default vhost and publishes there what this layer of the log is told.
     pub log_exchange: Option<LogExchange>,
+    /// What spans are recorded; `None` records none.
+    pub spans: Option<SpanOptions>,
     /// What queues become that ask for no type, in vhosts that say nothing either.
     pub default_queue_type: String,
     pub access: AccessOptions,
     pub permits: Permits,
     /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
     pub anonymous: Option<(String, Vec<u8>)>,
+    /// Offers RABBIT-CR-DEMO: the password is asked for after the name.
+    pub challenge: bool,
 }
 
 impl Options {
@@ -125,10 +132,12 @@ impl Options {
             default_vhost: "/".to_owned(),
             event_exchange: false,
             log_exchange: None,
+            spans: None,
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
             permits: Permits::default(),
             anonymous: None,
+            challenge: false,
         }
     }
 }

@@ -21,8 +21,10 @@ use crate::broker::{
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Delivery, Entry, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
-        settings::QueueSettings, timeout::AckTimeout,
+        ConsumerId, Delivery, Entry, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
+        arguments::{self, QueueKind},
+        settings::QueueSettings,
+        timeout::AckTimeout,
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -34,6 +36,7 @@ use crate::server::{
     paging::READ_BYTES,
     registry::Vhost,
     relay::Relay,
+    spans::Spans,
     stats::{Count, Counters},
     timers::Timers,
 };
@@ -57,6 +60,8 @@ pub(super) struct Surroundings {
     pub(super) vhost: Weak<Vhost>,
     /// Counts for the vhost; added to once per batch.
     pub(super) totals: Arc<Counters>,
+    /// Records what enters, if spans are on.
+    pub(super) spans: Option<Arc<Spans>>,
 }
 
 pub(super) struct QueueCell {
@@ -165,7 +170,7 @@ impl QueueCell {
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
         if arguments::single_active(&definition.arguments) {
-            state.set_single_active();
+            state.set_single_active(QueueKind::of(&definition.arguments) == QueueKind::Quorum);
         }
         let settings = match holding::holds(&definition) {
             Some(holds) => QueueSettings::holding(holds),
@@ -374,10 +379,19 @@ impl QueueGuard<'_> {
             self.deadline(&message)
         };
         self.cell.counters.bump(Count::Publish, 1);
+        let spans = self
+            .cell
+            .around
+            .spans
+            .as_ref()
+            .map(|spans| (spans, message.clone()));
         let place = match self.state.settings().holds {
             None => self.state.enqueue(message, expires_at)?,
             Some(_) => self.state.schedule(message, expires_at)?,
         };
+        if let Some((spans, message)) = spans {
+            spans.enqueued(&message, self.cell, place.seq);
+        }
         stores.then(|| Target {
             queue: self.cell.id(),
             lane: place.lane,
@@ -530,7 +544,11 @@ impl QueueGuard<'_> {
         let acked = settled.len() as u64;
         self.cell.counters.bump(Count::Ack, acked);
         self.cell.around.totals.add(Count::Ack, acked);
+        let deduplicates = self.state.settings().deduplicates;
         for (consumer, entry) in settled.drain(..) {
+            if deduplicates {
+                self.state.forget(entry.seq);
+            }
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());
             }

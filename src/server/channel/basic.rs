@@ -31,6 +31,7 @@ use crate::server::{
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
+    spans::Outcome,
     stats::Count,
 };
 
@@ -100,7 +101,7 @@ impl Connection {
         if fields.immediate {
             return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
         }
-        let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len(), self.broker.message_bytes_max());
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
@@ -112,8 +113,7 @@ impl Connection {
                 message,
                 replies: false,
             };
-            self.enqueue(number, routed, fields.mandatory);
-            return Ok(());
+            return self.enqueue(number, routed, fields.mandatory).map_err(refuse);
         }
         if Self::is_order(fields.exchange) {
             return self.settle_by_publish(number, &fields, properties, body);
@@ -129,8 +129,7 @@ impl Connection {
             self.routes
                 .vouch(fields.exchange, fields.routing_key, self.rights.generation());
         }
-        self.enqueue(number, routed, fields.mandatory);
-        Ok(())
+        self.enqueue(number, routed, fields.mandatory).map_err(refuse)
     }
 
     /// The route of the message before, when this one has the same names, nothing changed since that one passed every
@@ -149,7 +148,7 @@ impl Connection {
 
     /// Puts a routed message with the others of this read, or with its transaction.
     #[inline]
-    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) {
+    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) -> Result<(), BrokerError> {
         let Routed {
             route,
             message,
@@ -164,23 +163,25 @@ impl Connection {
             (route, false)
         };
         let Some(channel) = self.channels.get_mut(&number) else {
-            return;
+            return Ok(());
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
         self.tally
             .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
-            transaction.publish(route, message, mandatory);
-            return;
+            let max = self.broker.limits().transaction_max_bytes;
+            return transaction.publish((route, message, mandatory), max);
         }
         let confirm = channel
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
-        if self.traced {
-            self.tap.published(number, &message, &route);
-        }
+        let message = if self.traced {
+            self.tap.published(number, message, &route)
+        } else {
+            message
+        };
         if replies {
             self.vhost.replies.deliver(&message);
         }
@@ -198,11 +199,10 @@ impl Connection {
         }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
-            return;
-        }
-        if let Some((confirms, tag)) = confirm {
+        } else if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
+        Ok(())
     }
 
     /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they
@@ -308,13 +308,17 @@ impl Connection {
             return Ok(());
         };
         let batch = &mut self.batch;
+        let (traced, tap, id) = (self.traced, &self.tap, self.id);
         let mut unacked = channel.out.unacked.lock();
         let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
             }),
-            None => unacked.settle(tag, multiple, |_, delivery| {
+            None => unacked.settle(tag, multiple, |tag, delivery| {
+                if traced {
+                    tap.settled((number, tag), id, &delivery, Outcome::Ack);
+                }
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
@@ -420,6 +424,12 @@ impl Connection {
             .unacked
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
+        if self.traced {
+            let outcome = requeue.map_or(Outcome::Reject, |_| Outcome::Requeue);
+            for (tag, delivery) in &rejected {
+                self.tap.settled((number, *tag), self.id, delivery, outcome);
+            }
+        }
         if let Some(transaction) = &mut channel.transaction {
             let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {
