@@ -69,11 +69,6 @@ impl Broker {
         })
     }
 
-    /// What it has logged so far.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().expect("no panic").clone()
-    }
-
     pub(crate) fn kill(mut self) {
         // It may have died at a point of the shim's already.
         drop(self.process.kill());

@@ -180,16 +180,15 @@ impl Lanes {
     /// Whether a message can be handed out from memory.
     #[inline]
     pub(super) fn has_ready(&mut self) -> bool {
-        loop {
-            let top = self.top();
-            if top.has_ready() {
-                return true;
-            }
-            // It may be empty only since its gap was closed: then the next level has its turn.
-            if !top.is_empty() || self.top + 1 >= self.all.len() {
+        // A level may turn out to be empty when its gap, in which nothing is left, closes.
+        while !self.top().has_ready() {
+            let found_empty = self.top;
+            self.top();
+            if self.top == found_empty {
                 return false;
             }
         }
+        true
     }
 
     /// The oldest message of the highest level, unless it has to be read from disk first.
