@@ -201,8 +201,9 @@ impl<P: Port> QueueState<P> {
             let (mut count, mut bytes) = (0, 0);
             for lane in self.lanes.iter_mut().filter(|lane| lane.ready.bytes() > share) {
                 lane.split(keep);
-                // Deadlines of messages that were read are known, and must not be learned twice.
-                if self.expiry.is_none() && lane.ready.head_bytes() > keep {
+                // Deadlines of messages that were read are known, and must not be learned twice; what came back before a
+                // restart was taken from among them, and must not be read twice.
+                if self.expiry.is_none() && !self.returns.recalls() && lane.ready.head_bytes() > keep {
                     let (lane_count, lane_bytes) = lane.trim(keep, on_disk);
                     count += lane_count;
                     bytes += lane_bytes;
@@ -266,7 +267,7 @@ impl<P: Port> QueueState<P> {
     pub fn committed(&mut self, through: Seq) {
         self.committed = self.committed.max(through);
         self.absorb();
-        self.returns.committed(self.committed);
+        self.returns.committed(self.on_disk());
     }
 
     /// Tells whether the queue is paged, whenever that changed. True when the store must make room for messages that do

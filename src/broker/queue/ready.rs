@@ -271,7 +271,10 @@ impl Ready {
         self.head_bytes -= self.tail_bytes;
         self.split = true;
         self.tidy();
-        self.tail.front().map(|entry| entry.seq)
+        let first = self.tail.front().map(|entry| entry.seq);
+        // All of the tail may have been hollow.
+        self.split = first.is_some();
+        first
     }
 
     /// There is no message in memory; all there is lies on disk.

@@ -56,6 +56,8 @@ pub(super) struct Returns {
     waiting: Waiting,
     /// What a restart knows of messages that came back before it and were not read since.
     recalled: BTreeMap<(u8, Seq), Returned>,
+    /// There were such: the places of those that were read stay with the others on disk.
+    recalls: bool,
     /// Those of them that were read just now.
     read: Vec<(Timestamp, Entry)>,
 }
@@ -119,10 +121,16 @@ impl Returns {
 
     /// What the store knows of messages that came back before a restart.
     pub(super) fn recall(&mut self, returned: &[Returned]) {
+        self.recalls = !returned.is_empty();
         self.recalled = returned
             .iter()
             .map(|returned| ((returned.lane, returned.seq), *returned))
             .collect();
+    }
+
+    /// Whether what is read again from the store may be here already.
+    pub(super) fn recalls(&self) -> bool {
+        self.recalls
     }
 
     /// Sets a message aside that came back before a restart, with its counts; gives back any other.
@@ -238,7 +246,7 @@ impl<P: Port> QueueState<P> {
         });
         if due.is_some() {
             self.returns.waiting.add(due, entry);
-            self.returns.spill(self.committed);
+            self.returns.spill(self.on_disk());
         } else {
             self.put_back(entry);
         }
@@ -266,7 +274,7 @@ impl<P: Port> QueueState<P> {
                 self.put_back(entry);
             }
         }
-        self.returns.spill(self.committed);
+        self.returns.spill(self.on_disk());
     }
 
     /// Those that have waited long enough can be handed out again; asks for the read that the next ones need.
