@@ -241,7 +241,7 @@ impl<P: Port> QueueState<P> {
     }
 
     /// Every stored message up to here is on disk.
-    fn on_disk(&self) -> Seq {
+    pub(super) fn on_disk(&self) -> Seq {
         match self.settling {
             (0, _) => self.committed,
             (_, first) => self.committed.min(Seq(first.0.saturating_sub(1))),
