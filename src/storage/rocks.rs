@@ -55,7 +55,7 @@ impl Family {
         let (write_buffer, buffers) = match self {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
-            Self::Scheduled => (32 << 20, 3),
+            Self::Scheduled => (16 << 20, 6),
             Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
             Self::Default | Self::Meta => (4 << 20, 2),
         };
@@ -66,6 +66,9 @@ impl Family {
             // Rows come in any order of their times. Levels, which overlap with every new run then, are rewritten far more
             // often than runs of like size are merged: a third of the CPU of scheduling a message (benches/README.md).
             options.set_compaction_style(DBCompactionStyle::Universal);
+            // Longer runs are fewer. A larger buffer would do the same, but that much must be free before RocksDB goes on
+            // after a full disk.
+            options.set_min_write_buffer_number_to_merge(2);
             // A flood of them must not slow the writers of all families down while the runs wait to be merged; who reads
             // what is due goes through that many runs at worst.
             options.set_level_zero_slowdown_writes_trigger(64);
