@@ -495,6 +495,9 @@ impl<P: Port> QueueState<P> {
             if stored && gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
                 purged.range_messages += 1;
                 purged.range_bytes += u64::from(fetch.bytes);
+            } else if fetch.entry.is_none() {
+                let lane = fetch.lane;
+                purged.removed.push(Place { seq, lane });
             }
             if let Some(entry) = fetch.entry {
                 self.discard(entry, Reason::Expired, &mut purged.removed);
