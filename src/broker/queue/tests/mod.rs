@@ -7,6 +7,7 @@ mod limits;
 mod model;
 mod returns;
 mod schedule;
+mod timed;
 
 use self::bench::check;
 use crate::broker::{
