@@ -81,6 +81,7 @@ BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_time
 NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
 CLOUDAMQP = (*(it for it in SCENARIOS if it != "properties"), "transactions", "direct_reply_to", "settle")
+KOMBU = ("publish_confirms", "mandatory_return", "header_types", "global_qos", "priorities", "reconnect")
 CELERY = (
     "results_and_retries",
     "priority_order",
@@ -232,6 +233,7 @@ class Go(Client):
 
     name = "go"
     language = "Go"
+    program = "amqp091"
     scenarios = (
         *SCENARIOS,
         "consistent_hash",
@@ -262,7 +264,15 @@ class Go(Client):
         def build(directory):
             run(["go", "build", "-o", directory / "scenarios", "."], cwd=INTEROP / "go")
 
-        return [cached("go", sources, build) / "scenarios"]
+        return [cached("go", sources, build) / "scenarios", self.program]
+
+
+class Watermill(Go):
+    """Watermill over amqp091-go."""
+
+    name = "watermill"
+    program = "watermill"
+    scenarios = ("publish_confirms", "nack_requeue", "transactions")
 
 
 class Ruby(Client):
@@ -318,6 +328,22 @@ class Php(Client):
         if not works("php", "-r", "exit((@include_once 'PhpAmqpLib/autoload.php') ? 0 : 1);"):
             install_package("php-cli", "php-amqplib")
         return ["php", INTEROP / "php" / "main.php"]
+
+
+class Perl(Client):
+    """Debian's AnyEvent::RabbitMQ. It sends a delivery tag that it received as text."""
+
+    name = "perl"
+    language = "Perl"
+    scenarios = ("publish_confirms", "nack_requeue", "mandatory_return", "transactions", "settle")
+
+    def missing(self):
+        return None if can_install_packages() else not_found("perl")
+
+    def prepare(self):
+        if not works("perl", "-MAnyEvent::RabbitMQ", "-e", "1"):
+            install_package("libanyevent-rabbitmq-perl")
+        return ["perl", INTEROP / "perl" / "scenarios.pl"]
 
 
 class CTools(Client):
@@ -412,12 +438,15 @@ CLIENTS = (
     Java(),
     Spring(),
     Go(),
+    Watermill(),
     Ruby(),
     Php(),
+    Perl(),
     CTools(),
     CLibrary(),
     Erlang(),
     Python("celery", "celery_scenarios.py", CELERY),
+    Python("kombu", "kombu_scenarios.py", KOMBU),
     Python("dramatiq", "dramatiq_scenarios.py", ("dead_letters", "priority_order", "eta_and_backoff")),
 )
 

@@ -49,7 +49,7 @@ FEATURES = {
     "delayed exchange, delivery delay and time": ("delays",),
     "retry with backoff": ("delayed_retry",),
     "schedule of retries, delivery limit": ("retry_until_dead",),
-    "amq.settle: retry, extend, reject, ack-and-publish": ("settle",),
+    "amq.settle": ("settle",),
     "consumer timeout, visibility timeout": ("consumer_timeout",),
     "quorum queues": ("quorum_queue",),
 }

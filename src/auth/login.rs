@@ -86,7 +86,8 @@ impl Logins {
         let stored = known.as_ref().map_or(&self.nobody, |user| &user.password);
         let digest = self.digest(stored, password);
         if !self.remembers(user, &digest, now) {
-            if !self.verify(stored.clone(), password).await {
+            let known = || self.remembers(user, &digest, now);
+            if !self.verify(stored.clone(), password, known).await {
                 return None;
             }
             self.remember(user, digest, now);
@@ -99,13 +100,18 @@ impl Logins {
         is_loopback(from) || !self.loopback_only.iter().any(|name| name == user)
     }
 
-    async fn verify(&self, hash: PasswordHash, password: &[u8]) -> bool {
+    /// `known` tells whether the answer is known by now.
+    async fn verify(&self, hash: PasswordHash, password: &[u8], known: impl Fn() -> bool) -> bool {
         if !is_slow(&hash) {
             return verify(&hash, password);
         }
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
             return false;
         };
+        // A crowd that comes with the same password waits here: the first of them hashes for all.
+        if known() {
+            return true;
+        }
         let password = password.to_vec();
         // The permit goes along: a client that hangs up does not end the work.
         let verified = tokio::task::spawn_blocking(move || {

@@ -183,6 +183,11 @@ impl Message {
         }
     }
 
+    /// Where its record is in memory: clones share it, and it is free for another once all are gone.
+    pub fn address(&self) -> usize {
+        self.record.as_ptr().addr()
+    }
+
     /// Whether it has a priority property.
     pub fn has_priority(&self) -> bool {
         RawProperties::new(self.properties()).has_priority()

@@ -33,6 +33,8 @@ impl Source for Foreign {
 enum Meaning {
     /// This setting, with the value as it is.
     Is(&'static str),
+    /// One of several values of this setting, each a line.
+    Many(&'static str),
     /// The same, and the value is a flag.
     Flag(&'static str),
     /// The address or the port of a listener.
@@ -48,12 +50,12 @@ enum Meaning {
     Absent(&'static str),
 }
 
-use Meaning::{Absent, Flag, Format, Host, Idle, Is, Level, Port, Share};
+use Meaning::{Absent, Flag, Format, Host, Idle, Is, Level, Many, Port, Share};
 
 const NO_TLS: &str = "this broker does not speak TLS yet: put a proxy that ends it in front";
 
 /// Keys, or their beginnings when they end in a point. The first that fits counts.
-const KEYS: [(&str, Meaning); 68] = [
+const KEYS: [(&str, Meaning); 70] = [
     ("listeners.tcp.default", Port("amqp.listen")),
     ("listeners.ssl.", Absent(NO_TLS)),
     ("ssl_options.", Absent(NO_TLS)),
@@ -63,6 +65,8 @@ const KEYS: [(&str, Meaning); 68] = [
     ("management.tcp.ip", Host("http.listen")),
     ("management.listener.port", Port("http.listen")),
     ("management.listener.ip", Host("http.listen")),
+    ("management.cors.allow_origins.", Many("http.cors_allow_origins")),
+    ("management.cors.max_age", Is("http.cors_max_age")),
     ("prometheus.tcp.port", Port("metrics.listen")),
     ("prometheus.tcp.ip", Host("metrics.listen")),
     ("default_user", Is("auth.default_user")),
@@ -246,6 +250,15 @@ impl Foreign {
             .push((key.to_owned(), value.into(), place.to_owned()));
     }
 
+    fn add(&mut self, key: &str, value: &str, place: &str) {
+        let value = Value::new(Some(&place.to_owned()), value);
+        let known = self.settings.iter_mut().find(|(known, ..)| known == key);
+        match known {
+            Some((_, ValueKind::Array(values), _)) => values.push(value),
+            _ => self.set(key, ValueKind::Array(vec![value]), place),
+        }
+    }
+
     /// `loopback_users = none`, or `loopback_users.NAME = true|false`.
     fn loopback(&mut self, key: &str, value: &str, place: &str) {
         let mut users: Vec<Value> = Vec::new();
@@ -268,6 +281,7 @@ impl Foreign {
         };
         match meaning {
             Is(ours) => self.set(ours, value, place),
+            Many(ours) => self.add(ours, value, place),
             Flag(ours) => {
                 let flag: bool = value
                     .parse()
@@ -419,6 +433,8 @@ mod tests {
              log.console.level = warning\n\
              log.file = false\n\
              heartbeat = 30\n\
+             management.cors.allow_origins.1 = https://a.example\n\
+             management.cors.allow_origins.2 = https://b.example\n\
              ssl_options.cacertfile = /x.pem\n",
             "rabbitmq.conf",
         )
@@ -442,9 +458,12 @@ mod tests {
         assert!(
             matches!(value(&foreign, "auth.default_user_tags"), Some(ValueKind::Array(tags)) if tags.len() == 1)
         );
+        assert!(
+            matches!(value(&foreign, "http.cors_allow_origins"), Some(ValueKind::Array(origins)) if origins.len() == 2)
+        );
         assert_eq!(foreign.notes.len(), 1, "{:?}", foreign.notes);
         assert!(
-            foreign.notes[0].starts_with("rabbitmq.conf:15: ssl_options.cacertfile"),
+            foreign.notes[0].starts_with("rabbitmq.conf:17: ssl_options.cacertfile"),
             "{:?}",
             foreign.notes
         );

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 use serde_json::json;
 
 /// Settings whose values nobody is shown.
-const SECRETS: [&str; 2] = ["auth.default_password", "auth.anonymous_password"];
+const SECRETS: [&str; 3] = ["auth.default_password", "auth.anonymous_password", "otel.headers"];
 
 const FILE: &str = "file";
 /// As the configuration library calls it.
@@ -66,7 +66,11 @@ fn walk(key: String, value: &Value, by_flag: &[&str], found: &mut Vec<Setting>) 
 }
 
 fn is_empty(value: &Value) -> bool {
-    matches!(&value.kind, ValueKind::String(text) if text.is_empty())
+    match &value.kind {
+        ValueKind::String(text) => text.is_empty(),
+        ValueKind::Array(values) => values.is_empty(),
+        _ => false,
+    }
 }
 
 fn plain(value: &Value) -> serde_json::Value {

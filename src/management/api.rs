@@ -14,11 +14,13 @@ use crate::management::{
     auth::{self, Caller},
     bindings, browse,
     call::{Call, Query},
-    channels, cli, connections, consumers, control, definitions, exchanges, health, jobs,
+    channels, cli, connections, consumers, control,
+    cors::Cors,
+    definitions, exchanges, health, jobs,
     listener::{self, Received, accepts_gzip},
     messages, meta, nodes, openapi, overview, policies, queues,
     route::{self, Found, Level, Route},
-    scheduled, users, vhosts,
+    scheduled, take_in, users, vhosts,
 };
 use crate::server::Handle;
 
@@ -43,6 +45,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &control::ROUTES,
     &browse::ROUTES,
     &jobs::ROUTES,
+    &take_in::ROUTES,
     &openapi::ROUTES,
 ];
 
@@ -50,9 +53,16 @@ pub(super) static TABLES: &[&[Route]] = &[
 pub(super) fn respond(handle: &Handle, settings: &Arc<Settings>, received: Received) -> Response<Body> {
     let gzip = accepts_gzip(&received.headers);
     let head = received.method == Method::HEAD;
+    let told = settings.cors.headers(&received.method, &received.headers);
     let answer = answer(handle, settings, received).unwrap_or_else(ApiError::into_answer);
     let mut response = listener::write(answer, gzip);
     let headers = response.headers_mut();
+    headers.extend(told);
+    if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+        && let Some(methods) = headers.get(header::ALLOW).cloned()
+    {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
     for (name, value) in [
         (header::CACHE_CONTROL, "no-cache"),
         (header::VARY, "accept, accept-encoding, origin"),
@@ -100,7 +110,7 @@ fn answer(handle: &Handle, settings: &Arc<Settings>, received: Received) -> Resu
         Level::Nobody => Caller::default(),
         _ => identify(handle, &received)?,
     };
-    check_origin(&received.method, &received.headers)?;
+    check_origin(&settings.cors, &received.method, &received.headers)?;
     if !handle.is_app_running() && !control::serves_when_stopped(found.path) {
         return Err(ApiError::unavailable(control::APP_STOPPED));
     }
@@ -152,7 +162,7 @@ fn other_method(method: &Method, allowed: &[Method]) -> Answer {
 }
 
 /// A page of another origin may make a browser send a change with the user's remembered password (hostile-input H75).
-fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_origin(cors: &Cors, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
     }
@@ -168,7 +178,7 @@ fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     let same = origin
         .split_once("://")
         .is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
-    if same {
+    if same || cors.allows(origin) {
         Ok(())
     } else {
         Err(ApiError::foreign_origin())

@@ -140,6 +140,23 @@ fn to_field(value: &Value, depth: usize) -> Result<FieldValue, String> {
     })
 }
 
+/// A moment as RFC 3339 has it, in milliseconds since 1970.
+pub(super) fn moment(at_ms: u64) -> String {
+    const DAY_S: u64 = 86_400;
+    let (seconds, millis) = (at_ms / 1000, at_ms % 1000);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    // Days are counted from the first of March of the year 0: leap days then end their years.
+    let days = seconds / DAY_S + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}+00:00")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -156,5 +173,18 @@ mod tests {
         assert!(to_table(&json!("text")).is_err());
         let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
         assert!(to_table(&json!({ "deep": deep })).is_err());
+    }
+
+    #[test]
+    fn a_moment_is_a_date_and_a_time() {
+        for (at_ms, text) in [
+            (0, "1970-01-01T00:00:00.000+00:00"),
+            (951_782_400_000, "2000-02-29T00:00:00.000+00:00"),
+            (951_868_800_001, "2000-03-01T00:00:00.001+00:00"),
+            (1_704_067_199_999, "2023-12-31T23:59:59.999+00:00"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000+00:00"),
+        ] {
+            assert_eq!(moment(at_ms), text);
+        }
     }
 }

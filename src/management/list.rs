@@ -1,6 +1,6 @@
 //! What lists have in common: paging, the filter by name, sorting, the choice of columns (management-api 2.1 to 2.3).
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use regex::RegexBuilder;
 use serde_json::{Map, Value, json};
@@ -21,12 +21,27 @@ const COLUMNS_MAX: usize = 200;
 /// Answers with rows in their default order. Only rows that are shown are rendered, unless they must be sorted.
 pub(super) fn list<T>(
     call: &Call,
+    rows: Vec<T>,
+    name: impl Fn(&T) -> &str,
+    render: impl Fn(&T) -> Value,
+) -> Result<Answer, ApiError> {
+    let as_given = |_: &T, _: &T| Ordering::Equal;
+    list_unsorted(call, rows, &name, as_given, |_, _| None, render)
+}
+
+/// As [`list`], of rows that come in no order: `order` is their default one, and only what is shown is brought into it.
+/// `key` gives what a row is sorted by without rendering it, where it knows how.
+pub(super) fn list_unsorted<T>(
+    call: &Call,
     mut rows: Vec<T>,
     name: impl Fn(&T) -> &str,
+    order: impl Fn(&T, &T) -> Ordering,
+    key: impl Fn(&T, &str) -> Option<Key>,
     render: impl Fn(&T) -> Value,
 ) -> Result<Answer, ApiError> {
     let columns = Columns::parse(&call.query);
     let Some(page) = Page::parse(&call.query)? else {
+        rows.sort_by(&order);
         return Ok(plain(call, &rows, render));
     };
     let total = rows.len();
@@ -42,14 +57,28 @@ pub(super) fn list<T>(
         );
         return Err(ApiError::refused("page_out_of_range", text));
     }
-    let mut items: Vec<Value> = match Sort::parse(&call.query) {
-        None => rows.iter().skip(skip).take(page.size).map(&render).collect(),
-        Some(sort) => {
-            let mut all: Vec<Value> = rows.iter().map(&render).collect();
-            sort.apply(&mut all);
-            all.into_iter().skip(skip).take(page.size).collect()
+    let sort = Sort::parse(&call.query);
+    let sort_key = |row: &T| match &sort {
+        None => Key::default(),
+        Some(Sort { path, text, .. }) => {
+            key(row, text).unwrap_or_else(|| Key::of(lookup(&render(row), path)))
         }
     };
+    let reverse = sort.as_ref().is_some_and(|sort| sort.reverse);
+    // Rows that are equal in all keep the order in which they came.
+    let mut places: Vec<(Key, usize, T)> = rows
+        .into_iter()
+        .enumerate()
+        .map(|(at, row)| (sort_key(&row), at, row))
+        .collect();
+    cut(&mut places, skip, page.size, |left, right| {
+        let by_key = left.0.cmp(&right.0);
+        let by_key = if reverse { by_key.reverse() } else { by_key };
+        by_key
+            .then_with(|| order(&left.2, &right.2))
+            .then(left.1.cmp(&right.1))
+    });
+    let mut items: Vec<Value> = places.iter().map(|(.., row)| render(row)).collect();
     columns.apply(&mut items);
     Ok(Answer::json(json!({
         "filtered_count": filtered,
@@ -60,6 +89,19 @@ pub(super) fn list<T>(
         "total_count": total,
         "items": items,
     })))
+}
+
+/// Keeps the rows of a page, sorted; the others are only told apart from it, which takes time in proportion to their number.
+fn cut<T>(rows: &mut Vec<T>, skip: usize, size: usize, order: impl Fn(&T, &T) -> Ordering) {
+    if skip > 0 && skip < rows.len() {
+        rows.select_nth_unstable_by(skip, &order);
+    }
+    rows.drain(..skip.min(rows.len()));
+    if size < rows.len() {
+        rows.select_nth_unstable_by(size, &order);
+        rows.truncate(size);
+    }
+    rows.sort_unstable_by(order);
 }
 
 /// A list that is never paged.
@@ -152,6 +194,8 @@ impl NameFilter {
 }
 
 struct Sort<'a> {
+    /// As it was given, and cut at its points.
+    text: &'a str,
     path: Vec<&'a str>,
     reverse: bool,
 }
@@ -160,6 +204,7 @@ impl<'a> Sort<'a> {
     fn parse(query: &'a Query) -> Option<Self> {
         let path = query.get("sort").filter(|path| !path.is_empty())?;
         Some(Self {
+            text: path,
             path: path.split('.').collect(),
             reverse: query.is_true("sort_reverse"),
         })
@@ -167,32 +212,95 @@ impl<'a> Sort<'a> {
 
     /// Stable, so that equal rows keep their default order. Missing values count as 0 and come first.
     fn apply(&self, items: &mut [Value]) {
-        items.sort_by(|left, right| {
-            let order = compare(lookup(left, &self.path), lookup(right, &self.path));
-            if self.reverse { order.reverse() } else { order }
+        items.sort_by_cached_key(|item| {
+            let key = Key::of(lookup(item, &self.path));
+            if self.reverse {
+                Directed::Down(Reverse(key))
+            } else {
+                Directed::Up(key)
+            }
         });
+    }
+}
+
+/// A key in the direction of a sort; all keys of one sort have the same.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Directed {
+    Up(Key),
+    Down(Reverse<Key>),
+}
+
+/// What a row is sorted by: numbers before flags before text before the rest. A missing value counts as 0.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Key {
+    rank: u8,
+    number: f64,
+    text: String,
+}
+
+impl Key {
+    pub(super) fn number(number: f64) -> Self {
+        Self {
+            number,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn flag(flag: bool) -> Self {
+        Self {
+            rank: 1,
+            number: f64::from(u8::from(flag)),
+            text: String::new(),
+        }
+    }
+
+    pub(super) fn text(text: &str) -> Self {
+        Self {
+            rank: 2,
+            number: 0.0,
+            text: text.to_owned(),
+        }
+    }
+
+    fn of(value: Option<&Value>) -> Self {
+        match value {
+            None | Some(Value::Null) => Self::default(),
+            Some(Value::Number(number)) => Self::number(number.as_f64().unwrap_or(0.0)),
+            Some(Value::Bool(flag)) => Self::flag(*flag),
+            Some(Value::String(text)) => Self::text(text),
+            Some(Value::Array(_) | Value::Object(_)) => Self {
+                rank: 3,
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank
+            .cmp(&other.rank)
+            .then_with(|| self.number.total_cmp(&other.number))
+            .then_with(|| self.text.cmp(&other.text))
     }
 }
 
 fn lookup<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, key| value.get(key))
-}
-
-/// Numbers before text before the rest.
-fn compare(left: Option<&Value>, right: Option<&Value>) -> Ordering {
-    fn rank(value: Option<&Value>) -> (u8, f64) {
-        match value {
-            None | Some(Value::Null) => (0, 0.0),
-            Some(Value::Number(number)) => (0, number.as_f64().unwrap_or(0.0)),
-            Some(Value::Bool(value)) => (1, f64::from(u8::from(*value))),
-            Some(Value::String(_)) => (2, 0.0),
-            Some(Value::Array(_) | Value::Object(_)) => (3, 0.0),
-        }
-    }
-    let ((left_rank, left_number), (right_rank, right_number)) = (rank(left), rank(right));
-    let numbers = || left_number.total_cmp(&right_number);
-    let texts = || left.and_then(Value::as_str).cmp(&right.and_then(Value::as_str));
-    left_rank.cmp(&right_rank).then_with(numbers).then_with(texts)
 }
 
 /// The columns asked for; none are all.
@@ -299,6 +407,17 @@ mod tests {
         assert!(!catastrophic.matches(&format!("{}!", "a".repeat(100_000))));
         let long = format!("name={}&use_regex=true", "a".repeat(2000));
         assert!(NameFilter::parse(&Query::parse(&long)).is_err());
+    }
+
+    #[test]
+    fn a_page_is_cut_out_of_rows_in_no_order() {
+        let rows: Vec<u32> = (0..1000).map(|at| at * 7919 % 1000).collect();
+        for (skip, size) in [(0, 10), (10, 10), (995, 10), (1000, 10), (0, 2000)] {
+            let mut page = rows.clone();
+            cut(&mut page, skip, size, Ord::cmp);
+            let expected: Vec<u32> = (0..1000).skip(skip).take(size).collect();
+            assert_eq!(page, expected, "{size} behind {skip}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod connections;
 mod consumers;
 mod control;
 mod control_socket;
+mod cors;
 mod definitions;
 mod exchanges;
 mod filter;
@@ -27,13 +28,16 @@ mod meta;
 mod metrics;
 mod nodes;
 mod openapi;
+mod otlp;
 mod overview;
 mod policies;
 mod process;
+mod queue_order;
 mod queues;
 mod route;
 mod samples;
 mod scheduled;
+mod take_in;
 mod users;
 mod vhosts;
 
@@ -43,7 +47,9 @@ use tokio::task::JoinHandle;
 
 use control_socket::ControlSocket;
 
-pub use control::Operator;
+pub use control::{LogFrom, Operator};
+pub use cors::Cors;
+pub use otlp::Collector;
 
 use crate::server::{Handle, listen};
 
@@ -64,6 +70,28 @@ pub struct Options {
     pub operator: Option<Arc<dyn Operator>>,
     /// The file that the settings came from, for reports.
     pub config_file: Option<PathBuf>,
+    /// Who is sent the spans that the broker records.
+    pub collector: Option<Collector>,
+    /// Which pages of other origins may use the API.
+    pub cors: Cors,
+}
+
+/// Nothing is served.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            http_listen: None,
+            metrics_listen: None,
+            data_dir: PathBuf::new(),
+            amqp_address: None,
+            body_bytes_max: 10 * 1024 * 1024,
+            control_socket: None,
+            operator: None,
+            config_file: None,
+            collector: None,
+            cors: Cors::default(),
+        }
+    }
 }
 
 /// What the resources know beside the broker.
@@ -75,6 +103,7 @@ struct Settings {
     operator: Option<Arc<dyn Operator>>,
     config_file: Option<String>,
     jobs: jobs::Jobs,
+    cors: Cors,
 }
 
 /// Running HTTP listeners. They end with the broker.
@@ -119,6 +148,7 @@ impl Management {
             body_bytes_max: options.body_bytes_max,
             operator: options.operator,
             jobs: jobs::Jobs::default(),
+            cors: options.cors,
             config_file: options.config_file.map(|file| file.display().to_string()),
             listeners: listeners
                 .into_iter()
@@ -140,6 +170,9 @@ impl Management {
                 // The broker serves its clients without; operators have the HTTP listener.
                 Err(error) => tracing::warn!(%error, path = %path.display(), "no control socket"),
             }
+        }
+        if let (Some(spans), Some(collector)) = (handle.spans(), options.collector) {
+            tasks.push(tokio::spawn(otlp::export(handle.clone(), spans, collector)));
         }
         Ok(Self {
             http_address,

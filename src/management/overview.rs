@@ -69,7 +69,7 @@ pub(super) fn totals(handle: &Handle, vhosts: &[String]) -> (Tally, u64, u64) {
         for (sum, count) in counts.iter_mut().zip(handle.vhost_counts(vhost)) {
             *sum += count;
         }
-        for queue in handle.queues(Some(vhost)) {
+        for queue in handle.queues_unsorted(vhost) {
             let lengths = queue.lengths();
             (ready, unacked) = (ready + lengths.ready, unacked + lengths.unacked);
         }

@@ -7,11 +7,12 @@ use crate::management::{
     answer::{Answer, ApiError},
     call::Call,
     consumers, json as amqp_json,
-    list::{list, single},
+    list::{list_unsorted, single},
+    queue_order,
     route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
-use crate::server::{QueueLook, QueueSpec};
+use crate::server::{History, QueueLook, QueueSpec, now_ms};
 
 pub(super) static ROUTES: [Route; 13] = [
     get("/queues", Level::Vhost, list_all, "All queues"),
@@ -107,12 +108,14 @@ fn list_queues(call: &Call, detailed: bool) -> Result<Answer, ApiError> {
     let shape = Shape::of(call, detailed)?;
     let mut rows = Vec::new();
     for vhost in call.visible_vhosts() {
-        rows.extend(call.handle.queues(Some(&vhost)));
+        rows.extend(call.handle.queues_unsorted(&vhost));
     }
-    list(
+    list_unsorted(
         call,
         rows,
         |queue| &queue.definition().name,
+        queue_order::by_name,
+        |queue, path| queue_order::key(&call.handle, queue, path),
         |queue| Value::Object(render(call, queue, shape)),
     )
 }
@@ -303,6 +306,18 @@ fn owner(call: &Call, queue: &QueueLook) -> Value {
     })
 }
 
+/// When anything last changed in a queue that has been quiet since; a queue that never saw a message has been quiet as long
+/// as the broker runs, or as it exists.
+fn idle_since(call: &Call, queue: &QueueLook) -> Option<String> {
+    const QUIET_MS: u64 = 10_000;
+    let changed = call.handle.with_history(&queue.subject(), History::changed_ms);
+    match changed {
+        Some(changed) if changed + QUIET_MS > now_ms() => None,
+        Some(changed) => Some(amqp_json::moment(changed)),
+        None => Some(amqp_json::moment(call.handle.started_at())),
+    }
+}
+
 fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<String, Value>) {
     let now = queue.state();
     let counts = queue.counts();
@@ -323,7 +338,6 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     let durable = queue.definition().durable && !queue.is_exclusive();
     let persistent = |value: u64| if durable { value } else { 0 };
     let bytes = now.ready_bytes + now.unacked_bytes;
-    let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     set("messages_scheduled", queue.scheduled().into());
     set("consumers", now.consumers.into());
@@ -360,16 +374,34 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     ] {
         set(name, value.into());
     }
+    placed(call, queue, now.single_active.as_deref(), shape, object);
+}
+
+/// Where the queue is, and since when it is quiet.
+fn placed(
+    call: &Call,
+    queue: &QueueLook,
+    single_active: Option<&str>,
+    shape: Shape,
+    object: &mut Map<String, Value>,
+) {
+    let node = call.handle.node_name();
+    let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     if queue_type(queue) == "quorum" {
         set("leader", node.as_str().into());
         set("messages_dlx", 0.into());
         set("message_bytes_dlx", 0.into());
         set("open_files", json!({ node.as_str(): 0 }));
-        set("single_active_consumer_ctag", json!(now.single_active));
+        set("single_active_consumer_ctag", json!(single_active));
         set("single_active_consumer_pid", Value::Null);
     }
     set("reductions", 0.into());
     set("reductions_details", json!({"rate": 0.0}));
+    if shape.detailed
+        && let Some(since) = idle_since(call, queue)
+    {
+        set("idle_since", since.into());
+    }
     if shape.detailed || queue_type(queue) == "quorum" {
         set("members", json!([node.as_str()]));
         set("online", json!([node.as_str()]));

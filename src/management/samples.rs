@@ -78,6 +78,9 @@ pub(super) const LENGTHS: [Field; 3] = [
     },
 ];
 
+/// Octets of a vhost stand behind the lengths.
+pub(super) const OCTETS: [Field; 2] = [field("recv_oct", &[14]), field("send_oct", &[15])];
+
 const fn field(name: &'static str, places: &'static [usize]) -> Field {
     Field { name, places }
 }
@@ -144,10 +147,7 @@ pub(super) fn with_details(
     let write = |history: Option<&History>| {
         let mut out = Map::new();
         for Field { name, places } in fields {
-            let value: u64 = places
-                .iter()
-                .map(|place| row.get(*place).copied().unwrap_or(0))
-                .sum();
+            let value = sum_at(places, row);
             out.insert((*name).to_owned(), value.into());
             out.insert(format!("{name}_details"), details(history, places, range, now));
         }
@@ -156,6 +156,16 @@ pub(super) fn with_details(
     handle
         .with_history(subject, |history| write(Some(history)))
         .unwrap_or_else(|| write(None))
+}
+
+fn sum_at(places: &[usize], row: &[u64]) -> u64 {
+    let at = |place: &usize| row.get(*place).copied().unwrap_or(0);
+    places.iter().map(at).sum()
+}
+
+/// The value of a field in a row.
+pub(super) fn sum_of(field: &Field, row: &[u64]) -> u64 {
+    sum_at(field.places, row)
 }
 
 /// `message_stats`, or nothing before the first message.

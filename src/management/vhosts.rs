@@ -11,7 +11,7 @@ use crate::management::{
     nodes::check_node,
     overview,
     route::{Level, Route, delete, get, post, put},
-    samples::{self, LENGTHS, OF_ALL, Ranges},
+    samples::{self, LENGTHS, OCTETS, OF_ALL, Ranges},
     users,
 };
 use crate::server::{Change, Subject, VhostSpec};
@@ -103,6 +103,16 @@ fn render(call: &Call, vhost: &VhostDefinition, ranges: Ranges) -> Value {
         &LENGTHS,
         &row,
         ranges.lengths,
+    ));
+    let mut octets = row;
+    let (received, sent) = call.handle.vhost_octets(&vhost.name);
+    octets.extend([received, sent]);
+    fields.extend(samples::with_details(
+        &call.handle,
+        &subject,
+        &OCTETS,
+        &octets,
+        ranges.data_rates,
     ));
     let stats = samples::message_stats(&call.handle, &subject, &OF_ALL, &counts, ranges.msg_rates);
     if let Some(stats) = stats {

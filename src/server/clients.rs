@@ -115,6 +115,8 @@ impl Client {
 #[derive(Default)]
 pub(super) struct Connections {
     open: Mutex<AHashMap<ConnectionId, Arc<Client>>>,
+    /// Octets received and sent by connections that are gone, by vhost.
+    gone: Mutex<AHashMap<String, (u64, u64)>>,
     next: AtomicU64,
 }
 
@@ -145,7 +147,29 @@ impl Connections {
     }
 
     pub(super) fn remove(&self, id: ConnectionId) {
-        self.open.lock().remove(&id);
+        // Both under one lock, so that no sum misses or doubles it.
+        let mut open = self.open.lock();
+        if let Some(client) = open.remove(&id) {
+            let (received, sent) = client.octets();
+            let mut gone = self.gone.lock();
+            let octets = gone.entry(client.vhost.clone()).or_default();
+            *octets = (octets.0 + received, octets.1 + sent);
+        }
+    }
+
+    /// Octets received from and sent to connections of a vhost, those that are gone included.
+    pub(super) fn octets(&self, vhost: &str) -> (u64, u64) {
+        let open = self.open.lock();
+        let before = self.gone.lock().get(vhost).copied().unwrap_or_default();
+        open.values()
+            .filter(|client| client.vhost == vhost)
+            .map(|client| client.octets())
+            .fold(before, |sum, octets| (sum.0 + octets.0, sum.1 + octets.1))
+    }
+
+    /// Forgets vhosts that are no more.
+    pub(super) fn forget_vhosts(&self, exists: impl Fn(&str) -> bool) {
+        self.gone.lock().retain(|vhost, _| exists(vhost));
     }
 
     pub(super) fn len(&self) -> usize {

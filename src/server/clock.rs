@@ -10,16 +10,25 @@ use crate::broker::ids::Timestamp;
 /// Wall-clock time when the program first asked, and the monotonic time of that moment.
 struct Origin {
     wall_ms: u64,
+    wall_ns: u64,
     at: Instant,
 }
 
-static ORIGIN: LazyLock<Origin> = LazyLock::new(|| Origin {
-    wall_ms: millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
-    at: Instant::now(),
+static ORIGIN: LazyLock<Origin> = LazyLock::new(|| {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Origin {
+        wall_ms: millis(wall),
+        wall_ns: nanos(wall),
+        at: Instant::now(),
+    }
 });
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Beyond this the clock may have been set, rather than the broker been stopped.
@@ -51,4 +60,9 @@ pub(super) fn compare_with(last_written: Option<SystemTime>) {
 /// still means something after a restart.
 pub(super) fn now() -> Timestamp {
     Timestamp(ORIGIN.wall_ms.saturating_add(millis(ORIGIN.at.elapsed())))
+}
+
+/// As [`now`], in nanoseconds: for spans.
+pub(super) fn now_ns() -> u64 {
+    ORIGIN.wall_ns.saturating_add(nanos(ORIGIN.at.elapsed()))
 }

@@ -26,6 +26,7 @@ use crate::server::{
     outbox::{Frames, Outbox},
     queue_cell::{ConnectionId, QueueCell, QueueHandle},
     repeated_head::RepeatedHead,
+    spans::Handed,
     stats::{Count, Counters},
 };
 
@@ -145,12 +146,18 @@ impl Port for ConsumerPort {
                 redeliveries += u64::from(redelivered);
                 let counted = (delivery.entry.acquired > 0).then(|| told(&delivery.entry, &queue));
                 let message = counted.as_ref().unwrap_or(&delivery.entry.message);
-                if traced {
-                    self.channel
-                        .tap
-                        .delivered(self.channel.id, message, queue.name(), redelivered);
-                }
                 let delivery_tag = ledger.next_tag();
+                if traced {
+                    self.channel.tap.delivered(&Handed {
+                        connection: self.channel.connection,
+                        channel: self.channel.id,
+                        delivery_tag,
+                        queue: &queue,
+                        seq: delivery.entry.seq,
+                        message,
+                        redelivered,
+                    });
+                }
                 if !repeated.write(frames, message, delivery_tag, redelivered) {
                     let start = frames.tail().len();
                     self.write(frames, message, delivery_tag, redelivered);

@@ -3,12 +3,12 @@
 
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
 
-use crate::broker::message::Message;
+use crate::broker::{message::Message, unacked::UnackedDelivery};
 use crate::protocol::{
     field::{FieldTable, FieldValue},
     properties::Properties,
@@ -16,9 +16,11 @@ use crate::protocol::{
 use crate::server::{
     Broker,
     announcer::{Announcement, Announcer, EVENT_EXCHANGE, TRACE_EXCHANGE},
+    clock,
     handle::Handle,
-    queue_cell::QueueHandle,
+    queue_cell::{ConnectionId, QueueHandle},
     registry::Vhost,
+    spans::{Handed, Outcome, Spans},
 };
 
 /// What a trace says of a connection; shared by it and its channels.
@@ -26,9 +28,21 @@ pub(super) struct Tap {
     vhost: Weak<Vhost>,
     tracing: Arc<AtomicBool>,
     announcer: Arc<Announcer>,
-    connection: String,
-    user: String,
+    pub(super) connection: String,
+    pub(super) user: String,
     node: String,
+    /// Records what passes, if spans are on.
+    pub(super) spans: Option<Arc<Spans>>,
+    pub(super) clock: SpanClock,
+}
+
+/// Moments of the read at hand, nanoseconds since 1970; kept only while spans are on.
+#[derive(Default)]
+pub(super) struct SpanClock {
+    /// When the connection began to look at what it read.
+    pub(super) read_ns: AtomicU64,
+    /// When the latest message of it had its route.
+    pub(super) routed_ns: AtomicU64,
 }
 
 impl Tap {
@@ -38,6 +52,7 @@ impl Tap {
         connection: &str,
         user: &str,
         node: &str,
+        spans: Option<Arc<Spans>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             vhost: Arc::downgrade(vhost),
@@ -46,25 +61,86 @@ impl Tap {
             connection: connection.to_owned(),
             user: user.to_owned(),
             node: format!("rabbit@{}", node.split_once('@').map_or(node, |(_, host)| host)),
+            spans,
+            clock: SpanClock::default(),
         })
     }
 
-    /// One relaxed load: asked once per read and once per batch of deliveries.
+    /// Whether anybody looks at messages: asked once per read and once per batch of deliveries.
     pub(super) fn is_on(&self) -> bool {
+        self.spans.is_some() || self.is_tracing()
+    }
+
+    /// The vhost's firehose is on: one relaxed load.
+    fn is_tracing(&self) -> bool {
         self.tracing.load(Ordering::Relaxed)
     }
 
-    /// A message was published and routed.
-    pub(super) fn published(&self, channel: u16, message: &Message, queues: &[QueueHandle]) {
+    /// The connection begins with what it read; true when messages of it are looked at.
+    pub(super) fn begin_read(&self) -> bool {
+        if self.spans.is_some() {
+            self.clock.read_ns.store(clock::now_ns(), Ordering::Relaxed);
+        }
+        self.is_on()
+    }
+
+    pub(super) fn vhost_name(&self) -> String {
+        self.vhost
+            .upgrade()
+            .map(|vhost| vhost.name.to_string())
+            .unwrap_or_default()
+    }
+
+    /// A message was published and routed. Gives it back, with a trace if one begins with it.
+    #[must_use]
+    pub(super) fn published(&self, channel: u16, message: Message, queues: &[QueueHandle]) -> Message {
+        let message = match &self.spans {
+            Some(spans) => spans.published(self, channel, message, queues),
+            None => message,
+        };
+        if self.is_tracing() {
+            self.post_published(channel, &message, queues);
+        }
+        message
+    }
+
+    fn post_published(&self, channel: u16, message: &Message, queues: &[QueueHandle]) {
         let queues = queues.iter().map(|queue| text(queue.name().as_bytes())).collect();
         let extra = ("routed_queues", FieldValue::Array(queues));
         self.post("publish", message.exchange(), channel, message, extra);
     }
 
     /// A message was handed to a consumer or got. Called under the queue's lock.
-    pub(super) fn delivered(&self, channel: u16, message: &Message, queue: &str, redelivered: bool) {
-        let extra = ("redelivered", FieldValue::I32(i32::from(redelivered)));
-        self.post("deliver", queue.as_bytes(), channel, message, extra);
+    pub(super) fn delivered(&self, handed: &Handed<'_>) {
+        if let Some(spans) = &self.spans {
+            spans.delivered(self, handed);
+        }
+        if self.is_tracing() {
+            let extra = ("redelivered", FieldValue::I32(i32::from(handed.redelivered)));
+            let queue = handed.queue.name().as_bytes();
+            self.post("deliver", queue, handed.channel, handed.message, extra);
+        }
+    }
+
+    /// A consumer settled a delivery; the firehose does not tell.
+    pub(super) fn settled(
+        &self,
+        (channel, delivery_tag): (u16, u64),
+        connection: ConnectionId,
+        delivery: &UnackedDelivery<QueueHandle>,
+        outcome: Outcome,
+    ) {
+        let Some(spans) = &self.spans else { return };
+        let handed = Handed {
+            connection,
+            channel,
+            delivery_tag,
+            queue: &delivery.queue,
+            seq: delivery.entry.seq,
+            message: &delivery.entry.message,
+            redelivered: delivery.entry.redelivered,
+        };
+        spans.settled(self, &handed, outcome);
     }
 
     fn post(&self, what: &str, of: &[u8], channel: u16, message: &Message, extra: (&str, FieldValue)) {

@@ -221,6 +221,18 @@ impl Handle {
         found
     }
 
+    /// Octets received from and sent to connections of a vhost, those that are gone included.
+    pub fn vhost_octets(&self, name: &str) -> (u64, u64) {
+        self.broker.connections.octets(name)
+    }
+
+    /// Queues of a vhost in no order: for sums.
+    pub fn queues_unsorted(&self, vhost: &str) -> Vec<QueueLook> {
+        let vhost = self.running_vhost(vhost);
+        let queues = vhost.map(|vhost| vhost.all_queues()).unwrap_or_default();
+        queues.into_iter().map(QueueLook).collect()
+    }
+
     pub fn queue(&self, vhost: &str, name: &str) -> Option<QueueLook> {
         let vhost = self.running_vhost(vhost)?;
         vhost.read(|topology| topology.queue(name.as_bytes()).cloned().map(QueueLook))

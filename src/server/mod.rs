@@ -7,6 +7,7 @@ mod alarms;
 mod announcer;
 mod binding;
 mod browse;
+mod budget;
 mod channel;
 mod clients;
 mod clock;
@@ -24,6 +25,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod live_limits;
 mod log_exchange;
 mod login;
 mod login_budget;
@@ -42,13 +44,15 @@ mod replies;
 mod rights;
 mod sampler;
 mod scheduled;
+mod spans;
 mod stats;
+mod take_in;
 mod timers;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -70,13 +74,15 @@ pub use self::{
     queue_cell::Lengths,
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
+    spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
+    take_in::TakenIn,
 };
 
 use self::{
     admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
-    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
-    stats::Attempts, timers::Timers,
+    live_limits::LiveLimits, login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay,
+    sampler::Sampler, stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -145,7 +151,7 @@ pub(crate) struct Broker {
     anonymous: Option<(String, Vec<u8>)>,
     challenge: bool,
     login_budget: LoginBudget,
-    limits: Limits,
+    limits: LiveLimits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
@@ -154,6 +160,8 @@ pub(crate) struct Broker {
     /// Milliseconds since 1970.
     started_at: u64,
     relay: Arc<Relay>,
+    /// Records what happens to messages, if that is switched on.
+    spans: Option<Arc<Spans>>,
     timers: Arc<Timers>,
     doors: Doors,
     birth: admin::Birth,
@@ -218,10 +226,6 @@ impl Broker {
         &self.login_budget
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     pub(in crate::server) fn alarms(&self) -> &Alarms {
         &self.alarms
     }
@@ -271,11 +275,14 @@ impl Broker {
     }
 }
 
-/// `leveret@HOST`: stays as it is, whatever the cluster is called.
+/// `leveret@HOST`: stays as it is, whatever the cluster is called and whoever renames the host.
 fn node_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        format!("leveret@{}", if host.is_empty() { "localhost" } else { host })
+    });
+    NAME.clone()
 }
 
 /// A running broker.
@@ -328,7 +335,8 @@ impl Server {
         let first = admin::first_boot(&options.access, &options.default_vhost, &recovered.definitions);
         recovered.definitions.extend(first.iter().cloned());
         let queues = Queues::new();
-        let relay = Relay::new(store.clone());
+        let spans = options.spans.map(Spans::new);
+        let relay = Relay::new(store.clone(), spans.clone());
         let timers = Arc::new(Timers::default());
         let vhosts = restore_vhosts(&store, &recovered, &queues, &relay, &timers)?;
         let parameters = Parameters::restored(&recovered.definitions);
@@ -360,7 +368,7 @@ impl Server {
             anonymous: options.anonymous,
             challenge: options.challenge,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
-            limits: options.limits,
+            limits: LiveLimits::new(options.limits),
             alarms,
             timers: Arc::clone(&timers),
             events,
@@ -368,6 +376,7 @@ impl Server {
             attempts: <[Attempts; 2]>::default(),
             started_at: now_ms(),
             relay: Arc::clone(&relay),
+            spans,
             doors: Doors::new(options.amqp_listen),
             birth: admin::Birth::new(options.access, &options.default_vhost),
             shutdown,
@@ -430,8 +439,8 @@ impl Server {
         reason.unwrap_or_else(|| "the store's thread ended".to_owned())
     }
 
-    /// Stops accepting, closes clients with 320, commits what waits and closes the store.
-    pub async fn stop(self, reason: &str) {
+    /// Stops accepting, closes clients with 320, commits what waits and closes the store. Gives what went wrong with that.
+    pub async fn stop(self, reason: &str) -> Option<String> {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.broker.doors.shut().await;
@@ -456,6 +465,7 @@ impl Server {
         if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
+        self.store_failed.borrow().clone()
     }
 }
 

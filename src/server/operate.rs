@@ -210,7 +210,7 @@ impl Handle {
         body: Vec<u8>,
     ) -> Result<bool, OperateError> {
         let vhost = self.vhost_of(vhost)?;
-        let (size, max) = (body.len() as u64, self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len() as u64, self.broker.message_bytes_max());
         if size > max {
             return Err(BrokerError::MessageTooLarge { size, max }.into());
         }

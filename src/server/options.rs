@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::broker::limits::Limit;
-use crate::server::{AccessOptions, AlarmOptions, LogExchange};
+use crate::server::{AccessOptions, AlarmOptions, LogExchange, SpanOptions};
 use crate::storage::StoreOptions;
 
 /// What is negotiated with clients, and other bounds.
@@ -109,6 +109,8 @@ pub struct Options {
     pub event_exchange: bool,
     /// Creates `amq.rabbitmq.log` in the default vhost and publishes there what this layer of the log is told.
     pub log_exchange: Option<LogExchange>,
+    /// What spans are recorded; `None` records none.
+    pub spans: Option<SpanOptions>,
     /// What queues become that ask for no type, in vhosts that say nothing either.
     pub default_queue_type: String,
     pub access: AccessOptions,
@@ -130,6 +132,7 @@ impl Options {
             default_vhost: "/".to_owned(),
             event_exchange: false,
             log_exchange: None,
+            spans: None,
             default_queue_type: "classic".to_owned(),
             access: AccessOptions::default(),
             permits: Permits::default(),

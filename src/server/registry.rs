@@ -134,6 +134,7 @@ impl Vhost {
             timers: Arc::clone(&self.timers),
             vhost: Weak::clone(&self.this),
             totals: Arc::clone(&self.counters),
+            spans: self.relay.spans.clone(),
         }
     }
 

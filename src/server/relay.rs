@@ -32,6 +32,7 @@ use crate::server::{
     holding::Holder,
     queue_cell::{QueueGuard, QueueHandle},
     registry::Vhost,
+    spans::Spans,
 };
 use crate::storage::{Done, Op, Store, Target};
 
@@ -46,6 +47,8 @@ const RETRY: Duration = Duration::from_secs(5);
 
 pub(super) struct Relay {
     store: Store,
+    /// Records what dies, if spans are on; whoever has a relay finds them here.
+    pub(super) spans: Option<Arc<Spans>>,
     /// Filled under the locks of queues, which may therefore not be taken while it is held. Bounded by holding publishers
     /// back; what consumers reject they held before.
     inbox: Mutex<VecDeque<Inward>>,
@@ -88,9 +91,10 @@ struct Move {
 }
 
 impl Relay {
-    pub(super) fn new(store: Store) -> Arc<Self> {
+    pub(super) fn new(store: Store, spans: Option<Arc<Spans>>) -> Arc<Self> {
         Arc::new(Self {
             store,
+            spans,
             inbox: Mutex::default(),
             parked: Mutex::default(),
             working: Mutex::default(),
@@ -221,7 +225,7 @@ impl Relay {
         for item in items {
             match item {
                 Inward::Dead(source, letter) => {
-                    let moved = address(source, letter, &mut scratch);
+                    let moved = address(source, letter, self.spans.as_deref(), &mut scratch);
                     if run.last().is_some_and(|last| last.targets != moved.targets) {
                         self.deliver(std::mem::take(&mut run));
                     }
@@ -319,10 +323,11 @@ fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Opt
 
 /// Finds out what a dead letter becomes and where it goes. A missing exchange, no route or a cycle leave no targets: the
 /// message is dropped (amqp-behaviour 4.7).
-fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Move {
+fn address(source: QueueHandle, letter: DeadLetter, spans: Option<&Spans>, scratch: &mut Vec<u8>) -> Move {
     if letter.reason == Reason::Due {
-        return release(source, letter);
+        return release(source, letter, spans);
     }
+    let traced = spans.map(|spans| (spans, clock::now_ns()));
     let rewritten = dead_letter::rewrite(
         &letter.message,
         source.name(),
@@ -346,6 +351,9 @@ fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Mo
         );
         routed = !targets.is_empty();
         targets.retain(|queue| !rewritten.is_cycle(queue.name().as_bytes()));
+        if let Some((spans, began)) = traced {
+            spans.dead_lettered(&source, &letter, &rewritten.message, began);
+        }
     }
     Move {
         message: rewritten.ok().map(|rewritten| rewritten.message),
@@ -358,7 +366,7 @@ fn address(source: QueueHandle, letter: DeadLetter, scratch: &mut Vec<u8>) -> Mo
 
 /// Where a message goes whose delay is over: to the queue that let it wait, or where its exchange routes it now. Without
 /// a target it is dropped.
-fn release(source: QueueHandle, letter: DeadLetter) -> Move {
+fn release(source: QueueHandle, letter: DeadLetter, spans: Option<&Spans>) -> Move {
     let mut targets = SmallVec::new();
     let mut message = letter.message.clone();
     if let Some(vhost) = source.vhost() {
@@ -376,6 +384,9 @@ fn release(source: QueueHandle, letter: DeadLetter) -> Move {
             }
             None => {}
         }
+    }
+    if let Some(spans) = spans {
+        spans.released(&source, letter.seq, &message);
     }
     Move {
         message: Some(message),

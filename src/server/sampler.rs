@@ -15,7 +15,7 @@ use crate::server::{Broker, clock, queue_cell::ConnectionId, stats::COUNTS};
 
 /// One sample of an object. What stands where depends on the kind of object, see [`Subject`].
 pub(super) type Row = [u64; ROW];
-pub(super) const ROW: usize = COUNTS + 3;
+pub(super) const ROW: usize = COUNTS + 5;
 
 /// Time between samples.
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
@@ -32,13 +32,13 @@ const FORGET_MS: u64 = 3_660_000;
 /// Whose history it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// Row: counts, then messages ready, messages unacked, both.
+    /// Row: counts, then messages ready, messages unacked, both, octets received, sent.
     Node,
     /// Row: the numbers of [`crate::server::stats::Churn::NAMES`].
     Churn,
     /// Row as of the node.
     Vhost(Name),
-    /// Row as of the node.
+    /// Row as of the node, without octets.
     Queue(QueueId),
     /// Row: published in, out to queues. Vhost and name.
     Exchange(Name, Name),
@@ -100,6 +100,11 @@ impl History {
                 tier.samples.push_back(sample);
             }
         }
+    }
+
+    /// When a sample last differed from the one before, milliseconds since 1970.
+    pub fn changed_ms(&self) -> u64 {
+        self.changed_ms
     }
 
     /// Change per second over the last interval; 0 when the last sample is old.
@@ -247,7 +252,9 @@ fn take(broker: &Broker) {
             }
         }
         let counts = vhost.counters.read();
-        let sample = row(counts.into_iter().chain([ready, unacked, ready + unacked]));
+        let (received, sent) = broker.connections.octets(&vhost.name);
+        let lengths = [ready, unacked, ready + unacked];
+        let sample = row(counts.into_iter().chain(lengths).chain([received, sent]));
         for (sum, value) in node.iter_mut().zip(sample) {
             *sum += value;
         }
@@ -273,6 +280,9 @@ fn take(broker: &Broker) {
             }
         }
     }
+    broker
+        .connections
+        .forget_vhosts(|vhost| broker.vhost(vhost).is_some());
     sampler.forget_old(now, |subject| match subject {
         Subject::Queue(id) => broker.queues.get(*id).is_some(),
         Subject::Connection(id) => broker.connections.get(*id).is_some(),

@@ -8,6 +8,7 @@ mod access;
 mod broker;
 mod health;
 mod lists;
+mod migrate;
 mod node;
 mod ours;
 mod policies;

@@ -41,19 +41,25 @@ impl Answer {
 
 impl Broker {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_, _| {}).await
+    }
+
+    /// A broker for which the test changes something of how both sides are started.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerOptions, &mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(ServerOptions::local(dir.path())).await.unwrap();
+        let mut of_server = ServerOptions::local(dir.path());
         let local = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let options = Options {
+        let mut options = Options {
             http_listen: local,
             metrics_listen: local,
             data_dir: dir.path().to_path_buf(),
-            amqp_address: server.amqp_address(),
             body_bytes_max: 100_000,
             control_socket: Some(dir.path().join("control.sock")),
-            operator: None,
-            config_file: None,
+            ..Options::default()
         };
+        change(&mut of_server, &mut options);
+        let server = Server::start(of_server).await.unwrap();
+        options.amqp_address = server.amqp_address();
         let management = Management::start(&server.handle(), options).unwrap();
         Self {
             address: management.http_address().unwrap(),

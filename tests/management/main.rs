@@ -15,4 +15,5 @@ mod metrics;
 mod refusals;
 mod roles;
 mod scheduled;
+mod spans;
 mod topology;

@@ -91,3 +91,45 @@ async fn patterns_and_nesting_are_bounded() {
     }
     broker.expect(404, "GET", "/queues/%2F/q", "").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_are_told_what_the_settings_say() {
+    let broker = Broker::start_with(|_, management| {
+        management.cors = leveret::management::Cors {
+            allow_origins: vec!["https://a.example".to_owned()],
+            max_age_s: Some(60),
+        };
+    })
+    .await;
+    let ask = |method: &str, origin: &str| {
+        format!(
+            "{method} /api/vhosts/new HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: {origin}\r\n\
+             access-control-request-headers: authorization\r\nauthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\
+             content-length: 0\r\n\r\n"
+        )
+    };
+    let asked = broker.raw(ask("OPTIONS", "https://a.example")).await;
+    assert_eq!(asked.status, 200);
+    assert_eq!(
+        asked.header("access-control-allow-origin"),
+        Some("https://a.example")
+    );
+    assert_eq!(asked.header("access-control-allow-credentials"), Some("true"));
+    assert_eq!(
+        asked.header("access-control-allow-headers"),
+        Some("authorization")
+    );
+    assert_eq!(asked.header("access-control-max-age"), Some("60"));
+    let methods = asked.header("access-control-allow-methods").unwrap();
+    assert!(methods.contains("PUT") && methods.contains("DELETE"), "{methods}");
+    let stranger = broker.raw(ask("OPTIONS", "https://b.example")).await;
+    assert_eq!(stranger.header("access-control-allow-origin"), None);
+    assert_eq!(stranger.header("vary"), Some("accept, accept-encoding, origin"));
+    assert_eq!(broker.raw(ask("PUT", "https://b.example")).await.status, 403);
+    let changed = broker.raw(ask("PUT", "https://a.example")).await;
+    assert_eq!(changed.status, 201, "{}", changed.body);
+    assert_eq!(
+        changed.header("access-control-allow-origin"),
+        Some("https://a.example")
+    );
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::broker::{
-    ids::Timestamp,
+    ids::{Seq, Timestamp},
     message::{Message, MessageParts},
     queue::{Place, settings::DeadLetterRoute},
 };
@@ -46,6 +46,8 @@ impl Reason {
 pub struct DeadLetter {
     pub message: Message,
     pub reason: Reason,
+    /// Its place in the queue it died in; 0 when the queue never took it.
+    pub seq: Seq,
     pub route: Arc<DeadLetterRoute>,
     /// Where the store keeps it in the queue it died in, until its targets have it.
     pub stored: Option<Place>,

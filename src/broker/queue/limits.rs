@@ -1,7 +1,7 @@
 //! Length limits: what a full queue refuses or drops (amqp-behaviour 4.6). Only ready messages count, of them only bodies.
 
 use crate::broker::{
-    ids::Timestamp,
+    ids::{Seq, Timestamp},
     message::Message,
     policy::Overflow,
     queue::{DeadLetter, Port, QueueKind, QueueState, Reason, Removed, settings::QueueSettings},
@@ -73,6 +73,7 @@ impl<P: Port> QueueState<P> {
             self.dead.push(DeadLetter {
                 message: message.clone(),
                 reason: Reason::MaxLength,
+                seq: Seq::default(),
                 route: route.clone(),
                 stored: None,
                 due: Timestamp::NONE,

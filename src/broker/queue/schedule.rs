@@ -233,6 +233,7 @@ impl<P: Port> QueueState<P> {
                 self.dead.push(DeadLetter {
                     message: near.message,
                     reason: Reason::Due,
+                    seq: turn.1,
                     route: Arc::clone(route),
                     stored: near.stored.then_some(Place { seq: turn.1, lane: 0 }),
                     due: turn.0,

@@ -3,19 +3,21 @@
 
 mod objects;
 mod page;
+mod spans;
 mod store;
+mod stream;
 
 use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{Method, Response, StatusCode, header},
+    http::{HeaderValue, Method, Response, StatusCode, header},
 };
 use regex::Regex;
 
 use self::{
     objects::Choice,
-    page::{Kind, Page},
+    page::{Kind, Page, Taker},
 };
 use crate::management::{
     Settings,
@@ -40,32 +42,71 @@ pub(super) fn respond(handle: &Handle, settings: &Arc<Settings>, received: Recei
         return listener::write(refused, false);
     }
     let path = received.path.strip_suffix('/').unwrap_or(&received.path);
-    let answer = match path {
-        "" => text(
+    let page = match path {
+        "/metrics" => Ok(Wanted::Whole { labelled: false }),
+        "/metrics/per-object" => Ok(Wanted::Whole { labelled: true }),
+        "/metrics/memory-breakdown" => Ok(Wanted::Memory),
+        "/metrics/detailed" => Detailed::parse(handle, &Query::parse(&received.query))
+            .map(Wanted::Detailed)
+            .map_err(|problem| text(StatusCode::BAD_REQUEST, problem)),
+        "" => Err(text(
             StatusCode::OK,
             "/metrics\n/metrics/per-object\n/metrics/detailed\n/metrics/memory-breakdown\n",
-        ),
-        "/metrics" => Answer::text(CONTENT_TYPE, whole(handle, settings, false)),
-        "/metrics/per-object" => Answer::text(CONTENT_TYPE, whole(handle, settings, true)),
-        "/metrics/memory-breakdown" => Answer::text(CONTENT_TYPE, memory(handle, settings)),
-        "/metrics/detailed" => match detailed(handle, &Query::parse(&received.query)) {
-            Ok(page) => Answer::text(CONTENT_TYPE, page),
-            Err(problem) => text(StatusCode::BAD_REQUEST, problem),
-        },
-        _ => text(StatusCode::NOT_FOUND, "Unknown Registry"),
+        )),
+        _ => Err(text(StatusCode::NOT_FOUND, "Unknown Registry")),
     };
-    let mut response = listener::write(answer, gzip);
-    if received.method == Method::HEAD {
+    let head = received.method == Method::HEAD;
+    let mut response = match page {
+        Ok(page) => send(handle.clone(), Arc::clone(settings), page, gzip, head),
+        Err(answer) => listener::write(answer, gzip),
+    };
+    if head {
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+/// A page, sent while it is written: the one per object may have hundreds of megabytes.
+fn send(handle: Handle, settings: Arc<Settings>, wanted: Wanted, gzip: bool, head: bool) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if !head {
+        *response.body_mut() = stream::body(gzip, move |taker| wanted.write(&handle, &settings, taker));
+    }
+    response
+}
+
+/// Which page.
+enum Wanted {
+    /// Aggregated, or with a series per object.
+    Whole {
+        labelled: bool,
+    },
+    Detailed(Detailed),
+    Memory,
+}
+
+impl Wanted {
+    fn write(&self, handle: &Handle, settings: &Settings, taker: &mut dyn Taker) {
+        let mut page = Page::to(taker);
+        match self {
+            Self::Whole { labelled } => whole(&mut page, handle, settings, *labelled),
+            Self::Detailed(detailed) => detailed.write(&mut page, handle),
+            Self::Memory => memory(&mut page, handle, settings),
+        }
+        page.finish();
+    }
 }
 
 fn vhosts(handle: &Handle) -> Vec<String> {
     handle.vhost_names().iter().map(ToString::to_string).collect()
 }
 
-fn identity(page: &mut Page, handle: &Handle, endpoint: &str) {
+fn identity(page: &mut Page<'_>, handle: &Handle, endpoint: &str) {
     let name = "rabbitmq_build_info";
     page.family(name, Kind::Untyped, "RabbitMQ & Erlang/OTP version info");
     let labels = [
@@ -90,21 +131,16 @@ fn identity(page: &mut Page, handle: &Handle, endpoint: &str) {
 }
 
 /// The aggregated page, or the one with a series per object.
-fn whole(handle: &Handle, settings: &Settings, labelled: bool) -> String {
-    let mut page = Page::default();
-    identity(
-        &mut page,
-        handle,
-        if labelled { "per-object" } else { "aggregated" },
-    );
+fn whole(page: &mut Page<'_>, handle: &Handle, settings: &Settings, labelled: bool) {
+    identity(page, handle, if labelled { "per-object" } else { "aggregated" });
     let vhosts = vhosts(handle);
     let (counts, _, _) = totals(handle, &vhosts);
-    node(&mut page, handle, settings);
-    churn(&mut page, handle);
-    attempts(&mut page, handle);
-    global(&mut page, handle, &counts);
+    node(page, handle, settings);
+    churn(page, handle);
+    attempts(page, handle);
+    global(page, handle, &counts);
     if !labelled {
-        channels_summed(&mut page, &counts);
+        channels_summed(page, &counts);
     }
     let wants = |_: &str| true;
     let choice = Choice {
@@ -114,60 +150,74 @@ fn whole(handle: &Handle, settings: &Settings, labelled: bool) -> String {
         vhosts: &vhosts,
         queue: None,
     };
-    objects::write(&mut page, handle, &choice);
-    store::write(&mut page, &handle.store_stats());
-    page.finish()
+    objects::write(page, handle, &choice);
+    store::write(page, &handle.store_stats());
+    spans::write(page, handle);
 }
 
 /// Chosen families of chosen vhosts and queues.
-fn detailed(handle: &Handle, query: &Query) -> Result<String, &'static str> {
-    let pattern = query.get("queue").filter(|pattern| !pattern.is_empty());
-    if pattern.is_some_and(|pattern| pattern.len() > PATTERN_MAX) {
-        return Err("the queue pattern is too long\n");
+struct Detailed {
+    families: Vec<String>,
+    vhosts: Vec<String>,
+    queue: Option<Regex>,
+}
+
+impl Detailed {
+    fn parse(handle: &Handle, query: &Query) -> Result<Self, &'static str> {
+        let pattern = query.get("queue").filter(|pattern| !pattern.is_empty());
+        if pattern.is_some_and(|pattern| pattern.len() > PATTERN_MAX) {
+            return Err("the queue pattern is too long\n");
+        }
+        let queue = pattern
+            .map(Regex::new)
+            .transpose()
+            .map_err(|_syntax| "the queue pattern is no regular expression\n")?;
+        let mut vhosts = vhosts(handle);
+        if query.get("vhost").is_some() {
+            vhosts.retain(|vhost| query.all("vhost").any(|wanted| wanted == vhost));
+        }
+        Ok(Self {
+            families: query.all("family").map(ToString::to_string).collect(),
+            vhosts,
+            queue,
+        })
     }
-    let pattern = pattern
-        .map(Regex::new)
-        .transpose()
-        .map_err(|_syntax| "the queue pattern is no regular expression\n")?;
-    let mut page = Page::default();
-    identity(&mut page, handle, "detailed");
-    let mut vhosts = vhosts(handle);
-    if query.get("vhost").is_some() {
-        vhosts.retain(|vhost| query.all("vhost").any(|wanted| wanted == vhost));
-    }
-    let wants = |family: &str| query.all("family").any(|wanted| wanted == family);
-    let choice = Choice {
-        prefix: "rabbitmq_detailed_",
-        labelled: true,
-        wants: &wants,
-        vhosts: &vhosts,
-        queue: pattern.as_ref(),
-    };
-    objects::write(&mut page, handle, &choice);
-    if wants("vhost_status") {
-        let name = "rabbitmq_cluster_vhost_status";
-        page.family(name, Kind::Gauge, "Whether a vhost runs");
-        for vhost in &vhosts {
-            page.series(name, &[("vhost", vhost)], 1);
+
+    fn write(&self, page: &mut Page<'_>, handle: &Handle) {
+        identity(page, handle, "detailed");
+        let wants = |family: &str| self.families.iter().any(|wanted| wanted == family);
+        let choice = Choice {
+            prefix: "rabbitmq_detailed_",
+            labelled: true,
+            wants: &wants,
+            vhosts: &self.vhosts,
+            queue: self.queue.as_ref(),
+        };
+        objects::write(page, handle, &choice);
+        if wants("vhost_status") {
+            let name = "rabbitmq_cluster_vhost_status";
+            page.family(name, Kind::Gauge, "Whether a vhost runs");
+            for vhost in &self.vhosts {
+                page.series(name, &[("vhost", vhost)], 1);
+            }
+        }
+        if wants("exchange_names") {
+            let name = "rabbitmq_cluster_exchange_name";
+            page.family(name, Kind::Gauge, "Enumerates exchanges");
+            for exchange in self.vhosts.iter().flat_map(|vhost| handle.exchanges(Some(vhost))) {
+                let labels = [
+                    ("vhost", &*exchange.vhost),
+                    ("exchange", &*exchange.name),
+                    ("type", &*exchange.kind),
+                ];
+                page.series(name, &labels, 1);
+            }
         }
     }
-    if wants("exchange_names") {
-        let name = "rabbitmq_cluster_exchange_name";
-        page.family(name, Kind::Gauge, "Enumerates exchanges");
-        for exchange in vhosts.iter().flat_map(|vhost| handle.exchanges(Some(vhost))) {
-            let labels = [
-                ("vhost", &*exchange.vhost),
-                ("exchange", &*exchange.name),
-                ("type", &*exchange.kind),
-            ];
-            page.series(name, &labels, 1);
-        }
-    }
-    Ok(page.finish())
 }
 
 #[expect(clippy::too_many_lines, reason = "a table: a family a line")]
-fn node(page: &mut Page, handle: &Handle, settings: &Settings) {
+fn node(page: &mut Page<'_>, handle: &Handle, settings: &Settings) {
     let process = Process::now(&settings.data_dir);
     let alarms = handle.alarms();
     let vhosts = vhosts(handle);
@@ -287,7 +337,7 @@ fn node(page: &mut Page, handle: &Handle, settings: &Settings) {
     );
 }
 
-fn churn(page: &mut Page, handle: &Handle) {
+fn churn(page: &mut Page<'_>, handle: &Handle) {
     let names = [
         ("rabbitmq_connections_opened_total", "Connections opened"),
         (
@@ -305,7 +355,7 @@ fn churn(page: &mut Page, handle: &Handle) {
     }
 }
 
-fn attempts(page: &mut Page, handle: &Handle) {
+fn attempts(page: &mut Page<'_>, handle: &Handle) {
     type Read = fn((u64, u64)) -> u64;
     let logins = [
         ("amqp091", handle.auth_attempts(Protocol::Amqp)),
@@ -330,7 +380,7 @@ fn of(counts: &Tally, count: Count) -> u64 {
 
 /// Counters of the whole broker (cli-and-metrics 13.2).
 #[expect(clippy::too_many_lines, reason = "a table: a family a line")]
-fn global(page: &mut Page, handle: &Handle, counts: &Tally) {
+fn global(page: &mut Page<'_>, handle: &Handle, counts: &Tally) {
     let channels = handle.channels(|_| true);
     let unconfirmed: usize = channels.iter().map(|channel| channel.unconfirmed).sum();
     let publishers = channels
@@ -411,7 +461,7 @@ fn global(page: &mut Page, handle: &Handle, counts: &Tally) {
     sizes(page, handle);
 }
 
-fn sizes(page: &mut Page, handle: &Handle) {
+fn sizes(page: &mut Page<'_>, handle: &Handle) {
     let name = "rabbitmq_message_size_bytes";
     page.family(name, Kind::Histogram, "Size of messages received from publishers");
     let (buckets, sum) = handle.message_sizes();
@@ -431,7 +481,7 @@ fn sizes(page: &mut Page, handle: &Handle) {
 }
 
 /// Sums over channels, of those that are closed too: a counter never falls.
-fn channels_summed(page: &mut Page, counts: &Tally) {
+fn channels_summed(page: &mut Page<'_>, counts: &Tally) {
     for (name, count) in [
         ("rabbitmq_channel_messages_published_total", Count::Publish),
         ("rabbitmq_channel_messages_confirmed_total", Count::Confirm),
@@ -456,9 +506,8 @@ fn channels_summed(page: &mut Page, counts: &Tally) {
     }
 }
 
-fn memory(handle: &Handle, settings: &Settings) -> String {
-    let mut page = Page::default();
-    identity(&mut page, handle, "memory-breakdown");
+fn memory(page: &mut Page<'_>, handle: &Handle, settings: &Settings) {
+    identity(page, handle, "memory-breakdown");
     let stats = handle.store_stats();
     let resident = Process::now(&settings.data_dir).resident_bytes;
     let known = stats.pending_bytes + stats.memtable_bytes;
@@ -470,5 +519,4 @@ fn memory(handle: &Handle, settings: &Settings) -> String {
         let name = format!("rabbitmq_memory_{name}_bytes");
         page.single(&name, Kind::Gauge, "Memory by use", value);
     }
-    page.finish()
 }

@@ -1,46 +1,31 @@
 //! Families of queues, exchanges, connections and channels (cli-and-metrics 13.3).
 
-use super::page::{Column, Kind, Page};
+use super::page::{Column, Kind, LabelList, Labels, Page};
 use crate::management::queues::queue_type;
 use crate::server::{ChannelView, ConnectionView, Count, Handle, QueueLook, QueueNow, Tally};
 
 /// A queue at one moment.
-pub(super) struct QueueRow {
-    look: QueueLook,
+struct QueueRow {
     now: QueueNow,
     counts: Tally,
-    kind: &'static str,
+    durable: bool,
 }
 
-pub(super) struct ExchangeRow {
-    vhost: String,
-    name: String,
-    published: u64,
-}
-
-/// A channel and its name.
-pub(super) struct ChannelRow(String, ChannelView);
+/// Vhost, name, and messages published into it.
+struct ExchangeRow(String, String, u64);
 
 fn count(counts: &Tally, count: Count) -> u64 {
     counts.get(count as usize).copied().unwrap_or(0)
 }
 
-fn queue_labels(row: &QueueRow) -> Vec<(&'static str, &str)> {
-    let definition = row.look.definition();
-    vec![("vhost", &*definition.vhost), ("queue", &*definition.name)]
-}
-
-fn exchange_labels(row: &ExchangeRow) -> Vec<(&'static str, &str)> {
-    vec![("vhost", &row.vhost), ("exchange", &row.name)]
+fn queue_labels(queue: &QueueLook) -> LabelList<'_> {
+    let definition = queue.definition();
+    LabelList::from_iter([("vhost", &*definition.vhost), ("queue", &*definition.name)])
 }
 
 /// The label is called so in RabbitMQ too.
-fn connection_labels(row: &ConnectionView) -> Vec<(&'static str, &str)> {
-    vec![("channel", &row.name)]
-}
-
-fn channel_labels(row: &ChannelRow) -> Vec<(&'static str, &str)> {
-    vec![("channel", &row.0)]
+fn channel_labels(name: &String) -> LabelList<'_> {
+    LabelList::from_iter([("channel", &**name)])
 }
 
 fn total(row: &QueueRow) -> u64 {
@@ -164,7 +149,7 @@ const QUEUE: [Column<QueueRow>; 13] = [
 ];
 
 fn if_durable(row: &QueueRow, value: u64) -> u64 {
-    if row.look.definition().durable { value } else { 0 }
+    if row.durable { value } else { 0 }
 }
 
 fn body_bytes(row: &QueueRow) -> u64 {
@@ -220,7 +205,7 @@ const EXCHANGE: [Column<ExchangeRow>; 1] = [(
     "exchange_messages_published_total",
     Kind::Counter,
     "Messages published into an exchange",
-    |row| row.published,
+    |row| row.2,
 )];
 
 const CONNECTION_COARSE: [Column<ConnectionView>; 3] = [
@@ -271,24 +256,24 @@ const CONNECTION: [Column<ConnectionView>; 4] = [
     ),
 ];
 
-const CHANNEL: [Column<ChannelRow>; 7] = [
+const CHANNEL: [Column<ChannelView>; 7] = [
     (
         "channel_consumers",
         Kind::Gauge,
         "Consumers on a channel",
-        |row| row.1.consumers as u64,
+        |row| row.consumers as u64,
     ),
     (
         "channel_messages_unacked",
         Kind::Gauge,
         "Delivered but not yet acknowledged messages",
-        |row| row.1.unacked as u64,
+        |row| row.unacked as u64,
     ),
     (
         "channel_messages_unconfirmed",
         Kind::Gauge,
         "Published but not yet confirmed messages",
-        |row| row.1.unconfirmed as u64,
+        |row| row.unconfirmed as u64,
     ),
     (
         "channel_messages_uncommitted",
@@ -306,7 +291,7 @@ const CHANNEL: [Column<ChannelRow>; 7] = [
         "consumer_prefetch",
         Kind::Gauge,
         "Limit of unacknowledged messages for each new consumer",
-        |row| row.1.prefetch.into(),
+        |row| row.prefetch.into(),
     ),
     (
         "channel_prefetch",
@@ -327,104 +312,124 @@ pub(super) struct Choice<'a> {
 }
 
 /// Writes every family that is wanted.
-pub(super) fn write(page: &mut Page, handle: &Handle, choice: &Choice<'_>) {
+pub(super) fn write(page: &mut Page<'_>, handle: &Handle, choice: &Choice<'_>) {
     queues(page, handle, choice);
     let wants = choice.wants;
     if wants("exchange_metrics") {
-        let rows = exchanges(handle, choice.vhosts);
-        page.objects(
-            choice.prefix,
+        // Only those that have seen a message.
+        let rows = choice.vhosts.iter().flat_map(|vhost| {
+            handle.exchanges(Some(vhost)).into_iter().filter_map(|exchange| {
+                let (published, _) = handle.exchange_counts(vhost, &exchange.name)?;
+                let name = exchange.name.to_string();
+                Some(ExchangeRow(vhost.clone(), name, published))
+            })
+        });
+        families(
+            page,
+            choice,
             &EXCHANGE,
-            &rows,
-            choice.labelled.then_some(exchange_labels as _),
+            rows,
+            |row| (row.0.clone(), row.1.clone()),
+            |(vhost, name)| LabelList::from_iter([("vhost", &**vhost), ("exchange", &**name)]),
         );
     }
-    let coarse = wants("connection_coarse_metrics");
-    if coarse || wants("connection_metrics") {
-        let rows = handle.connections();
-        let labels = choice.labelled.then_some(connection_labels as _);
-        if coarse {
-            page.objects(choice.prefix, &CONNECTION_COARSE, &rows, labels);
-        }
-        if wants("connection_metrics") {
-            page.objects(choice.prefix, &CONNECTION, &rows, labels);
-        }
+    let mut of_connections: Vec<Column<ConnectionView>> = Vec::new();
+    if wants("connection_coarse_metrics") {
+        of_connections.extend(CONNECTION_COARSE);
+    }
+    if wants("connection_metrics") {
+        of_connections.extend(CONNECTION);
+    }
+    if !of_connections.is_empty() {
+        let rows = handle.connections().into_iter();
+        families(
+            page,
+            choice,
+            &of_connections,
+            rows,
+            |row| row.name.clone(),
+            channel_labels,
+        );
     }
     if wants("channel_metrics") {
-        let rows: Vec<ChannelRow> = handle
-            .channels(|_| true)
-            .into_iter()
-            .map(|channel| ChannelRow(channel.name(), channel))
-            .collect();
-        let labels = choice.labelled.then_some(channel_labels as _);
-        page.objects(choice.prefix, &CHANNEL, &rows, labels);
+        let rows = handle.channels(|_| true).into_iter();
+        families(page, choice, &CHANNEL, rows, ChannelView::name, channel_labels);
     }
 }
 
-fn queues(page: &mut Page, handle: &Handle, choice: &Choice<'_>) {
+/// Families of one kind of object, as the choice has them.
+fn families<K, T>(
+    page: &mut Page<'_>,
+    choice: &Choice<'_>,
+    columns: &[Column<T>],
+    rows: impl Iterator<Item = T>,
+    name: impl Fn(&T) -> K,
+    labels: Labels<K>,
+) {
+    if choice.labelled {
+        page.objects(choice.prefix, columns, rows.map(|row| (name(&row), row)), labels);
+    } else {
+        page.sums(choice.prefix, columns, rows);
+    }
+}
+
+fn queues(page: &mut Page<'_>, handle: &Handle, choice: &Choice<'_>) {
     let wants = choice.wants;
     let (coarse, consumers) = (wants("queue_coarse_metrics"), wants("queue_consumer_count"));
     let (all, delivery) = (wants("queue_metrics"), wants("queue_delivery_metrics"));
-    if !(coarse || consumers || all || delivery) {
+    let mut columns: Vec<Column<QueueRow>> = Vec::new();
+    if coarse {
+        columns.extend(COARSE);
+    }
+    if consumers || all {
+        columns.extend(CONSUMERS);
+    }
+    if all {
+        columns.extend(QUEUE);
+    }
+    if delivery {
+        columns.extend(DELIVERY);
+    }
+    if columns.is_empty() {
         return;
     }
-    let rows: Vec<QueueRow> = choice
-        .vhosts
-        .iter()
-        .flat_map(|vhost| handle.queues(Some(vhost)))
-        .filter(|queue| {
-            choice
-                .queue
-                .is_none_or(|name| name.is_match(&queue.definition().name))
+    let look = |queue: &QueueLook| QueueRow {
+        now: queue.state(),
+        counts: queue.counts(),
+        durable: queue.definition().durable,
+    };
+    if !choice.labelled {
+        let rows = choice
+            .vhosts
+            .iter()
+            .flat_map(|vhost| handle.queues_unsorted(vhost));
+        page.sums(choice.prefix, &columns, rows.map(|queue| look(&queue)));
+        return;
+    }
+    let chosen = || {
+        let queues = choice.vhosts.iter().flat_map(|vhost| handle.queues(Some(vhost)));
+        queues.filter(|queue| {
+            let name = &queue.definition().name;
+            choice.queue.is_none_or(|pattern| pattern.is_match(name))
         })
-        .map(|look| QueueRow {
-            now: look.state(),
-            counts: look.counts(),
-            kind: match queue_type(&look).as_str() {
+    };
+    let rows = chosen().map(|queue| {
+        let row = look(&queue);
+        (queue, row)
+    });
+    page.objects(choice.prefix, &columns, rows, queue_labels);
+    if coarse || consumers || all {
+        let name = format!("{}queue_info", choice.prefix);
+        page.family(&name, Kind::Gauge, "Metadata about queues");
+        for queue in chosen() {
+            let kind = match queue_type(&queue).as_str() {
                 "quorum" => "rabbit_quorum_queue",
                 "stream" => "rabbit_stream_queue",
                 _ => "rabbit_classic_queue",
-            },
-            look,
-        })
-        .collect();
-    let labels = choice.labelled.then_some(queue_labels as _);
-    if coarse {
-        page.objects(choice.prefix, &COARSE, &rows, labels);
-    }
-    if consumers || all {
-        page.objects(choice.prefix, &CONSUMERS, &rows, labels);
-    }
-    if all {
-        page.objects(choice.prefix, &QUEUE, &rows, labels);
-    }
-    if delivery {
-        page.objects(choice.prefix, &DELIVERY, &rows, labels);
-    }
-    if choice.labelled && (coarse || consumers || all) {
-        let name = format!("{}queue_info", choice.prefix);
-        page.family(&name, Kind::Gauge, "Metadata about queues");
-        for row in &rows {
-            let mut labels = queue_labels(row);
-            labels.extend([("queue_type", row.kind), ("membership", "leader")]);
+            };
+            let mut labels = queue_labels(&queue);
+            labels.extend([("queue_type", kind), ("membership", "leader")]);
             page.series(&name, &labels, 1);
         }
     }
-}
-
-fn exchanges(handle: &Handle, vhosts: &[String]) -> Vec<ExchangeRow> {
-    let mut rows = Vec::new();
-    for vhost in vhosts {
-        for exchange in handle.exchanges(Some(vhost)) {
-            // Only those that have seen a message.
-            if let Some((published, _)) = handle.exchange_counts(vhost, &exchange.name) {
-                rows.push(ExchangeRow {
-                    vhost: vhost.clone(),
-                    name: exchange.name.to_string(),
-                    published,
-                });
-            }
-        }
-    }
-    rows
 }

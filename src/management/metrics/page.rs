@@ -1,4 +1,9 @@
-//! The text format of Prometheus, version 0.0.4: each family once, its series together, labels escaped.
+//! The text format of Prometheus, version 0.0.4: each family once, its series together, labels escaped. A page is written
+//! piece by piece to whoever takes it, so that its length, a line for every number of every object, is never held.
+
+use std::fmt::{Display, Write};
+
+use smallvec::SmallVec;
 
 /// What a family measures.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,18 +30,52 @@ impl Kind {
 /// One family of objects: its name behind the prefix, its kind, what it says, and how to read it from an object.
 pub(super) type Column<T> = (&'static str, Kind, &'static str, fn(&T) -> u64);
 
-/// The labels of an object.
-pub(super) type Labels<T> = for<'a> fn(&'a T) -> Vec<(&'static str, &'a str)>;
+/// Labels with their values.
+pub(super) type LabelList<'a> = SmallVec<[(&'static str, &'a str); 4]>;
 
-/// A page being written.
-#[derive(Default)]
-pub(super) struct Page {
-    out: String,
+/// The labels of an object.
+pub(super) type Labels<K> = for<'a> fn(&'a K) -> LabelList<'a>;
+
+/// Takes pieces of the page; false when nobody wants the rest.
+pub(super) trait Taker {
+    fn take(&mut self, piece: &str) -> bool;
 }
 
-impl Page {
-    pub(super) fn finish(self) -> String {
-        self.out
+/// A page that is wanted whole.
+impl Taker for String {
+    fn take(&mut self, piece: &str) -> bool {
+        self.push_str(piece);
+        true
+    }
+}
+
+/// Pieces are about this long.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A page being written.
+pub(super) struct Page<'a> {
+    piece: String,
+    taker: &'a mut dyn Taker,
+    wanted: bool,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn to(taker: &'a mut dyn Taker) -> Self {
+        Self {
+            piece: String::new(),
+            taker,
+            wanted: true,
+        }
+    }
+
+    /// Gives away what is left.
+    pub(super) fn finish(mut self) {
+        self.give();
+    }
+
+    fn give(&mut self) {
+        self.wanted = self.wanted && self.taker.take(&self.piece);
+        self.piece.clear();
     }
 
     /// Begins a family.
@@ -55,87 +94,154 @@ impl Page {
     }
 
     /// One series of the family begun last. Labels are given as pairs.
-    pub(super) fn series(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.out.push_str(name);
+    pub(super) fn series(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.piece.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
-            self.out.push(if at == 0 { '{' } else { ',' });
+            self.piece.push(if at == 0 { '{' } else { ',' });
             self.push(&[label, "=\""]);
-            escape(&mut self.out, text);
-            self.out.push('"');
+            escape(&mut self.piece, text);
+            self.piece.push('"');
         }
         if !labels.is_empty() {
-            self.out.push('}');
+            self.piece.push('}');
         }
-        self.push(&[
-            " ",
-            &value.to_string(),
-            "
-",
-        ]);
+        // Writing to a string cannot fail.
+        writeln!(self.piece, " {value}").unwrap_or_default();
+        if self.piece.len() >= PIECE_BYTES {
+            self.give();
+        }
     }
 
     /// A family with one series.
-    pub(super) fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl std::fmt::Display) {
+    pub(super) fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.series(name, &[], value);
     }
 
-    /// Families of objects: summed to one series each, or one series per object.
-    pub(super) fn objects<T>(
+    /// Families of objects, summed to one series each.
+    pub(super) fn sums<T>(&mut self, prefix: &str, columns: &[Column<T>], rows: impl Iterator<Item = T>) {
+        let mut sums = vec![0_u64; columns.len()];
+        for row in rows {
+            for (sum, (.., read)) in sums.iter_mut().zip(columns) {
+                *sum = sum.saturating_add(read(&row));
+            }
+        }
+        for ((name, kind, help, _), sum) in columns.iter().zip(sums) {
+            self.single(&format!("{prefix}{name}"), *kind, help, sum);
+        }
+    }
+
+    /// Families of objects, one series per object. An object is looked at once; only its numbers and what names it are
+    /// kept until its last family is written.
+    pub(super) fn objects<K, T>(
         &mut self,
         prefix: &str,
         columns: &[Column<T>],
-        rows: &[T],
-        labels: Option<Labels<T>>,
+        rows: impl Iterator<Item = (K, T)>,
+        labels: Labels<K>,
     ) {
-        for (name, kind, help, read) in columns {
+        let mut names = Vec::new();
+        let mut values = Vec::new();
+        for (name, row) in rows {
+            names.push(name);
+            values.extend(columns.iter().map(|(.., read)| read(&row)));
+        }
+        for (at, (name, kind, help, _)) in columns.iter().enumerate() {
             let name = format!("{prefix}{name}");
             self.family(&name, *kind, help);
-            match labels {
-                None => self.series(&name, &[], rows.iter().map(read).sum::<u64>()),
-                Some(labels) => {
-                    for row in rows {
-                        self.series(&name, &labels(row), read(row));
-                    }
+            let of_family = values.iter().skip(at).step_by(columns.len());
+            for (object, value) in names.iter().zip(of_family) {
+                self.series(&name, &labels(object), value);
+                if !self.wanted {
+                    return;
                 }
             }
         }
     }
 
     fn push(&mut self, parts: &[&str]) {
-        parts.iter().for_each(|part| self.out.push_str(part));
+        parts.iter().for_each(|part| self.piece.push_str(part));
     }
 }
 
 fn escape(out: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
+    let mut rest = text;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        let mut characters = special.chars();
+        match characters.next() {
+            Some('\n') => out.push_str("\\n"),
+            Some(other) => out.extend(['\\', other]),
+            None => {}
         }
+        rest = characters.as_str();
     }
+    out.push_str(rest);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COLUMNS: [Column<u64>; 2] = [
+        ("things", Kind::Gauge, "Things", |row| *row),
+        ("twice", Kind::Counter, "Twice", |row| 2 * *row),
+    ];
+
     #[test]
-    fn labels_are_escaped_and_objects_summed_or_listed() {
-        let rows = [("a\"b\\c\nd", 1_u64), ("e", 2)];
-        let columns: [Column<(&str, u64)>; 1] = [("things", Kind::Gauge, "Things", |row| row.1)];
-        let mut page = Page::default();
-        page.objects("x_", &columns, &rows, None);
+    fn objects_are_summed() {
+        let mut text = String::new();
+        let mut page = Page::to(&mut text);
+        page.sums("x_", &COLUMNS, [1, 2].into_iter());
+        page.finish();
         assert_eq!(
-            page.finish(),
-            "# TYPE x_things gauge\n# HELP x_things Things\nx_things 3\n"
+            text,
+            "# TYPE x_things gauge\n# HELP x_things Things\nx_things 3\n\
+             # TYPE x_twice counter\n# HELP x_twice Twice\nx_twice 6\n"
         );
-        let mut page = Page::default();
-        page.objects("x_", &columns, &rows, Some(|row| vec![("name", row.0)]));
-        let text = page.finish();
-        assert!(text.contains("x_things{name=\"a\\\"b\\\\c\\nd\"} 1\n"), "{text}");
-        assert!(text.ends_with("x_things{name=\"e\"} 2\n"), "{text}");
+    }
+
+    #[test]
+    fn objects_are_listed_family_by_family_and_labels_escaped() {
+        let rows = [("a\"b\\c\nd", 1_u64), ("e", 2)];
+        let mut text = String::new();
+        let mut page = Page::to(&mut text);
+        page.objects("x_", &COLUMNS, rows.into_iter(), |name| {
+            LabelList::from_iter([("name", *name)])
+        });
+        page.finish();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"x_things{name="a\"b\\c\nd"} 1"#,
+                r#"x_things{name="e"} 2"#,
+                r#"x_twice{name="a\"b\\c\nd"} 2"#,
+                r#"x_twice{name="e"} 4"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_long_is_held_and_nothing_written_that_nobody_wants() {
+        #[derive(Default)]
+        struct Twice {
+            pieces: Vec<usize>,
+        }
+        impl Taker for Twice {
+            fn take(&mut self, piece: &str) -> bool {
+                self.pieces.push(piece.len());
+                self.pieces.len() < 2
+            }
+        }
+        let mut twice = Twice::default();
+        let mut page = Page::to(&mut twice);
+        page.objects("x_", &COLUMNS, (0..100_000_u64).map(|n| (n, n)), |_| {
+            LabelList::from_iter([("name", "x")])
+        });
+        page.finish();
+        assert_eq!(twice.pieces.len(), 2);
+        assert!(twice.pieces.iter().all(|len| *len < PIECE_BYTES + 100));
     }
 }

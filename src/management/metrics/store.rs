@@ -153,7 +153,7 @@ const GAUGES: [Row<u64>; 7] = [
     ),
 ];
 
-pub(super) fn write(page: &mut Page, stats: &StoreStats) {
+pub(super) fn write(page: &mut Page<'_>, stats: &StoreStats) {
     for (name, help, read) in COUNTERS {
         page.single(name, Kind::Counter, help, read(stats));
     }
@@ -176,7 +176,7 @@ pub(super) fn write(page: &mut Page, stats: &StoreStats) {
 }
 
 fn histogram(
-    page: &mut Page,
+    page: &mut Page<'_>,
     name: &str,
     help: &str,
     bounds: &[u64],
@@ -197,7 +197,7 @@ fn histogram(
 }
 
 /// RocksDB keeps quantiles, not buckets of ours.
-fn syncs(page: &mut Page, stats: &StoreStats) {
+fn syncs(page: &mut Page<'_>, stats: &StoreStats) {
     let name = "leveret_store_fsync_seconds";
     page.family(name, Kind::Summary, "Time the disk took to sync the log");
     let times = &stats.sync_times;
@@ -224,9 +224,10 @@ mod tests {
         stats.group_times.counts[2] = 4;
         stats.group_times.above = 1;
         stats.group_times.sum = 1_500_000_000;
-        let mut page = Page::default();
+        let mut text = String::new();
+        let mut page = Page::to(&mut text);
         write(&mut page, &stats);
-        let text = page.finish();
+        page.finish();
         for line in [
             "leveret_store_group_seconds_bucket{le=\"0.0001\"} 3\n",
             "leveret_store_group_seconds_bucket{le=\"0.0005\"} 7\n",

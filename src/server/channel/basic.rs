@@ -31,6 +31,7 @@ use crate::server::{
     publisher::{Publish, SharedRoute},
     queue_cell::{QueueGuard, QueueHandle},
     replies::{PSEUDO_QUEUE, is_address},
+    spans::Outcome,
     stats::Count,
 };
 
@@ -100,7 +101,7 @@ impl Connection {
         if fields.immediate {
             return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
         }
-        let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len(), self.broker.message_bytes_max());
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
@@ -176,9 +177,11 @@ impl Connection {
             .confirms
             .as_ref()
             .map(|confirms| (Arc::clone(confirms), confirms.issue()));
-        if self.traced {
-            self.tap.published(number, &message, &route);
-        }
+        let message = if self.traced {
+            self.tap.published(number, message, &route)
+        } else {
+            message
+        };
         if replies {
             self.vhost.replies.deliver(&message);
         }
@@ -305,13 +308,17 @@ impl Connection {
             return Ok(());
         };
         let batch = &mut self.batch;
+        let (traced, tap, id) = (self.traced, &self.tap, self.id);
         let mut unacked = channel.out.unacked.lock();
         let outstanding = unacked.len();
         let result = match &mut channel.transaction {
             Some(transaction) => unacked.settle(tag, multiple, |tag, delivery| {
                 transaction.settle(tag, delivery, Settlement::Ack)
             }),
-            None => unacked.settle(tag, multiple, |_, delivery| {
+            None => unacked.settle(tag, multiple, |tag, delivery| {
+                if traced {
+                    tap.settled((number, tag), id, &delivery, Outcome::Ack);
+                }
                 batch.ack(delivery.queue, delivery.consumer, delivery.entry);
             }),
         };
@@ -417,6 +424,12 @@ impl Connection {
             .unacked
             .lock()
             .settle(tag, multiple, |tag, delivery| rejected.push((tag, delivery)))?;
+        if self.traced {
+            let outcome = requeue.map_or(Outcome::Reject, |_| Outcome::Requeue);
+            for (tag, delivery) in &rejected {
+                self.tap.settled((number, *tag), self.id, delivery, outcome);
+            }
+        }
         if let Some(transaction) = &mut channel.transaction {
             let how = requeue.map_or(Settlement::Reject, Settlement::Requeue);
             for (tag, delivery) in rejected {

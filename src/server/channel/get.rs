@@ -1,7 +1,5 @@
 //! The answer to basic.get.
 
-use std::sync::Arc;
-
 use crate::broker::{
     error::{BrokerError, Resource},
     queue::{
@@ -14,6 +12,7 @@ use crate::protocol::{field::ShortString, method::Method};
 use crate::server::{
     consumer_port::{ChannelOut, told},
     queue_cell::QueueHandle,
+    spans::Handed,
 };
 
 /// Who gets from a quorum queue with a single active consumer would pass that consumer by.
@@ -33,7 +32,7 @@ impl ChannelOut {
     /// Gives a message its tag, enters it in the ledger and sends it.
     pub(super) fn got(&self, queue: QueueHandle, delivery: Delivery, no_ack: bool) {
         let (message, redelivered) = (told(&delivery.entry, &queue), delivery.entry.redelivered);
-        let from = Arc::clone(queue.name());
+        let (from, seq) = (queue.clone(), delivery.entry.seq);
         let mut ledger = self.unacked.lock();
         let delivery_tag = if no_ack {
             ledger.skip()
@@ -52,7 +51,15 @@ impl ChannelOut {
             tag
         };
         if self.traced() {
-            self.tap.delivered(self.id, &message, &from, redelivered);
+            self.tap.delivered(&Handed {
+                connection: self.connection,
+                channel: self.id,
+                delivery_tag,
+                queue: &from,
+                seq,
+                message: &message,
+                redelivered,
+            });
         }
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or_default();
         let method = Method::BasicGetOk {

@@ -32,6 +32,7 @@ use crate::server::{
     connection::Connection,
     publisher::SharedRoute,
     queue_cell::{QueueGuard, QueueHandle},
+    spans::Outcome,
     stats::Count,
 };
 use crate::storage::{Done, Op, Target};
@@ -152,6 +153,14 @@ impl Connection {
         let Some(delivery) = channel.out.unacked.lock().take(tag) else {
             return;
         };
+        if self.traced {
+            let outcome = match how {
+                Settlement::Requeue(_) => Outcome::Requeue,
+                Settlement::Reject | Settlement::RejectAs(_) => Outcome::Reject,
+                Settlement::Ack => Outcome::Ack,
+            };
+            self.tap.settled((number, tag), self.id, &delivery, outcome);
+        }
         if let Some(transaction) = &mut channel.transaction {
             transaction.settle(tag, delivery, how);
             return;

@@ -108,9 +108,11 @@ impl Connection {
         let mut publishes = Vec::with_capacity(transaction.publishes.len());
         let mut replies = Vec::new();
         for (route, message, mandatory) in transaction.publishes {
-            if self.traced {
-                self.tap.published(number, &message, &route);
-            }
+            let message = if self.traced {
+                self.tap.published(number, message, &route)
+            } else {
+                message
+            };
             if message.exchange().is_empty() {
                 replies.push(message.clone());
             }

@@ -22,7 +22,7 @@ impl Connection {
     /// Handles every whole frame of the input.
     pub(super) async fn frames(&mut self, input: &mut BytesMut) -> Result<Next, Close> {
         let mut at = 0;
-        self.traced = self.tap.is_on();
+        self.traced = self.tap.begin_read();
         let result = loop {
             let rest = input.get(at..).unwrap_or(&[]);
             if let Some(publish) = whole_publish(rest, self.frame_max)
@@ -112,7 +112,7 @@ impl Connection {
         if channel.is_closing() {
             return self.frame_while_closing(frame);
         }
-        let body_max = self.broker.limits().max_message_bytes;
+        let body_max = self.broker.message_bytes_max();
         let pending = channel.assembler.pending().map_or(MethodId::NONE, Method::id);
         let step = channel
             .assembler

@@ -79,7 +79,7 @@ pub(super) struct Connection {
     /// How management sees this connection.
     pub(super) client: Arc<Client>,
     pub(super) tap: Arc<Tap>,
-    /// What of this read is published goes to the firehose.
+    /// What of this read is published or settled goes to the firehose or leaves spans.
     pub(super) traced: bool,
     pub(super) tally: PublishTally,
 }
@@ -123,7 +123,8 @@ impl Connection {
         );
         let announcer = Arc::clone(&broker.queues.announcer);
         let node = broker.cluster_name();
-        let tap = Tap::new(&vhost, announcer, &client.name, &client.user, &node);
+        let spans = broker.spans.clone();
+        let tap = Tap::new(&vhost, announcer, &client.name, &client.user, &node, spans);
         Self {
             tap,
             traced: false,

@@ -26,7 +26,7 @@ pub(crate) struct Message {
     pub(crate) key: &'static str,
     pub(super) persistent: bool,
     pub(super) priority: Option<u8>,
-    /// `None` after a restart: the broker may have forgotten, and says true to be safe.
+    /// `None` after a restart for what was not handed out: it may be marked to be safe.
     pub(crate) redelivered: Option<bool>,
     /// The latest first.
     pub(crate) deaths: VecDeque<Death>,
@@ -235,8 +235,9 @@ impl Queue {
     pub(super) fn restart(&mut self) {
         let quorum = self.kind().quorum.is_some();
         self.ready.retain(|_, message| message.persistent || quorum);
+        // What was handed out stays marked. What was not may be marked as well, where it stands before something that was.
         for message in self.ready.values_mut() {
-            message.redelivered = None;
+            message.redelivered = message.redelivered.filter(|redelivered| *redelivered);
         }
         self.any_order |= quorum && !self.ready.is_empty();
     }

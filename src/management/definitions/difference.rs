@@ -1,0 +1,144 @@
+//! What an import would change: new objects, those it would overwrite, and queues and exchanges that it would leave as they
+//! are although the document has them otherwise.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    carry_out::{ends, existing},
+    plan::Plan,
+};
+use crate::broker::permission::TopicPermission;
+use crate::management::bindings;
+use crate::server::{Handle, NewPassword, UserSpec};
+
+/// Lists of objects by category.
+#[derive(Default)]
+struct Listed(Map<String, Value>);
+
+impl Listed {
+    fn add(&mut self, category: &str, object: Value) {
+        let list = self.0.entry(category).or_insert_with(|| json!([]));
+        if let Value::Array(list) = list {
+            list.push(object);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Difference {
+    new: Listed,
+    changed: Listed,
+    kept: Listed,
+}
+
+impl Difference {
+    /// What is set: `same` is `None` when there is nothing of that name.
+    fn set(&mut self, category: &str, object: Value, same: Option<bool>) {
+        match same {
+            None => self.new.add(category, object),
+            Some(false) => self.changed.add(category, object),
+            Some(true) => {}
+        }
+    }
+
+    /// What is declared, and never changed by that.
+    fn declared(&mut self, category: &str, object: Value, same: Option<bool>) {
+        match same {
+            None => self.new.add(category, object),
+            Some(false) => self.kept.add(category, object),
+            Some(true) => {}
+        }
+    }
+}
+
+/// Compares a checked plan with the broker.
+pub(super) fn difference(plan: &Plan, handle: &Handle) -> Value {
+    let mut found = Difference::default();
+    settings(plan, handle, &mut found);
+    topology(plan, handle, &mut found);
+    json!({"dry_run": true, "new": found.new.0, "changed": found.changed.0, "kept": found.kept.0})
+}
+
+fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
+    for user in &plan.users {
+        found.set("users", json!(user.name), same_user(handle, user));
+    }
+    for (name, spec, limits) in &plan.vhosts {
+        let same = handle.vhost_definition(name).map(|old| {
+            let kind = spec.default_queue_type.as_ref();
+            spec.description
+                .as_ref()
+                .is_none_or(|new| *new == old.description)
+                && spec.tags.as_ref().is_none_or(|new| *new == old.tags)
+                && kind.is_none_or(|new| Some(new) == old.default_queue_type.as_ref())
+                && spec.protected.is_none_or(|new| new == old.protected)
+                && limits.as_ref().is_none_or(|new| {
+                    crate::broker::limits::VhostLimits::parse(new).is_ok_and(|new| new == old.limits)
+                })
+        });
+        found.set("vhosts", json!(name), same);
+    }
+    for new in &plan.permissions {
+        let old = handle.permission(&new.user, &new.vhost);
+        let object = json!({"user": &*new.user, "vhost": &*new.vhost});
+        found.set("permissions", object, old.map(|old| old == *new));
+    }
+    let topics = handle.topic_permissions();
+    for new in &plan.topics {
+        let of = |topic: &TopicPermission| {
+            (&topic.user, &topic.vhost, &topic.exchange) == (&new.user, &new.vhost, &new.exchange)
+        };
+        let same = topics.iter().find(|old| of(old)).map(|old| old == new);
+        let object = json!({"user": &*new.user, "vhost": &*new.vhost, "exchange": &*new.exchange});
+        found.set("topic_permissions", object, same);
+    }
+    let global = handle.global_parameters();
+    for new in &plan.global {
+        let old = global.iter().find(|old| old.name == new.name);
+        found.set("global_parameters", json!(&*new.name), old.map(|old| old == new));
+    }
+    for new in &plan.policies {
+        let old = handle.policy(new.kind, &new.vhost, &new.name);
+        let object = json!({"vhost": &*new.vhost, "name": &*new.name});
+        found.set("policies", object, old.map(|old| old == *new));
+    }
+    for new in &plan.parameters {
+        let old = handle.parameter(&new.vhost, &new.component, &new.name);
+        let object = json!({"vhost": &*new.vhost, "component": &*new.component, "name": &*new.name});
+        found.set("parameters", object, old.map(|old| old == *new));
+    }
+}
+
+/// A password that has to be hashed first cannot be compared: it counts as another.
+fn same_user(handle: &Handle, new: &UserSpec) -> Option<bool> {
+    let old = handle.user(&new.name)?;
+    let same_password = match &new.password {
+        NewPassword::Hash(hash) => *hash == old.password,
+        NewPassword::Keep => true,
+        NewPassword::Clear(_) | NewPassword::None => false,
+    };
+    let same_limits = new.limits.as_ref().is_none_or(|limits| *limits == old.limits);
+    Some(same_password && same_limits && new.tags == old.tags)
+}
+
+fn topology(plan: &Plan, handle: &Handle, found: &mut Difference) {
+    for new in &plan.exchanges {
+        let object = json!({"vhost": &*new.vhost, "name": &*new.name});
+        let old = handle.exchange(&new.vhost, &new.name);
+        found.declared("exchanges", object, old.map(|old| old == *new));
+    }
+    for (vhost, name, new) in &plan.queues {
+        let same = handle.queue(vhost, name).map(|old| {
+            let old = old.definition();
+            old.durable == new.durable && old.auto_delete == new.auto_delete && old.arguments == new.arguments
+        });
+        found.declared("queues", json!({"vhost": vhost, "name": name}), same);
+    }
+    let known = existing(handle, &plan.bindings);
+    for new in &plan.bindings {
+        let there = known
+            .get(&ends(new))
+            .is_some_and(|same| same.contains(&new.arguments));
+        found.declared("bindings", bindings::render(new), there.then_some(true));
+    }
+}
