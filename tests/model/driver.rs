@@ -22,7 +22,7 @@ use super::{
     spec::{Consumer, Death, Message, Refused, Spec},
 };
 
-/// How long dead letters may take to arrive.
+/// How long dead letters may take to arrive, and what is on disk to be read.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Driver {
@@ -30,6 +30,8 @@ pub(crate) struct Driver {
     channels: Vec<Channel>,
     broker: Broker,
     spec: Spec,
+    /// The broker has been restarted: what waits is on its disk, and read in the broker's own time.
+    restarted: bool,
 }
 
 impl Driver {
@@ -40,6 +42,7 @@ impl Driver {
             channels,
             broker,
             spec: Spec::default(),
+            restarted: false,
         }
     }
 
@@ -47,13 +50,14 @@ impl Driver {
         self.carry_out(operation);
         self.spec.move_dead();
         let until = Instant::now() + PATIENCE;
+        let patient = self.spec.moved || self.restarted;
         loop {
             self.observe();
             let problem = self.spec.idle().or_else(|| self.difference());
             match problem {
                 None => break,
                 // Dead letters arrive in the broker's own time.
-                Some(_) if self.spec.moved && Instant::now() < until => {}
+                Some(_) if patient && Instant::now() < until => {}
                 Some(problem) => panic!("{problem}"),
             }
         }
@@ -164,6 +168,7 @@ impl Driver {
                     std::thread::yield_now();
                 }
                 self.broker.restart();
+                self.restarted = true;
                 self.spec.restart();
                 self.channels = open(&self.broker);
             }
