@@ -192,7 +192,8 @@ impl Migration<'_> {
                 failure.unreachable = false;
             }
             match &self.vhost {
-                Some(vhost) if failure.is_missing() => {
+                // RabbitMQ says so with 400.
+                Some(vhost) if failure.is_missing() || plain(&failure) == "vhost_not_found" => {
                     Failure::unavailable(format!("{uri} has no vhost '{vhost}'"))
                 }
                 _ => failure,
