@@ -13,9 +13,12 @@ done
 
 # The names of RabbitMQ's tools, in a folder of their own: beside RabbitMQ's package they would clash. Put it into PATH.
 mkdir -p "$destdir$prefix/lib/leveret/bin"
-for name in rabbitmqctl rabbitmq-diagnostics rabbitmq-queues rabbitmq-plugins rabbitmq-upgrade; do
+for name in rabbitmqctl rabbitmq-diagnostics rabbitmq-queues rabbitmq-plugins rabbitmq-streams rabbitmq-upgrade; do
     ln -sf ../../../bin/leveretctl "$destdir$prefix/lib/leveret/bin/$name"
 done
+
+# RabbitMQ's own script (needs python3), for those whose programs call it.
+put 755 "$here/../src/management/cli/rabbitmqadmin" "$prefix/lib/leveret/bin/rabbitmqadmin"
 
 # Every setting, commented out: the file says what there is, and changes nothing.
 settings=$(mktemp)

@@ -24,7 +24,7 @@ except ImportError:
         raise
     os.execve(VENV, [VENV, *sys.argv], dict(os.environ, COMPARE_IN_VENV="1"))
 
-from compare import probes  # noqa: E402
+from compare import probes, transactions  # noqa: E402, F401 - it adds its probes
 from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing  # noqa: E402
 
 

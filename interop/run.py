@@ -5,6 +5,7 @@
     interop/run.py --broker rabbitmq                   a private RabbitMQ: proves that what we expect is what it does
     interop/run.py --broker both                       one after the other, and one table of both
     interop/run.py --uri amqp://guest:guest@host       a broker that already runs
+    interop/run.py --features                          which languages show which feature
 """
 
 import argparse
@@ -18,7 +19,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from suite.brokers import BrokerError, Leveret, RabbitMQ, rabbitmq_missing
-from suite.clients import BEYOND_RABBITMQ, CLIENTS, OPERATED, PrepareError
+from suite.clients import CLIENTS, NOT_ON_RABBITMQ, OPERATED, PrepareError
+from suite.features import lonely, table
 from suite.report import FAILED, PASSED, SKIPPED, Report
 
 CLIENT_SECONDS = 240
@@ -29,6 +31,8 @@ def main():
     # Leave through an exception, so that the broker does not outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = parse_options()
+    if options.features:
+        sys.exit(print_features())
     clients = [client for client in CLIENTS if not options.client or client.name in options.client]
     if options.uri:
         reports = [planned_report(clients, options, OPERATED)]
@@ -42,6 +46,14 @@ def main():
     sys.exit(1 if any(report.count(FAILED) for report in reports) else 0)
 
 
+def print_features():
+    """Which languages show which feature; a failure if too few do."""
+    print(table(CLIENTS))
+    for feature in lonely(CLIENTS):
+        print(f"FAIL {feature}: too few languages", file=sys.stderr)
+    return 1 if lonely(CLIENTS) else 0
+
+
 def parse_options():
     names = [client.name for client in CLIENTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,6 +62,7 @@ def parse_options():
     parser.add_argument("--uri", help="use the broker at this address instead of starting one")
     parser.add_argument("--client", action="append", choices=names, help="only this client; may be repeated")
     parser.add_argument("--scenario", action="append", default=[], help="only this scenario; may be repeated")
+    parser.add_argument("--features", action="store_true", help="print which languages show which feature; start nothing")
     parser.add_argument("--jobs", type=int, default=2, help="clients at a time (default: %(default)s)")
     options = parser.parse_args()
     unknown = set(options.scenario) - {scenario for client in CLIENTS for scenario in client.scenarios}
@@ -69,7 +82,7 @@ def planned_report(clients, options, without=()):
 
 def run_with_private_broker(name, clients, options):
     """Starts the broker, runs the clients, and checks that the broker came through it well; returns the report."""
-    report = planned_report(clients, options, BEYOND_RABBITMQ if name == "rabbitmq" else ())
+    report = planned_report(clients, options, NOT_ON_RABBITMQ if name == "rabbitmq" else ())
     if name == "rabbitmq" and rabbitmq_missing():
         print(f"SKIP rabbitmq: {rabbitmq_missing()}", flush=True)
         for client, scenario in list(report.outcomes):

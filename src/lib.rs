@@ -17,6 +17,8 @@ pub mod supervisor;
 
 pub mod config;
 
+pub mod log;
+
 pub mod operator;
 
 pub mod tools;

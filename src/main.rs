@@ -1,29 +1,27 @@
 //! The server as a checklist: options, tracing, config, start, announce, wait, drain.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use leveret::{
     config::{Config, Flags},
+    log::Log,
     management::{self, Management, Operator},
-    operator::{self, Program, SetFilter, Signals, StopSignals},
+    operator::{self, Program, Signals, StopSignals},
     server::{Handle, Server, StartError},
     storage::StoreError,
     supervisor::Supervisor,
     tools::{self, ToolError},
 };
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Exit codes of sysexits.h: supervisors and scripts tell failures apart by them.
 mod exit {
     pub(super) const DATA: u8 = 65;
+    pub(super) const MISSING: u8 = 66;
     pub(super) const UNAVAILABLE: u8 = 69;
     pub(super) const IO: u8 = 74;
+    pub(super) const FULL: u8 = 75;
+    pub(super) const FORMAT: u8 = 76;
     pub(super) const NO_PERMISSION: u8 = 77;
     pub(super) const CONFIG: u8 = 78;
 }
@@ -34,7 +32,17 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&format!("{error}"), exit::CONFIG),
     };
-    let set_filter = start_tracing(&config);
+    let log = Log::start(
+        &config.log_filter,
+        config.log_json,
+        config.server.log_exchange.clone(),
+    );
+    if flags.dry_run {
+        return match tools::dry_run(config.file.as_deref(), &config.notes, &config.data_dir) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail_tool(error),
+        };
+    }
     if let Some(command) = &flags.command {
         return match tools::run(command, &config.data_dir) {
             Ok(()) => ExitCode::SUCCESS,
@@ -42,12 +50,12 @@ fn main() -> ExitCode {
         };
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(flags, config, set_filter)),
+        Ok(runtime) => runtime.block_on(run(flags, config, log)),
         Err(error) => fail(&format!("cannot start threads: {error}"), 1),
     }
 }
 
-async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
+async fn run(flags: Flags, config: Config, log: Log) -> ExitCode {
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}"), 1),
@@ -62,8 +70,10 @@ async fn run(flags: Flags, config: Config, set_filter: SetFilter) -> ExitCode {
         config.settings,
         config.log_filter,
         server.handle(),
-        set_filter,
+        log.set_filter,
+        log.kept,
     );
+    tokio::spawn(log.repeats.tell());
     tokio::spawn(signals.hangup.reload(Arc::clone(&program)));
     let management = management::Options {
         http_listen: config.http_listen,
@@ -122,7 +132,10 @@ async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervi
     tracing::info!("stopping; a second signal exits at once");
     let drained = server.stop("broker forced connection closure with reason 'shutdown'");
     tokio::select! {
-        () = drained => tracing::info!("stopped"),
+        failed = drained => match failed {
+            None => tracing::info!("stopped"),
+            Some(reason) => return fail(&format!("the store failed at the end: {reason}"), exit::IO),
+        },
         () = stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
@@ -132,36 +145,6 @@ async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervi
 async fn take_in_definitions(handle: Handle, file: PathBuf) -> Result<(), String> {
     let taking = tokio::task::spawn_blocking(move || operator::take_in_definitions(&handle, &file));
     taking.await.map_err(|error| error.to_string())?
-}
-
-/// Starts the log; gives what changes its filter.
-fn start_tracing(config: &Config) -> SetFilter {
-    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if config.log_json {
-        let lines = lines.json().with_filter_reloading();
-        let filter = lines.reload_handle();
-        lines.finish().with(config.server.log_exchange.clone()).init();
-        Box::new(move |text| change(text, |new| filter.reload(new)))
-    } else {
-        let lines = lines
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .with_filter_reloading();
-        let filter = lines.reload_handle();
-        lines.finish().with(config.server.log_exchange.clone()).init();
-        Box::new(move |text| change(text, |new| filter.reload(new)))
-    }
-}
-
-fn change(
-    text: &str,
-    reload: impl Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error>,
-) -> Result<(), String> {
-    let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
-    reload(filter).map_err(|error| error.to_string())
 }
 
 /// One screen: what runs, where, and what was found.
@@ -227,9 +210,10 @@ fn hint(error: &StartError) -> String {
         }
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
-        StartError::Store(StoreError::Corrupt { .. } | StoreError::Io { .. }) | StartError::Definition(_) => {
-            ""
+        StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
+            "; put the file back as it was, or fill a new directory from a backup: leveret --data-dir NEW restore BACKUP"
         }
+        StartError::Store(StoreError::Io { .. }) | StartError::Definition(_) => "",
     };
     format!("{error}{advice}")
 }
@@ -238,8 +222,10 @@ fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Store(StoreError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
         StartError::Store(StoreError::NotWritable { .. }) => exit::NO_PERMISSION,
-        StartError::Store(StoreError::UnknownFormat { .. } | StoreError::Corrupt { .. })
-        | StartError::Definition(_) => exit::DATA,
-        StartError::Store(StoreError::Full { .. } | StoreError::Io { .. }) => exit::IO,
+        StartError::Store(StoreError::UnknownFormat { .. }) => exit::FORMAT,
+        StartError::Store(StoreError::Missing { .. }) => exit::MISSING,
+        StartError::Store(StoreError::Corrupt { .. }) | StartError::Definition(_) => exit::DATA,
+        StartError::Store(StoreError::Full { .. }) => exit::FULL,
+        StartError::Store(StoreError::Io { .. }) => exit::IO,
     }
 }

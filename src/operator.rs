@@ -11,11 +11,9 @@ use tokio::{
 };
 
 use crate::config::{Config, Flags, Setting};
-use crate::management::{Management, Operator};
+use crate::log::{Kept, SetFilter};
+use crate::management::{LogFrom, Management, Operator};
 use crate::server::Handle;
-
-/// Changes the log's filter; the program knows which subscriber it made.
-pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Settings that a reload takes over; the others need a restart.
 const LIVE: [&str; 4] = [
@@ -24,12 +22,36 @@ const LIVE: [&str; 4] = [
     "alarms.vm_memory_high_watermark",
     "alarms.disk_free_limit",
 ];
+/// Those of them that are limits. What was agreed with a client at its login holds until it comes again.
+const LIVE_LIMITS: [&str; 16] = [
+    "amqp.channel_max",
+    "amqp.frame_max",
+    "amqp.heartbeat",
+    "amqp.handshake_timeout_ms",
+    "amqp.dead_peer_timeout_ms",
+    "amqp.max_message_size",
+    "amqp.global_qos",
+    "amqp.consumer_timeout_ms",
+    "auth.failure_delay_ms",
+    "auth.login_failures_per_minute",
+    "limits.connection_max",
+    "limits.channel_max_per_node",
+    "limits.consumer_max_per_channel",
+    "limits.vhost_max",
+    "limits.queue_max",
+    "limits.exchange_max",
+];
+
+fn is_live(key: &str) -> bool {
+    LIVE.contains(&key) || LIVE_LIMITS.contains(&key)
+}
 
 /// What steers this program. Routes of the HTTP API and signals hold it.
 pub struct Program {
     flags: Flags,
     handle: Handle,
     set_filter: SetFilter,
+    log: Kept,
     state: Mutex<State>,
     end: Notify,
 }
@@ -47,11 +69,13 @@ impl Program {
         filter: String,
         handle: Handle,
         set_filter: SetFilter,
+        log: Kept,
     ) -> Arc<Self> {
         Arc::new(Self {
             flags,
             handle,
             set_filter,
+            log,
             state: Mutex::new(State { settings, filter }),
             end: Notify::new(),
         })
@@ -75,7 +99,7 @@ impl Operator for Program {
                 "key": setting.key,
                 "value": setting.value,
                 "origin": setting.origin,
-                "reloadable": LIVE.contains(&setting.key.as_str()),
+                "reloadable": is_live(&setting.key),
             })
         });
         rows.collect()
@@ -92,6 +116,13 @@ impl Operator for Program {
         drop(state);
         tracing::info!(filter, "log level set");
         Ok(())
+    }
+
+    fn log_lines(&self, from: LogFrom) -> (Vec<String>, u64) {
+        match from {
+            LogFrom::Last(count) => self.log.last(count),
+            LogFrom::Number(number) => self.log.since(number),
+        }
     }
 
     fn reload(&self) -> Result<Value, String> {
@@ -112,10 +143,13 @@ impl Operator for Program {
         let (live, later): (Vec<&str>, Vec<&str>) = changed
             .iter()
             .map(|setting| setting.key.as_str())
-            .partition(|key| LIVE.contains(key));
+            .partition(|key| is_live(key));
         if live.contains(&"log.level") {
             (self.set_filter)(&config.log_filter)?;
             state.filter.clone_from(&config.log_filter);
+        }
+        if live.iter().any(|key| LIVE_LIMITS.contains(key)) {
+            self.handle.set_limits(config.server.limits.clone());
         }
         let alarms = config.server.alarms;
         if live.contains(&"alarms.vm_memory_high_watermark") {
@@ -125,13 +159,17 @@ impl Operator for Program {
         if live.contains(&"alarms.disk_free_limit") {
             self.handle.set_disk_free_limit(alarms.disk_free_limit);
         }
-        let told = json!({"changed": live, "needs_restart": later});
+        let told = json!({
+            "changed": live,
+            "needs_restart": later,
+            "values": values(&changed, &state.settings),
+        });
         tracing::info!(changed = ?live, needs_restart = ?later, "configuration reloaded");
         // Settings that wait for a restart keep showing what is in force.
         let taken: Vec<Setting> = config
             .settings
             .iter()
-            .filter(|setting| LIVE.contains(&setting.key.as_str()))
+            .filter(|setting| is_live(&setting.key))
             .cloned()
             .collect();
         for setting in taken {
@@ -141,6 +179,16 @@ impl Operator for Program {
         }
         Ok(told)
     }
+}
+
+/// What each setting was and will be, by its key.
+fn values(changed: &[&Setting], before: &[Setting]) -> Value {
+    let row = |setting: &&Setting| {
+        let was = before.iter().find(|known| known.key == setting.key);
+        let was = was.map_or(Value::Null, |was| was.value.clone());
+        (setting.key.clone(), json!({"from": was, "to": setting.value}))
+    };
+    Value::Object(changed.iter().map(row).collect())
 }
 
 /// Takes in the definitions that the configuration names. For a thread that may wait.

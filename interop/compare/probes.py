@@ -20,7 +20,6 @@ KNOWN = {
     "delivery mode 3": "taken since 3.13",
     "dead letter:": "x-last-death is new in 3.13, and CC is kept",
     "deaths again": "x-last-death is new in 3.13",
-    "unbind what is not bound to the queue of another": "here the owner is looked at first",
     "a direct reply": "3.10 crashes on the probe of the address",
 }
 
@@ -180,7 +179,6 @@ refusing("cancel an unknown tag", lambda channel: channel.basic_cancel("unknown"
 refusing("recover without requeue", lambda channel: channel.basic_recover(requeue=False))
 refusing("recover of nothing", lambda channel: channel.basic_recover(requeue=True))
 refusing("prefetch size", lambda channel: channel.basic_qos(prefetch_size=10))
-refusing("flow off", lambda channel: channel.flow(False) if hasattr(channel, "flow") else None)
 refusing("commit without tx", lambda channel: channel.tx_commit())
 refusing("rollback without tx", lambda channel: channel.tx_rollback())
 refusing("confirm then tx", lambda channel: (channel.confirm_delivery(), channel.tx_select()))
@@ -496,17 +494,6 @@ def a_cancelled_consumer_is_told(connection):
     close_of(connection, lambda other: other.queue_delete("gone"))
     connection.sleep(0.2)
     return str(told)
-
-
-@probe
-def a_transaction_with_a_full_queue(connection):
-    channel = connection.channel()
-    channel.queue_declare("full", exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
-    channel.tx_select()
-    for _ in range(3):
-        channel.basic_publish("", "full", b"m")
-    channel.tx_commit()
-    return "committed"
 
 
 @probe

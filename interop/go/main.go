@@ -1,4 +1,5 @@
-// Runs the interop scenarios with amqp091-go: `scenarios URI [SCENARIO...]` prints one JSON line for each.
+// Runs the interop scenarios with amqp091-go, or what is built on it: `scenarios CLIENT URI [SCENARIO...]` prints one JSON
+// line for each.
 package main
 
 import (
@@ -40,6 +41,27 @@ var scenarios = []scenario{
 	{"properties", properties},
 	{"channel_error", channelError},
 	{"reconnect", reconnect},
+	{"consistent_hash", consistentHash},
+	{"recent_history", recentHistory},
+	{"headers_matching", headersMatching},
+	{"alternate_exchange", alternateExchange},
+	{"carbon_copies", carbonCopies},
+	{"length_limits", lengthLimits},
+	{"dead_letters", deadLetters},
+	{"priorities", priorities},
+	{"single_active_consumer", singleActiveConsumer},
+	{"consumer_priorities", consumerPriorities},
+	{"direct_reply_to", directReplyTo},
+	{"global_qos", globalQos},
+	{"transactions", transactions},
+	{"update_secret", updateSecret},
+	{"expiry", expiry},
+	{"quorum_queue", quorumQueue},
+	{"delays", delays},
+	{"delayed_retry", delayedRetry},
+	{"retry_until_dead", retryUntilDead},
+	{"consumer_timeout", consumerTimeout},
+	{"settle", settle},
 }
 
 type result struct {
@@ -50,14 +72,15 @@ type result struct {
 }
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: scenarios amqp://USER:PASSWORD@HOST:PORT [SCENARIO...]")
+	clients := map[string][]scenario{"amqp091": scenarios, "watermill": watermillScenarios}
+	if len(os.Args) < 3 || clients[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: scenarios amqp091|watermill amqp://USER:PASSWORD@HOST:PORT [SCENARIO...]")
 		os.Exit(2)
 	}
 	allOk := true
-	for _, chosen := range choose(os.Args[2:]) {
+	for _, chosen := range choose(clients[os.Args[1]], os.Args[3:]) {
 		started := time.Now()
-		detail := playWithinTime(chosen, os.Args[1])
+		detail := playWithinTime(chosen, os.Args[2])
 		line := result{chosen.name, detail == "", time.Since(started).Seconds(), detail}
 		must(json.NewEncoder(os.Stdout).Encode(line))
 		allOk = allOk && line.Ok
@@ -67,7 +90,7 @@ func main() {
 	}
 }
 
-func choose(names []string) []scenario {
+func choose(scenarios []scenario, names []string) []scenario {
 	if len(names) == 0 {
 		return scenarios
 	}

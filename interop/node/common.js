@@ -21,8 +21,21 @@ async function connected(uri, body) {
   }
 }
 
+/** Runs `body(channel, connection)` on a channel with confirms. */
+const onChannel = (uri, body) => connected(uri, async (connection) => body(await connection.createConfirmChannel(), connection));
+
 async function declare(channel, name) {
   return (await channel.assertQueue(unique(name), { durable: true })).queue;
+}
+
+/** A queue of this run with these arguments. */
+const declared = async (channel, name, args) =>
+  (await channel.assertQueue(unique(name), { durable: true, arguments: args })).queue;
+
+/** Publishes through the default exchange and waits for the confirm; fails on a nack. */
+async function publish(channel, queue, body, options) {
+  channel.sendToQueue(queue, Buffer.from(body), options);
+  await channel.waitForConfirms();
 }
 
 /** How many messages of a queue wait for a consumer. */
@@ -85,4 +98,6 @@ async function refusal(connection, step) {
   return closed;
 }
 
-module.exports = { unique, connected, declare, ready, get, consume, range, bodies, soon, refusal };
+module.exports = {
+  unique, connected, onChannel, declare, declared, publish, ready, get, consume, range, bodies, soon, refusal,
+};

@@ -1,11 +1,11 @@
-// Runs the interop scenarios with amqplib: `node main.js URI [SCENARIO...]` prints one JSON line for each.
+// Runs the interop scenarios with a client: `node main.js CLIENT URI [SCENARIO...]` prints one JSON line for each.
 'use strict';
 
-const scenarios = {
-  ...require('./scenarios.js'),
-  ...require('./routing.js'),
-  ...require('./queues.js'),
-  ...require('./operated.js'),
+// By client: the modules that hold its scenarios.
+const CLIENTS = {
+  amqplib: ['scenarios', 'routing', 'queues', 'limits', 'time', 'operated'],
+  cloudamqp: ['cloudamqp'],
+  'connection-manager': ['connection_manager'],
 };
 
 const SCENARIO_SECONDS = 30;
@@ -19,12 +19,12 @@ function tooLate() {
   return { promise, clear: () => clearTimeout(timer) };
 }
 
-async function play(name, uri) {
+async function play(name, scenario, uri) {
   const started = performance.now();
   const deadline = tooLate();
   let detail = '';
   try {
-    await Promise.race([scenarios[name](uri), deadline.promise]);
+    await Promise.race([scenario(uri), deadline.promise]);
   } catch (error) {
     console.error(error);
     detail = String(error.message);
@@ -35,15 +35,17 @@ async function play(name, uri) {
   return detail === '';
 }
 
-async function main([uri, ...names]) {
+async function main([client, uri, ...names]) {
+  const modules = CLIENTS[client] ?? [];
+  const scenarios = Object.assign({}, ...modules.map((name) => require(`./${name}.js`)));
   const unknown = names.filter((name) => !Object.hasOwn(scenarios, name));
   if (uri === undefined || unknown.length > 0) {
-    console.error(`usage: main.js amqp://USER:PASSWORD@HOST:PORT [${Object.keys(scenarios).join('|')}]...`);
+    console.error(`usage: main.js ${Object.keys(CLIENTS).join('|')} amqp://USER:PASSWORD@HOST:PORT [${Object.keys(scenarios).join('|')}]...`);
     process.exit(2);
   }
   let allOk = true;
   for (const name of names.length > 0 ? names : Object.keys(scenarios)) {
-    allOk = (await play(name, uri)) && allOk;
+    allOk = (await play(name, scenarios[name], uri)) && allOk;
   }
   // A failed scenario may have left a connection open, which would keep the process alive.
   process.exit(allOk ? 0 : 1);

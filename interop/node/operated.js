@@ -4,10 +4,11 @@
 const amqplib = require('amqplib');
 const assert = require('node:assert/strict');
 const { execFile } = require('node:child_process');
+const { once } = require('node:events');
 const { promisify } = require('node:util');
-const { unique, connected, declare, ready, bodies, consume, soon, refusal } = require('./common.js');
-
-const onChannel = (uri, body) => connected(uri, async (connection) => body(await connection.createConfirmChannel(), connection));
+const {
+  unique, onChannel, declare, declared, publish, ready, range, bodies, consume, soon, refusal,
+} = require('./common.js');
 
 /** One call of the HTTP API; fails on a status that is not a success. */
 async function http(method, path, body) {
@@ -46,6 +47,76 @@ async function policies(uri) {
     await channel.waitForConfirms();
     assert.deepEqual(await bodies(channel, queue), ['b', 'c', 'd', 'e'], 'without the policy');
     for (const name of [queue, dead]) await channel.deleteQueue(name);
+  });
+}
+
+async function operator_policies(uri) {
+  await onChannel(uri, async (channel) => {
+    const queue = await declared(channel, 'operated', { 'x-max-length': 10 });
+    for (const number of range(5)) await publish(channel, queue, String(number));
+    // Of argument, policy and operator policy the smallest number holds.
+    const path = `operator-policies/%2F/${unique('operators')}`;
+    await policed('users', queue, { 'max-length': 3 }, 'queues', async () => {
+      await soon(async () => (await ready(channel, queue)) === 3, 'the policy shortened the queue');
+      await http('PUT', path, { pattern: `^${queue}$`, definition: { 'max-length': 1 }, 'apply-to': 'queues' });
+      await soon(async () => (await ready(channel, queue)) === 1, 'the operator policy shortened it more')
+        .finally(() => http('DELETE', path));
+    });
+    assert.deepEqual(await bodies(channel, queue), ['4'], 'what is kept');
+    await channel.deleteQueue(queue);
+  });
+}
+
+async function limits(uri) {
+  const [vhost, user] = [unique('small'), unique('limited')];
+  const all = { configure: '.*', write: '.*', read: '.*' };
+  await http('PUT', `users/${user}`, { password: 'secret', tags: '' });
+  await http('PUT', `vhosts/${vhost}`, {});
+  for (const it of ['%2F', vhost]) await http('PUT', `permissions/${it}/${user}`, all);
+  await http('PUT', `vhost-limits/${vhost}/max-queues`, { value: 1 });
+  await http('PUT', `vhost-limits/${vhost}/max-connections`, { value: 1 });
+  await http('PUT', `user-limits/${user}/max-channels`, { value: 2 });
+  const theirs = uri.replace('guest:guest@', `${user}:secret@`);
+  try {
+    await onChannel(`${theirs}/${vhost}`, async (channel, connection) => {
+      await channel.assertQueue('only');
+      const error = await refusal(connection, (other) => other.assertQueue('one too many'));
+      assert.equal(error.code, 406);
+      assert.match(error.message, /queue limit/);
+      // RabbitMQ counts connections a little late.
+      await soon(() => amqplib.connect(`${theirs}/${vhost}`).then(
+        (second) => second.close().then(() => false),
+        () => true, // amqplib does not show why
+      ), 'a second connection is refused');
+    });
+    await onChannel(theirs, async (_, connection) => {
+      const closed = once(connection, 'error');
+      await connection.createChannel();
+      await assert.rejects(connection.createChannel());
+      const [error] = await closed;
+      assert.equal(error.code, 530);
+      assert.match(error.message, new RegExp(`number of channels opened for user '${user}'`));
+    });
+  } finally {
+    await http('DELETE', `users/${user}`);
+    await http('DELETE', `vhosts/${vhost}`);
+  }
+}
+
+async function log_exchange(uri) {
+  await onChannel(uri, async (channel) => {
+    const log = await declare(channel, 'log');
+    // RabbitMQ declares it a little after its start.
+    await soon(() => http('GET', 'exchanges/%2F/amq.rabbitmq.log').then(() => true, () => false), 'it is there');
+    await channel.bindQueue(log, 'amq.rabbitmq.log', 'info');
+    const consumer = await consume(channel, log, { noAck: true });
+    await (await amqplib.connect(uri, { clientProperties: { connection_name: unique('logged') } })).close();
+    for (;;) {
+      const { content, fields } = await consumer.next();
+      assert.equal(fields.routingKey, 'info');
+      if (content.includes(unique('logged'))) break;
+    }
+    await channel.deleteQueue(log);
   });
 }
 
@@ -151,4 +222,14 @@ async function blocked(uri) {
   });
 }
 
-module.exports = { policies, permissions, firehose, event_exchange, update_secret, blocked };
+module.exports = {
+  policies,
+  operator_policies,
+  permissions,
+  limits,
+  firehose,
+  event_exchange,
+  log_exchange,
+  update_secret,
+  blocked,
+};

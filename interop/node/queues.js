@@ -2,18 +2,9 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { unique, connected, declare, get, ready, range, bodies, consume, soon, refusal } = require('./common.js');
-
-const onChannel = (uri, body) => connected(uri, async (connection) => body(await connection.createConfirmChannel(), connection));
-
-/** A queue of this run with these arguments. */
-const declared = async (channel, name, args) =>
-  (await channel.assertQueue(unique(name), { durable: true, arguments: args })).queue;
-
-const publish = async (channel, queue, body, options) => {
-  channel.sendToQueue(queue, Buffer.from(body), options);
-  await channel.waitForConfirms();
-};
+const {
+  connected, onChannel, declare, declared, publish, ready, range, bodies, consume, soon, refusal,
+} = require('./common.js');
 
 async function length_limits(uri) {
   await onChannel(uri, async (channel) => {
@@ -185,104 +176,6 @@ async function user_id(uri) {
   });
 }
 
-async function expiry(uri) {
-  await onChannel(uri, async (channel, connection) => {
-    const queue = await declared(channel, 'ttl', { 'x-message-ttl': 60_000 });
-    await publish(channel, queue, 'short', { expiration: '50' });
-    await publish(channel, queue, 'long', { expiration: '70000' });
-    await publish(channel, queue, 'of the queue');
-    await soon(async () => (await ready(channel, queue)) === 2, 'the short one expired');
-    assert.deepEqual(await bodies(channel, queue), ['long', 'of the queue']);
-    const error = await refusal(connection, (other) => other.sendToQueue(queue, Buffer.from(''), { expiration: 'soon' }));
-    assert.equal(error.code, 406, error.message);
-    await channel.deleteQueue(queue);
-    const { queue: idle } = await channel.assertQueue(unique('idle'), { expires: 100 });
-    await new Promise((wake) => setTimeout(wake, 300)); // asking counts as use, so wait before
-    assert.equal((await refusal(connection, (other) => other.checkQueue(idle))).code, 404, 'an idle queue goes');
-  });
-}
-
-async function quorum_queue(uri) {
-  await onChannel(uri, async (channel, connection) => {
-    const dead = await declare(channel, 'quorum-dead');
-    const quorum = { 'x-queue-type': 'quorum' };
-    const queue = await declared(channel, 'quorum', {
-      ...quorum, 'x-delivery-limit': 2, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': dead,
-    });
-    await publish(channel, queue, 'poison', { persistent: true });
-    const consumer = await consume(channel, queue);
-    const counts = [];
-    for (const _ of range(3)) {
-      const message = await consumer.next();
-      counts.push(message.properties.headers['x-delivery-count']);
-      channel.reject(message, true);
-    }
-    assert.deepEqual(counts, [undefined, 1, 2], 'x-delivery-count');
-    await soon(async () => (await ready(channel, dead)) === 1, 'the poison message is dead-lettered');
-    const [death] = (await get(channel, dead)).properties.headers['x-death'];
-    assert.deepEqual([death.reason, death.queue], ['delivery_limit', queue]);
-    for (const options of [{ durable: false }, { exclusive: true }]) {
-      const error = await refusal(connection, (other) => other.assertQueue(unique('not-quorum'), { ...options, arguments: quorum }));
-      assert.equal(error.code, 406, error.message);
-    }
-    for (const name of [queue, dead]) await channel.deleteQueue(name);
-  });
-}
-
-async function delays(uri) {
-  await onChannel(uri, async (channel) => {
-    const queue = await declare(channel, 'delayed');
-    const { exchange } = await channel.assertExchange(unique('delayed-exchange'), 'x-delayed-message', {
-      arguments: { 'x-delayed-type': 'topic' },
-    });
-    await channel.bindQueue(queue, exchange, '#');
-    channel.publish(exchange, 'key', Buffer.from('third'), { headers: { 'x-delay': 600 }, persistent: true });
-    channel.sendToQueue(queue, Buffer.from('second'), { headers: { 'x-opt-delivery-delay': 300 }, persistent: true });
-    await publish(channel, queue, 'first');
-    assert.equal(await ready(channel, queue), 1, 'the one without a delay is there');
-    await soon(async () => (await ready(channel, queue)) === 3, 'all came');
-    assert.deepEqual(await bodies(channel, queue), ['first', 'second', 'third']);
-    await channel.deleteExchange(exchange);
-    await channel.deleteQueue(queue);
-  });
-}
-
-async function delayed_retry(uri) {
-  await onChannel(uri, async (channel) => {
-    const queue = await declared(channel, 'retried', { 'x-delayed-retry-type': 'all', 'x-delayed-retry-min': 200 });
-    for (const body of ['again', 'behind']) await publish(channel, queue, body, { persistent: true });
-    const consumer = await consume(channel, queue);
-    const [failed, behind] = await consumer.take(2);
-    channel.nack(failed);
-    channel.ack(behind);
-    const again = await consumer.next();
-    assert.deepEqual([again.content.toString(), again.fields.redelivered], ['again', true]);
-    await channel.deleteQueue(queue);
-  });
-}
-
-async function settle(uri) {
-  await onChannel(uri, async (channel, connection) => {
-    const [queue, target] = [await declare(channel, 'settled'), await declare(channel, 'settled-target')];
-    for (const body of ['retried', 'answered']) await publish(channel, queue, body, { persistent: true });
-    const consumer = await consume(channel, queue);
-    const order = (message, headers) => channel.publish('amq.settle', '', Buffer.from('42'), {
-      headers: { 'x-delivery-tag': message.fields.deliveryTag, ...headers }, persistent: true,
-    });
-    const [retried, answered] = await consumer.take(2);
-    order(retried, { 'x-op': 'retry', 'x-delay': 100 });
-    order(answered, { 'x-op': 'ack-and-publish', 'x-exchange': '', 'x-routing-key': target });
-    await channel.waitForConfirms();
-    assert.deepEqual(await bodies(channel, target), ['42'], 'published with the ack');
-    const again = await consumer.next();
-    assert.deepEqual([again.content.toString(), again.properties.headers['x-delivery-count']], ['retried', 1]);
-    const error = await refusal(connection, (other) =>
-      other.publish('amq.settle', '', Buffer.from(''), { headers: { 'x-delivery-tag': 99, 'x-op': 'retry' } }));
-    assert.equal(error.code, 406, error.message);
-    for (const name of [queue, target]) await channel.deleteQueue(name);
-  });
-}
-
 module.exports = {
   length_limits,
   dead_letters,
@@ -294,9 +187,4 @@ module.exports = {
   direct_reply_to,
   global_qos,
   user_id,
-  expiry,
-  quorum_queue,
-  delays,
-  delayed_retry,
-  settle,
 };

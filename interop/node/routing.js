@@ -2,12 +2,9 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { unique, connected, declare, get, ready, range, bodies, refusal } = require('./common.js');
+const { unique, connected, onChannel, declare, get, ready, range, bodies, refusal } = require('./common.js');
 
 const KEYS = 200;
-
-/** Runs `body(channel, connection)` on a channel with confirms. */
-const onChannel = (uri, body) => connected(uri, async (connection) => body(await connection.createConfirmChannel(), connection));
 
 const declareAll = async (channel, names) => {
   const queues = [];

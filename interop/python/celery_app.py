@@ -5,10 +5,29 @@ import os
 import time
 
 from celery import Celery
+from celery.exceptions import Reject
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
+
+from broker_held import BrokerHeldTask
 
 app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
 app.conf.task_default_queue = os.environ["INTEROP_QUEUE"]
 app.conf.task_acks_late = True
+# One copy of such a task for every worker.
+NEWS = f"{os.environ['INTEROP_QUEUE']}-news"
+# Whoever fails here waits for the next attempt in the queue itself.
+PATIENT = f"{os.environ['INTEROP_QUEUE']}-patient"
+BACKOFF = {"x-delayed-retry-type": "failed", "x-delayed-retry-min": 100, "x-delayed-retry-multiplier": 2}
+app.conf.task_queues = (
+    Queue(app.conf.task_default_queue, Exchange(app.conf.task_default_queue), app.conf.task_default_queue),
+    Broadcast(NEWS),
+    Queue(PATIENT, Exchange(PATIENT), PATIENT, queue_arguments=BACKOFF),
+)
+app.conf.task_routes = {
+    "celery_app.heard": {"queue": NEWS, "exchange": NEWS},
+    "celery_app.left_to_the_queue": {"queue": PATIENT},
+}
 app.conf.task_queue_max_priority = json.loads(os.environ.get("INTEROP_MAX_PRIORITY", "null"))
 
 
@@ -26,6 +45,12 @@ def append(line):
     # One short write in append mode: whole lines, whichever worker process writes.
     with open(os.environ["INTEROP_RECORD"], "ab", buffering=0) as file:
         file.write(f"{line}\n".encode())
+
+
+@app.task(bind=True, ignore_result=True)
+def heard(self, news):
+    """Every worker hears of it."""
+    append(f"heard {news} {self.request.hostname}")
 
 
 @app.task
@@ -51,3 +76,20 @@ def backing_off(self):
     if self.request.retries < 2:
         raise Unlucky
     return self.request.retries
+
+
+@app.task(bind=True, base=BrokerHeldTask, autoretry_for=(Unlucky,), retry_backoff=True, retry_backoff_max=1, retry_jitter=False)
+def held_by_the_broker(self):
+    """As above, but what waits, waits in the broker."""
+    if self.request.retries < 2:
+        raise Unlucky
+    return self.request.retries
+
+
+@app.task(bind=True)
+def left_to_the_queue(self):
+    """Goes back to the queue until it has failed twice; the message itself comes again, counted by the broker."""
+    failed = (self.request.headers or {}).get("x-delivery-count", 0)
+    if failed < 2:
+        raise Reject("not yet", requeue=True)
+    return failed

@@ -111,6 +111,7 @@ def workers_on(uri, name, max_priority=None):
             with workers.app.connection_for_read() as connection:
                 # Nothing is consuming any more, so what was not acknowledged would be ready again.
                 same(connection.default_channel.queue_delete(queue), 0, "messages left in the queue")
+                same(connection.default_channel.queue_delete(workers.tasks.PATIENT), 0, "messages left to be retried")
         except Exception:
             for log in sorted(name for name in os.listdir(directory) if name.endswith(".log")):
                 with open(os.path.join(directory, log), errors="replace", encoding="utf-8") as file:
@@ -178,6 +179,33 @@ def eta_and_backoff(uri):
         same(retried.get(WORKER_SECONDS), 2, "retries with backoff")
 
 
+def broadcast(uri):
+    with workers_on(uri, "celery-broadcast") as workers:
+        workers.start("one")
+        workers.start("two")
+        for number in range(3):
+            workers.tasks.heard.delay(number)
+        wait_until(lambda: len(workers.recorded()) == 6, "both workers heard all")
+        expected = {("heard", str(number), node_name(name)) for number in range(3) for name in ("one", "two")}
+        same({tuple(line) for line in workers.recorded()}, expected, "who heard what")
+
+
+def held_by_the_broker(uri):
+    with workers_on(uri, "celery-held") as workers:
+        workers.start("idle")
+        started = time.monotonic()
+        eta = datetime.now(timezone.utc) + timedelta(seconds=1)
+        results = [
+            workers.tasks.held_by_the_broker.apply_async(countdown=1),
+            workers.tasks.held_by_the_broker.apply_async(eta=eta),
+        ]
+        same(workers.held_by("idle"), [], "what the worker holds while the tasks wait")
+        same([result.get(WORKER_SECONDS) for result in results], [2, 2], "retries with backoff")
+        same(workers.tasks.left_to_the_queue.delay().get(WORKER_SECONDS), 2, "failed attempts the broker counted")
+        # A second of countdown, and a second before each of two retries.
+        assert time.monotonic() - started >= 2.9, "not before its time"
+
+
 def worker_killed(uri):
     with workers_on(uri, "celery-killed") as workers:
         workers.start("doomed")
@@ -200,7 +228,7 @@ def worker_killed(uri):
         return f"{len(done)} runs for {TASKS} tasks; the killed worker's {again} unacked ones were delivered again"
 
 
-SCENARIOS = (results_and_retries, priority_order, control_and_revoke, eta_and_backoff, worker_killed)
+SCENARIOS = (results_and_retries, priority_order, control_and_revoke, eta_and_backoff, broadcast, held_by_the_broker, worker_killed)
 
 if __name__ == "__main__":
     main(SCENARIOS, lambda scenario, uri: scenario(uri))

@@ -4,7 +4,7 @@ import pika
 import pika.exceptions
 
 from operator_api import add_user, as_user, control, http, set_policy
-from pika_queues import bodies, pump, refusal, soon
+from pika_queues import bodies, declared, pump, refusal, soon
 from pika_scenarios import PERSISTENT, channel_to, declare, ready, take
 from scenarios import same, unique
 
@@ -79,6 +79,87 @@ def permissions(uri):
         pass
     else:
         raise AssertionError("a deleted user may log in")
+
+
+def operator_policies(uri):
+    with channel_to(uri) as channel:
+        channel.confirm_delivery()
+        queue = declared(channel, "operated", max_length=10)
+        for number in range(5):
+            channel.basic_publish("", queue, str(number).encode(), PERSISTENT)
+        # Of argument, policy and operator policy the smallest number holds.
+        remove = set_policy("users", queue, {"max-length": 3})
+        path = f"operator-policies/%2F/{unique('operators')}"
+        try:
+            soon(lambda: ready(channel, queue) == 3, "the policy shortened the queue")
+            http("PUT", path, {"pattern": f"^{queue}$", "definition": {"max-length": 1}, "apply-to": "queues"})
+            soon(lambda: ready(channel, queue) == 1, "the operator policy shortened it more")
+            same(bodies(channel, queue), ["4"], "what is kept")
+        finally:
+            http("DELETE", path)
+            remove()
+        channel.queue_delete(queue)
+
+
+def limits(uri):
+    vhost, user = unique("small"), add_user("limited", ".*", ".*", ".*")
+    http("PUT", f"vhosts/{vhost}", {})
+    http("PUT", f"permissions/{vhost}/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
+    http("PUT", f"vhost-limits/{vhost}/max-queues", {"value": 1})
+    http("PUT", f"vhost-limits/{vhost}/max-connections", {"value": 1})
+    http("PUT", f"user-limits/{user}/max-channels", {"value": 2})
+    inside = f"{as_user(uri, user)}/{vhost}"
+    try:
+        with channel_to(inside) as channel:
+            channel.queue_declare("only")
+            channel.queue_declare("only")  # which is there already
+            error = refusal(channel.connection, lambda other: other.queue_declare("one too many"))
+            same((error.reply_code, "queue limit" in error.reply_text), (406, True), error.reply_text)
+            # RabbitMQ counts connections a little late.
+            soon(lambda: "access to vhost" in refused(inside), "a second connection is refused")
+        with channel_to(as_user(uri, user)) as channel:
+            channel.connection.channel()
+            try:
+                channel.connection.channel()
+            except pika.exceptions.ConnectionClosedByBroker as error:
+                same(error.reply_code, 530, error.reply_text)
+                assert f"number of channels opened for user '{user}'" in error.reply_text, error.reply_text
+            else:
+                raise AssertionError("a third channel was opened")
+    finally:
+        http("DELETE", f"users/{user}")
+        http("DELETE", f"vhosts/{vhost}")
+    same("vhost" in refused(f"{uri}/{vhost}"), True, "a vhost that went")
+
+
+def refused(uri):
+    """Why a connection is refused; nothing if it is not."""
+    try:
+        pika.BlockingConnection(pika.URLParameters(uri)).close()
+    except pika.exceptions.AMQPConnectionError as error:
+        return repr(error)
+    return ""
+
+
+def log_exchange(uri):
+    with channel_to(uri) as channel:
+        log = declare(channel, "log")
+        # RabbitMQ declares it a little after its start.
+        soon(lambda: any(it["name"] == "amq.rabbitmq.log" for it in http("GET", "exchanges/%2F")), "it is there")
+        channel.queue_bind(log, "amq.rabbitmq.log", "info")
+        parameters = pika.URLParameters(uri)
+        parameters.client_properties = {"connection_name": unique("logged")}
+        pika.BlockingConnection(parameters).close()
+
+        def told():
+            method, properties, body = channel.basic_get(log, auto_ack=True)
+            if method is None:
+                return False
+            same((method.exchange, method.routing_key), ("amq.rabbitmq.log", "info"), "where it came from")
+            return unique("logged").encode() in body and properties.content_type == "text/plain"
+
+        soon(told, "the log told of the connection")
+        channel.queue_delete(log)
 
 
 def firehose(uri):
@@ -162,4 +243,14 @@ def blocked(uri):
         channel.queue_delete(queue)
 
 
-SCENARIOS = (policies, permissions, firehose, event_exchange, update_secret, blocked)
+SCENARIOS = (
+    policies,
+    operator_policies,
+    permissions,
+    limits,
+    firehose,
+    event_exchange,
+    log_exchange,
+    update_secret,
+    blocked,
+)

@@ -147,7 +147,7 @@ class Leveret(Broker):
     def command(self):
         arguments = [self.binary, "--data-dir", self.data, "--metrics-listen", "none"]
         arguments += ["--amqp-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
-        return arguments, dict(os.environ, LEVERET_AMQP__EVENT_EXCHANGE="true")
+        return arguments, dict(os.environ, LEVERET_AMQP__EVENT_EXCHANGE="true", LEVERET_AMQP__LOG_EXCHANGE="true")
 
     def addresses(self, log):
         found = dict(match.groups() for match in map(LISTENER.search, log) if match)
@@ -164,12 +164,22 @@ class RabbitMQ(Broker):
     def __init__(self):
         super().__init__()
         self.ports = {use: spare_port() for use in ("amqp", "http", "distribution", "names")}
+        # The largest message as 4.x has it; Leveret's default.
         configuration = f"""log.console = true
+log.file = false
+log.exchange = true
+max_message_size = 16777216
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {self.ports["http"]}
 """
-        plugins = f"[{','.join(RABBITMQ_PLUGINS)}]."
-        for name, text in (("enabled_plugins", plugins), ("environment", ""), ("rabbitmq.conf", configuration)):
+        files = {
+            "enabled_plugins": f"[{','.join(RABBITMQ_PLUGINS)}].",
+            "environment": "",
+            "rabbitmq.conf": configuration,
+            # An at-least-once dead letter that was not routed is tried again after this; three minutes otherwise.
+            "advanced.config": "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 1000}]}].",
+        }
+        for name, text in files.items():
             with open(os.path.join(self.directory, name), "w", encoding="utf-8") as file:
                 file.write(text)
         changed = [f"{name}={value}" for name, value in self.environment().items()]
@@ -191,10 +201,10 @@ management.tcp.port = {self.ports["http"]}
             RABBITMQ_NODENAME=f"interop-{os.getpid()}@localhost",
             RABBITMQ_CONF_ENV_FILE=inside("environment"),
             RABBITMQ_CONFIG_FILE=inside("rabbitmq.conf"),
+            RABBITMQ_ADVANCED_CONFIG_FILE=inside("advanced.config"),
             RABBITMQ_ENABLED_PLUGINS_FILE=inside("enabled_plugins"),
             RABBITMQ_MNESIA_BASE=inside("mnesia"),
             RABBITMQ_LOG_BASE=inside("log"),
-            RABBITMQ_LOGS="-",
             RABBITMQ_PID_FILE=inside("pid"),
         )
 

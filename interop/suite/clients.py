@@ -56,15 +56,41 @@ QUEUES = (
     "global_qos",
     "user_id",
     "update_secret",
+    "auto_delete",
+    "legacy_arguments",
+    "size_limits",
+    "slow_consumer",
+    "heartbeats",
     "expiry",
     "quorum_queue",
+    "at_least_once",
 )
 # These need the broker's HTTP API or command line tool, so they run with a broker of the suite's own.
-OPERATED = ("policies", "permissions", "firehose", "event_exchange", "blocked")
+OPERATED = (
+    "policies",
+    "operator_policies",
+    "permissions",
+    "limits",
+    "firehose",
+    "event_exchange",
+    "log_exchange",
+    "blocked",
+)
 # RabbitMQ 3.10 has none of it: plugins Debian does not ship, later versions, and Leveret's own.
-BEYOND_RABBITMQ = ("delays", "delayed_retry", "settle")
+BEYOND_RABBITMQ = ("delays", "delayed_retry", "retry_until_dead", "consumer_timeout", "settle")
+NOT_ON_RABBITMQ = (*BEYOND_RABBITMQ, "held_by_the_broker")
 FEATURES = (*ROUTING, *QUEUES, *OPERATED, *BEYOND_RABBITMQ)
-CELERY = ("results_and_retries", "priority_order", "control_and_revoke", "eta_and_backoff", "worker_killed")
+CLOUDAMQP = (*(it for it in SCENARIOS if it != "properties"), "transactions", "direct_reply_to", "settle")
+KOMBU = ("publish_confirms", "mandatory_return", "header_types", "global_qos", "priorities", "reconnect")
+CELERY = (
+    "results_and_retries",
+    "priority_order",
+    "control_and_revoke",
+    "eta_and_backoff",
+    "broadcast",
+    "held_by_the_broker",
+    "worker_killed",
+)
 
 
 class PrepareError(Exception):
@@ -74,6 +100,7 @@ class PrepareError(Exception):
 class Client:
     """A client library or tool, and the scenarios its program has."""
 
+    language = "Python"
     scenarios = SCENARIOS
 
     def missing(self):
@@ -116,10 +143,14 @@ def prepared_python():
 
 
 class Node(Client):
-    """amqplib, from its lock file. It has no transactions."""
+    """A client of node's, from the lock file they share. amqplib has no transactions."""
 
-    name = "node"
-    scenarios = (*SCENARIOS, *FEATURES)
+    language = "JavaScript"
+
+    def __init__(self, name, program, scenarios):
+        self.name = name
+        self.program = program
+        self.scenarios = scenarios
 
     def missing(self):
         return not_found("node", "npm")
@@ -133,13 +164,33 @@ class Node(Client):
             run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory)
 
         modules = cached("node", manifests, install) / "node_modules"
-        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js"]
+        return ["env", f"NODE_PATH={modules}", "node", INTEROP / "node" / "main.js", self.program]
 
 
 class Java(Client):
     """The Java client, built by Maven."""
 
     name = "java"
+    language = "Java"
+    program = "interop.Main"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "cancel_notify",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "expiry",
+        "quorum_queue",
+        "at_least_once",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("mvn", "java")
@@ -156,13 +207,53 @@ class Java(Client):
 
         built = cached("java", [pom, *sorted((INTEROP / "java" / "src").rglob("*.java"))], build)
         # The programs live for a second or two, too short for the optimising compiler.
-        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", "interop.Main"]
+        return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/classes:{built}/dependency/*", self.program]
+
+
+class Spring(Java):
+    """Spring AMQP, which has habits of its own on top of the Java client."""
+
+    name = "spring"
+    program = "interop.Spring"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "reconnect",
+        "dead_letters",
+        "direct_reply_to",
+        "transactions",
+        "quorum_queue",
+        "delays",
+    )
 
 
 class Go(Client):
     """amqp091-go, built by go."""
 
     name = "go"
+    language = "Go"
+    program = "amqp091"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "recent_history",
+        "headers_matching",
+        "alternate_exchange",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "update_secret",
+        "expiry",
+        "quorum_queue",
+        *BEYOND_RABBITMQ,
+    )
 
     def missing(self):
         return not_found("go")
@@ -173,13 +264,93 @@ class Go(Client):
         def build(directory):
             run(["go", "build", "-o", directory / "scenarios", "."], cwd=INTEROP / "go")
 
-        return [cached("go", sources, build) / "scenarios"]
+        return [cached("go", sources, build) / "scenarios", self.program]
+
+
+class Watermill(Go):
+    """Watermill over amqp091-go."""
+
+    name = "watermill"
+    program = "watermill"
+    scenarios = ("publish_confirms", "nack_requeue", "transactions")
+
+
+class Ruby(Client):
+    """Debian's Bunny."""
+
+    name = "ruby"
+    language = "Ruby"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("ruby")
+
+    def prepare(self):
+        if not works("ruby", "-e", 'require "bunny"'):
+            install_package("ruby-bunny")
+        return ["ruby", INTEROP / "ruby" / "main.rb"]
+
+
+class Php(Client):
+    """Debian's php-amqplib."""
+
+    name = "php"
+    language = "PHP"
+    scenarios = (
+        *SCENARIOS,
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "quorum_queue",
+        "delays",
+        "delayed_retry",
+        "settle",
+    )
+
+    def missing(self):
+        return None if can_install_packages() else not_found("php")
+
+    def prepare(self):
+        if not works("php", "-r", "exit((@include_once 'PhpAmqpLib/autoload.php') ? 0 : 1);"):
+            install_package("php-cli", "php-amqplib")
+        return ["php", INTEROP / "php" / "main.php"]
+
+
+class Perl(Client):
+    """Debian's AnyEvent::RabbitMQ. It sends a delivery tag that it received as text."""
+
+    name = "perl"
+    language = "Perl"
+    scenarios = ("publish_confirms", "nack_requeue", "mandatory_return", "transactions", "settle")
+
+    def missing(self):
+        return None if can_install_packages() else not_found("perl")
+
+    def prepare(self):
+        if not works("perl", "-MAnyEvent::RabbitMQ", "-e", "1"):
+            install_package("libanyevent-rabbitmq-perl")
+        return ["perl", INTEROP / "perl" / "scenarios.pl"]
 
 
 class CTools(Client):
     """Debian's amqp-tools. They have no confirms, no mandatory flag, and show no properties."""
 
     name = "c-tools"
+    language = "C"
     scenarios = (
         "declare_bind",
         "consume_prefetch",
@@ -199,14 +370,84 @@ class CTools(Client):
         return [sys.executable, INTEROP / "c-tools" / "amqp_tools_scenarios.py"]
 
 
+class CLibrary(Client):
+    """Debian's librabbitmq, through a program of ours."""
+
+    name = "librabbitmq"
+    language = "C"
+    scenarios = (
+        "publish_confirms",
+        "mandatory_return",
+        "nack_requeue",
+        "transactions",
+        "header_types",
+        "dead_letters",
+        "settle",
+    )
+
+    def missing(self):
+        if not_found("gcc"):
+            return not_found("gcc")
+        installed = Path("/usr/include/amqp.h").exists() or can_install_packages()
+        return None if installed else "amqp.h not found (apt-get install librabbitmq-dev)"
+
+    def prepare(self):
+        if not Path("/usr/include/amqp.h").exists():
+            install_package("librabbitmq-dev")
+        source = INTEROP / "c" / "scenarios.c"
+
+        def build(directory):
+            run(["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-o", directory / "scenarios", source, "-lrabbitmq"])
+
+        return [cached("c", [source], build) / "scenarios"]
+
+
+class Erlang(Client):
+    """RabbitMQ's own client for Erlang, which comes with Debian's server."""
+
+    name = "erlang"
+    language = "Erlang"
+    scenarios = (
+        "publish_confirms",
+        "nack_requeue",
+        "mandatory_return",
+        "header_types",
+        "channel_error",
+        "transactions",
+        "direct_reply_to",
+        "settle",
+    )
+
+    @staticmethod
+    def libraries():
+        return next(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/plugins"), None)
+
+    def missing(self):
+        return not_found("escript") or (None if self.libraries() else "amqp_client not found (apt-get install rabbitmq-server)")
+
+    def prepare(self):
+        return ["env", f"ERL_LIBS={self.libraries()}", "escript", INTEROP / "erlang" / "scenarios.escript"]
+
+
 CLIENTS = (
     Python("pika", "pika_program.py", (*SCENARIOS, *FEATURES, "transactions")),
     Python("aio-pika", "aio_pika_scenarios.py"),
-    Node(),
+    Node("node", "amqplib", (*SCENARIOS, *FEATURES)),
+    Node("cloudamqp", "cloudamqp", CLOUDAMQP),
+    Node("node-manager", "connection-manager", ("publish_confirms", "reconnect")),
     Java(),
+    Spring(),
     Go(),
+    Watermill(),
+    Ruby(),
+    Php(),
+    Perl(),
     CTools(),
+    CLibrary(),
+    Erlang(),
     Python("celery", "celery_scenarios.py", CELERY),
+    Python("kombu", "kombu_scenarios.py", KOMBU),
+    Python("dramatiq", "dramatiq_scenarios.py", ("dead_letters", "priority_order", "eta_and_backoff")),
 )
 
 
@@ -215,15 +456,22 @@ def not_found(*programs):
     return next((f"{program} not found" for program in programs if shutil.which(program) is None), None)
 
 
+def works(*command):
+    """Whether a command is there and ends well."""
+    if not_found(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def can_install_packages():
     """Whether this is a Debian, and ours to install packages on."""
     return os.geteuid() == 0 and not_found("apt-get") is None
 
 
-def install_package(name):
-    """Installs a Debian package, with fresh package lists if the ones at hand do not lead to it."""
+def install_package(*names):
+    """Installs Debian packages, with fresh package lists if the ones at hand do not lead to it."""
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    install = [*apt, "install", "-y", "--no-install-recommends", name]
+    install = [*apt, "install", "-y", "--no-install-recommends", *names]
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with exclusively("apt"):
         try:

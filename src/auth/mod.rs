@@ -9,5 +9,5 @@ pub use self::{
     access::{Access, Removed},
     login::Logins,
     password::{hash, import, verify},
-    sasl::{amqplain, plain},
+    sasl::{amqplain, challenged, plain},
 };

@@ -19,6 +19,12 @@ pub fn amqplain(response: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8(user).ok()?, password))
 }
 
+/// User and password of RABBIT-CR-DEMO: the name, and the answer to the challenge.
+pub fn challenged(user: &[u8], answer: &[u8]) -> Option<(String, Vec<u8>)> {
+    let password = answer.strip_prefix(b"My password is ")?;
+    Some((String::from_utf8(user.to_vec()).ok()?, password.to_vec()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,11 @@ use std::sync::Arc;
 pub trait ConfirmSink: Send + Sync {
     /// These publishes are on stable storage (or were consumed before they had to be).
     fn stored(&self, tags: &[u64]);
+
+    /// As `stored`, where few others are told after it: the peer's wait is worth more than a moment of the calling thread.
+    fn stored_among_few(&self, tags: &[u64]) {
+        self.stored(tags);
+    }
 }
 
 /// One publish awaiting its confirm.

@@ -31,7 +31,7 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
 /// How long an exchange that delays is asked to wait; `None` is not at all.
 pub fn exchange_delay_ms(properties: RawProperties<'_>) -> Option<u64> {
     let headers = properties.headers().ok()??;
-    let ms = milliseconds(headers.get(DELAY)?)?;
+    let ms = number(headers.get(DELAY)?)?;
     u64::try_from(ms)
         .ok()
         .filter(|_| (1..=PLUGIN_MAX_MS).contains(&ms))
@@ -42,8 +42,8 @@ pub fn queue_due(properties: RawProperties<'_>, now: Timestamp) -> Option<Timest
     let headers = properties.headers().ok()??;
     let due = match (headers.get(QUEUE_TIME), headers.get(QUEUE_DELAY)) {
         (Some(FieldValue::Timestamp(seconds)), _) => Timestamp(seconds.saturating_mul(1000)),
-        (Some(time), _) => Timestamp(u64::try_from(milliseconds(time)?).ok()?),
-        (None, Some(delay)) => now.after(u64::try_from(milliseconds(delay)?).ok()?),
+        (Some(time), _) => Timestamp(u64::try_from(number(time)?).ok()?),
+        (None, Some(delay)) => now.after(u64::try_from(number(delay)?).ok()?),
         (None, None) => return None,
     };
     (due > now).then_some(due)
@@ -57,8 +57,8 @@ pub fn due(properties: RawProperties<'_>, holds: Holds, now: Timestamp) -> Times
     }
 }
 
-/// Any integer, a decimal string, or a float, which loses its fraction.
-pub(super) fn milliseconds(value: &FieldValue) -> Option<i64> {
+/// Any integer, a decimal string, or a float, which loses its fraction. Some clients have no other way to send a number.
+pub(super) fn number(value: &FieldValue) -> Option<i64> {
     let from_float = |float: f64| format!("{:.0}", float.trunc()).parse().ok();
     match value {
         FieldValue::F32(float) => from_float(f64::from(*float)),
@@ -75,7 +75,7 @@ pub(super) fn milliseconds(value: &FieldValue) -> Option<i64> {
 pub fn negated(message: &Message) -> Result<Message, PropertyError> {
     let mut properties = Properties::decode(message.properties())?;
     if let Some(headers) = &mut properties.headers
-        && let Some(delay) = headers.get(DELAY).and_then(milliseconds)
+        && let Some(delay) = headers.get(DELAY).and_then(number)
     {
         let negated = delay.saturating_neg();
         let value = i32::try_from(negated).map_or(FieldValue::I64(negated), FieldValue::I32);

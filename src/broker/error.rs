@@ -192,6 +192,9 @@ pub enum BrokerError {
          is permitted):\n  deprecated_features.permit.{0} = false"
     )]
     DeprecatedFeature(&'static str),
+    /// Ours: no transaction may fill the memory.
+    #[error("transaction of more than {0} bytes")]
+    TransactionTooLarge(usize),
     /// A queue refused a message of the transaction; the others took theirs.
     #[error("partial tx completion")]
     PartialCommit,
@@ -242,6 +245,7 @@ impl BrokerError {
             | Self::ExchangeLimit { .. }
             | Self::NotTransactional
             | Self::Damaged(_)
+            | Self::TransactionTooLarge(_)
             | Self::PartialCommit => ReplyCode::PreconditionFailed,
             Self::ConsumerTagReused(_) | Self::ConsumerLimit(_) | Self::VhostGone(_) => ReplyCode::NotAllowed,
             Self::NotImplemented(_) => ReplyCode::NotImplemented,

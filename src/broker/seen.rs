@@ -8,10 +8,20 @@ use ahash::{AHashMap, RandomState};
 /// Keys one memory holds at most, whatever size was asked for: some 80 MB.
 const KEYS_MAX: usize = 1_000_000;
 
-type Fingerprint = (u64, u64);
+pub(super) type Fingerprint = (u64, u64);
+
+/// Makes keys into fingerprints.
+#[derive(Default)]
+pub(super) struct Fingerprints(RandomState, RandomState);
+
+impl Fingerprints {
+    pub(super) fn of(&self, key: &[u8]) -> Fingerprint {
+        (self.0.hash_one(key), self.1.hash_one(key))
+    }
+}
 
 pub(super) struct Seen {
-    secrets: (RandomState, RandomState),
+    fingerprints: Fingerprints,
     /// When each key is forgotten, `u64::MAX` for never.
     keys: AHashMap<Fingerprint, u64>,
     /// In the order of arrival, with the time each was entered for: the oldest leave when there is no room.
@@ -23,7 +33,7 @@ impl Seen {
     /// A memory for this many keys, [`KEYS_MAX`] at most.
     pub(super) fn new(size: usize) -> Self {
         Self {
-            secrets: (RandomState::new(), RandomState::new()),
+            fingerprints: Fingerprints::default(),
             keys: AHashMap::new(),
             order: VecDeque::new(),
             size: size.clamp(1, KEYS_MAX),
@@ -32,7 +42,7 @@ impl Seen {
 
     /// Enters a key; false when it is known and not yet to be forgotten. `expires_ms` is when to forget it.
     pub(super) fn is_new(&mut self, key: &[u8], expires_ms: Option<u64>, now_ms: u64) -> bool {
-        let fingerprint = (self.secrets.0.hash_one(key), self.secrets.1.hash_one(key));
+        let fingerprint = self.fingerprints.of(key);
         if self.keys.get(&fingerprint).is_some_and(|until| *until > now_ms) {
             return false;
         }

@@ -42,7 +42,7 @@ pub enum Settle {
 /// 406, naming the header that is missing or wrong.
 pub fn parse(headers: Option<&FieldTable>, now: Timestamp) -> Result<(u64, Settle), BrokerError> {
     let headers = headers.ok_or_else(|| refuse("no headers"))?;
-    let tag = headers.get(TAG).and_then(FieldValue::as_integer);
+    let tag = headers.get(TAG).and_then(delay::number);
     let tag = tag
         .and_then(|tag| u64::try_from(tag).ok())
         .filter(|tag| *tag > 0)
@@ -51,7 +51,7 @@ pub fn parse(headers: Option<&FieldTable>, now: Timestamp) -> Result<(u64, Settl
     let settle = match text(OP) {
         Some(b"retry") => Settle::Retry(retry_at(headers, now)?),
         Some(b"extend") => {
-            let ms = headers.get(TIMEOUT).and_then(delay::milliseconds);
+            let ms = headers.get(TIMEOUT).and_then(delay::number);
             let ms = ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0);
             Settle::Extend(now.after(
                 ms.ok_or_else(|| refuse("header 'x-timeout' must be a positive number of milliseconds"))?,
@@ -77,7 +77,7 @@ fn refuse(what: &str) -> BrokerError {
 
 fn retry_at(headers: &FieldTable, now: Timestamp) -> Result<Option<Timestamp>, BrokerError> {
     let number = |name: &str, value: &FieldValue| {
-        delay::milliseconds(value)
+        delay::number(value)
             .and_then(|ms| u64::try_from(ms).ok())
             .ok_or_else(|| refuse(&format!("header '{name}' must be a number of milliseconds")))
     };
@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_may_be_text() {
+        // So does AnyEvent::RabbitMQ send the tag that it received.
+        let mut headers = FieldTable::new();
+        headers.insert(TAG, text("8"));
+        headers.insert(OP, text("retry"));
+        let parsed = parse(Some(&headers), NOW);
+        assert_eq!(
+            parsed.map_err(|error| error.to_string()),
+            Ok((8, Settle::Retry(None)))
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (op, more, expected) in [
             ("fly", vec![], "'x-op'"),
@@ -213,6 +226,7 @@ mod tests {
                 "'x-routing-key'",
             ),
             ("retry", vec![(TAG, FieldValue::I32(0))], "'x-delivery-tag'"),
+            ("retry", vec![(TAG, text("seven"))], "'x-delivery-tag'"),
         ] {
             let error = order(op, &more).unwrap_err();
             assert!(error.starts_with("invalid message: amq.settle: "), "{error}");

@@ -41,12 +41,16 @@ const BUILD_CACHE: &str = "LEVERET_CACHE";
     after_help = "Settings come from built-in defaults, then the configuration file, then LEVERET_* environment \
                   variables (LEVERET_AMQP__LISTEN=127.0.0.1:5673), then these flags; later ones win. \
                   etc/leveret.toml explains every setting.\n\n\
-                  Exit codes: 0 stopped on request, 1 other failure, 65 damaged data, 69 address or data directory in \
-                  use, 74 disk failure, 77 no permission, 78 bad configuration."
+                  Exit codes: 0 stopped on request, 1 other failure, 65 damaged data, 66 a file of the store is missing, \
+                  69 address or data directory in use, 74 disk failure, 75 disk full, 76 store of a version not known, 77 no \
+                  permission, 78 bad configuration."
 )]
 pub struct Flags {
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Check the settings and say what a start would do with the data directory; nothing is changed
+    #[arg(long)]
+    pub dry_run: bool,
     /// Configuration file (TOML) [default: /etc/leveret/leveret.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
@@ -160,6 +164,7 @@ struct RawAuth {
     login_failures_per_minute: u32,
     anonymous_user: String,
     anonymous_password: String,
+    challenge: bool,
     password_hashing: String,
     default_queue_type: String,
 }
@@ -386,6 +391,7 @@ impl Config {
             spans,
             anonymous: (!raw.auth.anonymous_user.is_empty())
                 .then(|| (raw.auth.anonymous_user, raw.auth.anonymous_password.into_bytes())),
+            challenge: raw.auth.challenge,
         };
         Ok(Self {
             server,
@@ -454,6 +460,7 @@ fn limits(amqp: &RawAmqp, auth: &RawAuth, raw: &RawLimits) -> Result<Limits, Con
         frame_max: amqp.frame_max,
         heartbeat_s: amqp.heartbeat,
         max_message_bytes: amqp.max_message_size,
+        transaction_max_bytes: Limits::default().transaction_max_bytes,
         handshake_timeout: Duration::from_millis(amqp.handshake_timeout_ms),
         failure_delay: Duration::from_millis(auth.failure_delay_ms),
         login_failures_per_minute: auth.login_failures_per_minute,
@@ -524,71 +531,4 @@ fn watermark(key: &'static str, raw: &RawWatermark) -> Result<Watermark, ConfigE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(toml: &str) -> Result<Config, ConfigError> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("leveret.toml");
-        std::fs::write(&file, toml).unwrap();
-        Config::load(&Flags {
-            config: Some(file),
-            ..Flags::default()
-        })
-    }
-
-    #[test]
-    fn a_file_overrides_defaults_and_flags_override_the_file() {
-        let config = load("[amqp]\nlisten = \"127.0.0.1:1234\"\nheartbeat = 7").unwrap();
-        assert_eq!(
-            config.server.amqp_listen,
-            Some(SocketAddr::from(([127, 0, 0, 1], 1234)))
-        );
-        assert_eq!(config.server.limits.heartbeat_s, 7);
-        assert_eq!(config.server.limits.channel_max, 2047, "the default stays");
-        let flags = Flags {
-            amqp_listen: Some("none".to_owned()),
-            ..Flags::default()
-        };
-        assert_eq!(Config::load(&flags).unwrap().server.amqp_listen, None);
-    }
-
-    #[test]
-    fn watermarks_are_shares_or_amounts() {
-        let load = |toml: &str| load(toml).unwrap().server.alarms;
-        let defaults = load("");
-        assert_eq!(defaults.memory_high_watermark, Watermark::Relative(0.6));
-        assert_eq!(defaults.disk_free_limit, Watermark::Bytes(1 << 30));
-        let given = load("[alarms]\nvm_memory_high_watermark = \"3GB\"\ndisk_free_limit = 1.5");
-        assert_eq!(given.memory_high_watermark, Watermark::Bytes(3_000_000_000));
-        assert_eq!(given.disk_free_limit, Watermark::Relative(1.5));
-        let given = load("[alarms]\ndisk_free_limit = 0");
-        assert_eq!(given.disk_free_limit, Watermark::Bytes(0));
-    }
-
-    #[test]
-    fn a_bad_key_or_value_names_itself() {
-        let cases = [
-            ("[amqp]\nlisten = \"nowhere\"", "amqp.listen"),
-            ("[amqp]\nframe_max = 100", "amqp.frame_max"),
-            ("[amqp]\nheartbeat = \"often\"", "amqp.heartbeat"),
-            ("[amqp]\nport = 5672", "port"),
-            (
-                "[alarms]\nvm_memory_high_watermark = \"much\"",
-                "alarms.vm_memory_high_watermark",
-            ),
-            ("[alarms]\ndisk_free_limit = -1.5", "alarms.disk_free_limit"),
-            ("[log]\nformat = \"xml\"", "log.format"),
-            ("[log]\nlevel = \"info,,=\"", "log.level"),
-            ("colour = true", "colour"),
-            ("[auth]\npassword_hashing = \"rot13\"", "auth.password_hashing"),
-            ("[deprecated_features]\npermit = 1", "deprecated_features"),
-        ];
-        for (toml, name) in cases {
-            let Err(error) = load(toml) else {
-                panic!("{toml:?} was accepted")
-            };
-            assert!(error.to_string().contains(name), "{toml:?}: {error}");
-        }
-    }
-}
+mod tests;

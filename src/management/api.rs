@@ -20,7 +20,7 @@ use crate::management::{
     listener::{self, Received, accepts_gzip},
     messages, meta, nodes, openapi, overview, policies, queues,
     route::{self, Found, Level, Route},
-    scheduled, users, vhosts,
+    scheduled, take_in, users, vhosts,
 };
 use crate::server::Handle;
 
@@ -45,6 +45,7 @@ pub(super) static TABLES: &[&[Route]] = &[
     &control::ROUTES,
     &browse::ROUTES,
     &jobs::ROUTES,
+    &take_in::ROUTES,
     &openapi::ROUTES,
 ];
 
@@ -115,7 +116,8 @@ fn answer(handle: &Handle, settings: &Arc<Settings>, received: Received) -> Resu
     }
     let creates = matches!(received.method, Method::PUT | Method::POST);
     let mut call = Call {
-        handle: handle.clone(),
+        // RabbitMQ's name for who uses its command line.
+        handle: handle.acting_for(if caller.local { "rmq-cli" } else { &caller.name }),
         settings: Arc::clone(settings),
         caller,
         names,

@@ -12,6 +12,15 @@ use crate::management::{
 };
 use crate::server::{Watermark, now_ms};
 
+/// Where in the log to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFrom {
+    /// So many lines before its end.
+    Last(usize),
+    /// With the line of this number.
+    Number(u64),
+}
+
 /// What only the program can do, because its settings, its log and its end are its own.
 pub trait Operator: Send + Sync {
     /// Asks the program to end as if it had been told by a signal.
@@ -25,6 +34,8 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// What is wrong with the filter.
     fn set_log_level(&self, filter: &str) -> Result<(), String>;
+    /// Lines of the log, and the number of the one that will be next.
+    fn log_lines(&self, from: LogFrom) -> (Vec<String>, u64);
     /// Reads the settings again and takes over what can change while the broker runs, all or nothing. Tells what was
     /// taken over and what needs a restart.
     ///
@@ -33,7 +44,7 @@ pub trait Operator: Send + Sync {
     fn reload(&self) -> Result<Value, String>;
 }
 
-pub(super) static ROUTES: [Route; 19] = [
+pub(super) static ROUTES: [Route; 20] = [
     get(
         "/config/effective",
         Level::Admin,
@@ -106,6 +117,12 @@ pub(super) static ROUTES: [Route; 19] = [
         Level::Admin,
         set_log_level,
         "The log's filter, until the broker ends",
+    ),
+    get(
+        "/leveret/log",
+        Level::Monitor,
+        log,
+        "The last lines of the log (`lines`), or those from a number on (`from`), and the number of the next",
     ),
     get(
         "/leveret/environment",
@@ -312,6 +329,26 @@ fn set_log_level(call: &Call) -> Result<Answer, ApiError> {
         .set_log_level(&level)
         .map_err(ApiError::bad_request)?;
     Ok(Answer::no_content())
+}
+
+/// Lines of the log when nothing is said.
+const LOG_LINES: usize = 50;
+
+fn log(call: &Call) -> Result<Answer, ApiError> {
+    let number = |key: &str| {
+        let text = call.query.get(key);
+        let parsed = text.map(|text| text.parse::<u64>());
+        parsed
+            .transpose()
+            .map_err(|_no_number| ApiError::bad_request(format!("{key} is a number")))
+    };
+    let from = match (number("from")?, number("lines")?) {
+        (Some(number), _) => LogFrom::Number(number),
+        (None, Some(count)) => LogFrom::Last(usize::try_from(count).unwrap_or(usize::MAX)),
+        (None, None) => LogFrom::Last(LOG_LINES),
+    };
+    let (lines, next) = operator(call)?.log_lines(from);
+    Ok(Answer::json(json!({"lines": lines, "next": next})))
 }
 
 fn environment(call: &Call) -> Result<Answer, ApiError> {

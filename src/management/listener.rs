@@ -26,6 +26,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Request line and headers.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// A request's body from the operator of this machine: the largest message there is, with its properties.
+const TRUSTED_BODY_BYTES_MAX: usize = 520 * 1024 * 1024;
 /// Smaller answers are not worth compressing.
 const GZIP_MIN: usize = 300;
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -99,7 +101,12 @@ pub(super) async fn client(
     let service = service_fn(move |request: Request<Incoming>| {
         let (handle, settings) = (handle.clone(), Arc::clone(&settings));
         async move {
-            let received = receive(request, settings.body_bytes_max, peer).await;
+            let max = if peer.trusted {
+                settings.body_bytes_max.max(TRUSTED_BODY_BYTES_MAX)
+            } else {
+                settings.body_bytes_max
+            };
+            let received = receive(request, max, peer).await;
             let (method, path) = (received.method.clone(), received.path.clone());
             let answered = tokio::task::spawn_blocking(move || respond(&handle, &settings, received)).await;
             Ok::<_, std::convert::Infallible>(answered.unwrap_or_else(|error| {

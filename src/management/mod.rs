@@ -37,6 +37,7 @@ mod queues;
 mod route;
 mod samples;
 mod scheduled;
+mod take_in;
 mod users;
 mod vhosts;
 
@@ -46,7 +47,7 @@ use tokio::task::JoinHandle;
 
 use control_socket::ControlSocket;
 
-pub use control::Operator;
+pub use control::{LogFrom, Operator};
 pub use cors::Cors;
 pub use otlp::Collector;
 

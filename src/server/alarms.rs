@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use crate::server::{Handle, announcer::Announcer, memory, queues::Queues};
 use crate::storage::Store;
 
-/// Memory is looked at this often when the limit is near, and at most ten times more seldom when it is far.
-const CHECK_MIN: Duration = Duration::from_millis(100);
+/// Memory is looked at this often when the limit is near, and more seldom when it is far.
+const CHECK_MIN: Duration = Duration::from_millis(10);
 const CHECK_MAX: Duration = Duration::from_secs(1);
 /// Nothing fills memory or a disk faster than this, bytes per second.
 const FILLS_AT: u64 = 2 << 30;

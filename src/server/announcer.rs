@@ -32,6 +32,9 @@ pub(super) const EVENT_EXCHANGE: &str = "amq.rabbitmq.event";
 pub(super) const LOG_EXCHANGE: &str = "amq.rabbitmq.log";
 pub(super) const TRACE_EXCHANGE: &str = "amq.rabbitmq.trace";
 
+/// Who does what happens by itself, as RabbitMQ calls it.
+pub(super) const INTERNAL_USER: &str = "rmq-internal";
+
 /// Announcements that may wait for the task.
 const WAITING_MAX: usize = 4096;
 /// And the bytes of messages they may hold.
@@ -112,7 +115,7 @@ impl Announcer {
     }
 
     /// Tells of an event, unless nobody wants to know; `headers` is not called then. May be called under any lock.
-    pub(super) fn event(&self, key: &'static str, headers: impl FnOnce(&mut Headers)) {
+    pub(super) fn event<T>(&self, key: &'static str, headers: impl FnOnce(&mut Headers) -> T) {
         if !self.events.load(Ordering::Relaxed) {
             return;
         }
@@ -204,26 +207,31 @@ impl Headers {
         self
     }
 
-    pub(super) fn queue(&mut self, queue: &QueueDefinition, exclusive: bool) {
+    /// Whose doing it was: a user's, or [`INTERNAL_USER`]'s.
+    pub(super) fn by(&mut self, user: &str) {
+        self.text("user_who_performed_action", user);
+    }
+
+    pub(super) fn queue(&mut self, queue: &QueueDefinition, exclusive: bool) -> &mut Self {
         self.text("name", &queue.name)
             .text("vhost", &queue.vhost)
             .flag("durable", queue.durable)
             .flag("auto_delete", queue.auto_delete)
             .flag("exclusive", exclusive)
-            .table("arguments", &queue.arguments);
+            .table("arguments", &queue.arguments)
     }
 
-    pub(super) fn exchange(&mut self, exchange: &ExchangeDefinition) {
+    pub(super) fn exchange(&mut self, exchange: &ExchangeDefinition) -> &mut Self {
         self.text("name", &exchange.name)
             .text("vhost", &exchange.vhost)
             .text("type", &exchange.kind)
             .flag("durable", exchange.durable)
             .flag("auto_delete", exchange.auto_delete)
             .flag("internal", exchange.internal)
-            .table("arguments", &exchange.arguments);
+            .table("arguments", &exchange.arguments)
     }
 
-    pub(super) fn binding(&mut self, binding: &BindingDefinition) {
+    pub(super) fn binding(&mut self, binding: &BindingDefinition) -> &mut Self {
         let (kind, name) = match &binding.destination {
             Destination::Queue(name) => ("queue", name),
             Destination::Exchange(name) => ("exchange", name),
@@ -234,6 +242,6 @@ impl Headers {
             .text("destination_kind", kind)
             .text("routing_key", &binding.routing_key)
             .text("vhost", &binding.vhost)
-            .table("arguments", &binding.arguments);
+            .table("arguments", &binding.arguments)
     }
 }

@@ -227,7 +227,7 @@ impl Handle {
             if let Some((at, message)) = &target
                 && guards
                     .get(*at)
-                    .is_none_or(|guard| guard.state.refuses(message) || guard.state.is_deleted())
+                    .is_none_or(|guard| guard.state.refuses_meanwhile(message) || guard.state.is_deleted())
             {
                 outcome.refused += 1;
                 continue;

@@ -51,16 +51,20 @@ impl ChannelConfirms {
 
     /// These publishes are answered; the writer task sends it.
     pub(super) fn resolve(&self, tags: &[u64], ack: bool) {
+        self.settle(tags, ack);
+        if !self.listed.swap(true, Ordering::AcqRel)
+            && let Some(this) = self.this.upgrade()
+        {
+            self.outbox.confirm(this);
+        }
+    }
+
+    fn settle(&self, tags: &[u64], ack: bool) {
         self.ledger.lock().resolve(tags, ack);
         if ack {
             for counters in &self.counters {
                 counters.add(Count::Confirm, tags.len() as u64);
             }
-        }
-        if !self.listed.swap(true, Ordering::AcqRel)
-            && let Some(this) = self.this.upgrade()
-        {
-            self.outbox.confirm(this);
         }
     }
 
@@ -91,5 +95,12 @@ impl ChannelConfirms {
 impl ConfirmSink for ChannelConfirms {
     fn stored(&self, tags: &[u64]) {
         self.resolve(tags, true);
+    }
+
+    fn stored_among_few(&self, tags: &[u64]) {
+        self.settle(tags, true);
+        if let Some(this) = self.this.upgrade() {
+            self.outbox.confirm_at_once(this);
+        }
     }
 }

@@ -3,16 +3,27 @@
 
 use std::sync::Arc;
 
-use crate::broker::policy::EffectivePolicy;
+use crate::broker::{definition::Name, policy::EffectivePolicy};
 use crate::server::Broker;
 
 /// A running broker, to be asked and told. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) broker: Arc<Broker>,
+    /// Whose doing its changes are, for the event exchange.
+    pub(super) by: Name,
 }
 
 impl Handle {
+    /// The same, for what is done on behalf of a user.
+    #[must_use]
+    pub fn acting_for(&self, user: &str) -> Self {
+        Self {
+            broker: Arc::clone(&self.broker),
+            by: user.into(),
+        }
+    }
+
     /// Copies the store of the running broker into a directory that does not exist yet; a broker can be started on the copy.
     /// Takes as long as the disk needs: not for a task's thread.
     ///

@@ -254,6 +254,7 @@ impl Handshake<'_> {
             ("PLAIN", _) => auth::plain(response),
             ("AMQPLAIN", _) => auth::amqplain(response),
             ("ANONYMOUS", Some(anonymous)) => Some(anonymous.clone()),
+            ("RABBIT-CR-DEMO", _) if self.broker.challenges() => self.challenge(response).await?,
             _ => {
                 return self
                     .give_up(&format!("unknown authentication mechanism '{mechanism}'"))
@@ -284,6 +285,16 @@ impl Handshake<'_> {
         }
         let mechanism = mechanism.to_owned();
         Err(Refusal::Login { user, mechanism })
+    }
+
+    /// Asks a client that gave its name for the password.
+    async fn challenge(&mut self, user: &[u8]) -> Result<Option<(String, Vec<u8>)>, Refusal> {
+        let challenge = Bytes::from_static(b"Please tell me your password");
+        self.send(&Method::ConnectionSecure { challenge }).await?;
+        let Method::ConnectionSecureOk { response } = self.receive().await? else {
+            return self.give_up("expected connection.secure-ok").await;
+        };
+        Ok(auth::challenged(user, &response))
     }
 
     /// Offers our limits and takes the client's: channel_max, frame_max, heartbeat in seconds.
@@ -402,7 +413,12 @@ fn check_tune(name: &str, value: u32, lowest: u32, offered: u32) -> Option<Strin
 /// The SASL mechanisms we offer, separated by spaces.
 fn mechanisms(broker: &Broker) -> String {
     let anonymous = broker.anonymous().map_or("", |_| " ANONYMOUS");
-    format!("PLAIN AMQPLAIN{anonymous}")
+    let challenge = if broker.challenges() {
+        " RABBIT-CR-DEMO"
+    } else {
+        ""
+    };
+    format!("PLAIN AMQPLAIN{anonymous}{challenge}")
 }
 
 fn start(cluster_name: &str, mechanisms: &str) -> Method {

@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Failures by address. A failure is forgiven when a minute divided by the budget has passed.
 pub(super) struct LoginBudget {
-    per_minute: u32,
+    per_minute: AtomicU32,
     /// When each address will have been forgiven everything.
     clean_at: Mutex<AHashMap<IpAddr, Instant>>,
 }
@@ -25,12 +26,20 @@ impl LoginBudget {
     /// 0 is no limit.
     pub(super) fn new(per_minute: u32) -> Self {
         let clean_at = Mutex::default();
-        Self { per_minute, clean_at }
+        Self {
+            per_minute: AtomicU32::new(per_minute),
+            clean_at,
+        }
+    }
+
+    /// Another budget from now on.
+    pub(super) fn set(&self, per_minute: u32) {
+        self.per_minute.store(per_minute, Ordering::Relaxed);
     }
 
     /// Whether a login from there is looked at.
     pub(super) fn admits(&self, address: IpAddr, now: Instant) -> bool {
-        let Some(penalty) = MINUTE.checked_div(self.per_minute) else {
+        let Some(penalty) = MINUTE.checked_div(self.per_minute.load(Ordering::Relaxed)) else {
             return true;
         };
         let clean_at = self.clean_at.lock();
@@ -41,7 +50,7 @@ impl LoginBudget {
 
     /// A login from there failed.
     pub(super) fn failed(&self, address: IpAddr, now: Instant) {
-        let Some(penalty) = MINUTE.checked_div(self.per_minute) else {
+        let Some(penalty) = MINUTE.checked_div(self.per_minute.load(Ordering::Relaxed)) else {
             return;
         };
         let mut clean_at = self.clean_at.lock();

@@ -24,6 +24,7 @@ mod handshake;
 mod holding;
 mod inspect;
 mod listener;
+mod live_limits;
 mod log_exchange;
 mod login;
 mod login_budget;
@@ -44,6 +45,7 @@ mod sampler;
 mod scheduled;
 mod spans;
 mod stats;
+mod take_in;
 mod timers;
 
 use std::{
@@ -73,12 +75,13 @@ pub use self::{
     scheduled::{Scheduled, ScheduledPage, Waiting},
     spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
     stats::{Churn, Count, Protocol, SIZE_BOUNDS, Tally},
+    take_in::TakenIn,
 };
 
 use self::{
     admin::Parameters, admission::Admissions, clients::Connections, doors::Doors, events::Events,
-    login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay, sampler::Sampler,
-    stats::Attempts, timers::Timers,
+    live_limits::LiveLimits, login_budget::LoginBudget, queues::Queues, registry::Vhost, relay::Relay,
+    sampler::Sampler, stats::Attempts, timers::Timers,
 };
 use crate::auth::{Access, Logins};
 use crate::broker::{
@@ -145,8 +148,9 @@ pub(crate) struct Broker {
     default_queue_type: String,
     permits: Permits,
     anonymous: Option<(String, Vec<u8>)>,
+    challenge: bool,
     login_budget: LoginBudget,
-    limits: Limits,
+    limits: LiveLimits,
     alarms: Arc<Alarms>,
     events: Arc<Events>,
     sampler: Sampler,
@@ -212,12 +216,13 @@ impl Broker {
         self.anonymous.as_ref()
     }
 
-    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
-        &self.login_budget
+    /// Whether RABBIT-CR-DEMO is offered.
+    pub(in crate::server) fn challenges(&self) -> bool {
+        self.challenge
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(in crate::server) fn login_budget(&self) -> &LoginBudget {
+        &self.login_budget
     }
 
     pub(in crate::server) fn alarms(&self) -> &Alarms {
@@ -360,8 +365,9 @@ impl Server {
             default_queue_type: options.default_queue_type,
             permits: options.permits,
             anonymous: options.anonymous,
+            challenge: options.challenge,
             login_budget: LoginBudget::new(options.limits.login_failures_per_minute),
-            limits: options.limits,
+            limits: LiveLimits::new(options.limits),
             alarms,
             timers: Arc::clone(&timers),
             events,
@@ -398,6 +404,7 @@ impl Server {
     pub fn handle(&self) -> Handle {
         Handle {
             broker: Arc::clone(&self.broker),
+            by: announcer::INTERNAL_USER.into(),
         }
     }
 
@@ -431,8 +438,8 @@ impl Server {
         reason.unwrap_or_else(|| "the store's thread ended".to_owned())
     }
 
-    /// Stops accepting, closes clients with 320, commits what waits and closes the store.
-    pub async fn stop(self, reason: &str) {
+    /// Stops accepting, closes clients with 320, commits what waits and closes the store. Gives what went wrong with that.
+    pub async fn stop(self, reason: &str) -> Option<String> {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.broker.doors.shut().await;
@@ -457,6 +464,7 @@ impl Server {
         if let Err(error) = tokio::task::spawn_blocking(close).await {
             tracing::error!(%error, "the store did not close");
         }
+        self.store_failed.borrow().clone()
     }
 }
 

@@ -109,7 +109,7 @@ impl Handle {
     pub fn declare_exchange(&self, definition: ExchangeDefinition) -> Result<bool, OperateError> {
         let vhost = self.vhost_of(&definition.vhost)?;
         let known = vhost.read(|topology| topology.exchange(&definition.name).is_some());
-        stored(vhost.declare_exchange(definition)?)?;
+        stored(vhost.declare_exchange(definition, &self.by)?)?;
         Ok(!known)
     }
 
@@ -118,7 +118,7 @@ impl Handle {
     /// # Errors
     /// [`OperateError`].
     pub fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<(), OperateError> {
-        stored(self.vhost_of(vhost)?.delete_exchange(name, if_unused)?)
+        stored(self.vhost_of(vhost)?.delete_exchange(name, if_unused, &self.by)?)
     }
 
     /// Declares a queue; true when it is new.
@@ -170,7 +170,7 @@ impl Handle {
             empty: if_empty,
             ..DeleteIf::default()
         };
-        let (messages, durable) = vhost.delete_queue(&queue, only)?.unwrap_or_default();
+        let (messages, durable) = vhost.delete_queue(&queue, only, &self.by)?.unwrap_or_default();
         stored(durable)?;
         Ok(messages)
     }
@@ -187,14 +187,14 @@ impl Handle {
     /// [`OperateError`].
     pub fn bind(&self, binding: BindingDefinition) -> Result<(), OperateError> {
         let vhost = self.vhost_of(&binding.vhost)?;
-        stored(vhost.bind(binding, NOBODY)?)
+        stored(vhost.bind(binding, (NOBODY, &self.by))?)
     }
 
     /// # Errors
     /// [`OperateError`].
     pub fn unbind(&self, binding: &BindingDefinition) -> Result<(), OperateError> {
         let vhost = self.vhost_of(&binding.vhost)?;
-        stored(vhost.unbind(binding, NOBODY)?)
+        stored(vhost.unbind(binding, (NOBODY, &self.by))?)
     }
 
     /// Publishes a message and waits until it is stored where it must be; true when a queue took it.
@@ -210,7 +210,7 @@ impl Handle {
         body: Vec<u8>,
     ) -> Result<bool, OperateError> {
         let vhost = self.vhost_of(vhost)?;
-        let (size, max) = (body.len() as u64, self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len() as u64, self.broker.message_bytes_max());
         if size > max {
             return Err(BrokerError::MessageTooLarge { size, max }.into());
         }
@@ -302,7 +302,7 @@ impl Handle {
         definition: QueueDefinition,
         spec: &QueueSpec,
     ) -> Result<bool, OperateError> {
-        match vhost.add_queue(definition, None) {
+        match vhost.add_queue(definition, None, &self.by) {
             Ok((_, durable)) => stored(durable).map(|()| true),
             // Somebody else was faster.
             Err(existing) => check_redeclared(&existing, spec).map(|()| false),

@@ -17,6 +17,8 @@ pub struct Limits {
     pub heartbeat_s: u16,
     /// Octets of a message's body.
     pub max_message_bytes: u64,
+    /// Memory of the messages that the transaction of one channel holds back.
+    pub transaction_max_bytes: usize,
     /// From accept to connection.open.
     pub handshake_timeout: Duration,
     /// Connections of the whole broker.
@@ -49,6 +51,7 @@ impl Default for Limits {
             frame_max: 131_072,
             heartbeat_s: 60,
             max_message_bytes: 16 * 1024 * 1024,
+            transaction_max_bytes: 512 * 1024 * 1024,
             handshake_timeout: Duration::from_secs(10),
             failure_delay: Duration::from_secs(3),
             login_failures_per_minute: 10,
@@ -114,6 +117,8 @@ pub struct Options {
     pub permits: Permits,
     /// User and password of whoever logs in with ANONYMOUS; `None` does not offer it.
     pub anonymous: Option<(String, Vec<u8>)>,
+    /// Offers RABBIT-CR-DEMO: the password is asked for after the name.
+    pub challenge: bool,
 }
 
 impl Options {
@@ -132,6 +137,7 @@ impl Options {
             access: AccessOptions::default(),
             permits: Permits::default(),
             anonymous: None,
+            challenge: false,
         }
     }
 }

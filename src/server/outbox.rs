@@ -13,7 +13,8 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::{io::AsyncWriteExt, net::tcp::OwnedWriteHalf, sync::Notify, time::MissedTickBehavior};
+use socket2::SockRef;
+use tokio::{net::tcp::OwnedWriteHalf, sync::Notify, time::MissedTickBehavior};
 
 use crate::broker::{confirms::Confirm, queue::ConsumerId};
 use crate::protocol::{
@@ -30,6 +31,8 @@ const ROOM_BYTES: usize = 512 * 1024;
 const SHARED_MIN: usize = 8 * 1024;
 /// The writer keeps its buffer up to this capacity; a burst's larger one is given back.
 const KEEP_CAPACITY: usize = 256 * 1024;
+/// What is more than this goes through the writer task.
+const DIRECT_MAX: usize = 16 * 1024;
 
 /// Frames in the order they go out: shared pieces, then what is still being appended to.
 #[derive(Default)]
@@ -39,6 +42,10 @@ pub(super) struct Frames {
     tail: BytesMut,
     /// What has been counted as unsent.
     counted: usize,
+    /// Somebody writes to the socket what was taken before: nobody else may.
+    busy: bool,
+    /// The writer task came while it was busy, and is to be woken.
+    wanted: bool,
 }
 
 impl Frames {
@@ -69,6 +76,20 @@ impl Frames {
     fn len(&self) -> usize {
         self.pieces_bytes + self.tail.len()
     }
+
+    /// Counts what was appended since this was called last.
+    fn count(&mut self) -> usize {
+        let len = self.len();
+        len - std::mem::replace(&mut self.counted, len)
+    }
+}
+
+/// The way around the writer task.
+#[derive(Default)]
+struct Direct {
+    /// The writer task's, while it runs.
+    socket: Option<Arc<OwnedWriteHalf>>,
+    buffer: BytesMut,
 }
 
 /// One connection's way out.
@@ -84,6 +105,7 @@ pub(super) struct Outbox {
     stalled: Mutex<Vec<(Weak<QueueCell>, ConsumerId)>>,
     /// Channels with confirms to send.
     confirms: Mutex<Vec<Arc<ChannelConfirms>>>,
+    direct: Mutex<Direct>,
     /// Nothing is appended any more; the writer sends what is left and ends.
     closing: AtomicBool,
     /// The socket is gone.
@@ -102,6 +124,7 @@ impl Outbox {
             drained: Notify::new(),
             stalled: Mutex::default(),
             confirms: Mutex::default(),
+            direct: Mutex::default(),
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -116,9 +139,7 @@ impl Outbox {
         }
         let mut frames = self.frames.lock();
         write(&mut frames);
-        let len = frames.len();
-        let added = len - frames.counted;
-        frames.counted = len;
+        let added = frames.count();
         self.unsent.fetch_add(added, Ordering::Relaxed);
         drop(frames);
         self.wake.notify_one();
@@ -151,6 +172,52 @@ impl Outbox {
     pub(super) fn confirm(&self, channel: Arc<ChannelConfirms>) {
         self.confirms.lock().push(channel);
         self.wake.notify_one();
+    }
+
+    /// Sends a channel's confirms from the calling thread, without waiting, when the socket is free and takes them; a wake-up of
+    /// the writer task would cost a lone publisher more than the write. Otherwise they go the usual way.
+    pub(super) fn confirm_at_once(&self, channel: Arc<ChannelConfirms>) {
+        let Some(mut direct) = self.direct.try_lock() else {
+            return self.confirm(channel);
+        };
+        let Direct { socket, buffer } = &mut *direct;
+        let Some(socket) = socket else {
+            return self.confirm(channel);
+        };
+        channel.flush(|number, confirms| {
+            let mut frames = self.frames.lock();
+            for confirm in confirms {
+                write_confirm(frames.tail(), number, *confirm);
+            }
+            let added = frames.count();
+            self.unsent.fetch_add(added, Ordering::Relaxed);
+            if frames.busy || !frames.pieces.is_empty() || frames.len() > DIRECT_MAX || self.is_broken() {
+                self.wake.notify_one();
+                return;
+            }
+            frames.busy = true;
+            std::mem::swap(&mut frames.tail, buffer);
+            frames.counted = 0;
+            drop(frames);
+            // An error is met again by the writer task, which knows what to do.
+            let written = socket.try_write(buffer).unwrap_or(0);
+            if written > 0 {
+                self.sent(written);
+            }
+            buffer.advance(written);
+            let mut frames = self.frames.lock();
+            frames.busy = false;
+            if !buffer.is_empty() {
+                let rest = buffer.split().freeze();
+                frames.counted += rest.len();
+                frames.pieces_bytes += rest.len();
+                frames.pieces.push_front(rest);
+            }
+            buffer.clear();
+            if std::mem::take(&mut frames.wanted) || frames.len() > 0 {
+                self.wake.notify_one();
+            }
+        });
     }
 
     /// Waits until the connection's own traffic may go on.
@@ -197,8 +264,30 @@ impl Outbox {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// Takes the socket for the writer task, which has to give it back. False when another has it, who wakes the task
+    /// when done.
+    fn seize(&self) -> bool {
+        let mut frames = self.frames.lock();
+        frames.wanted = frames.busy;
+        !std::mem::replace(&mut frames.busy, true)
+    }
+
+    fn give_back(&self) {
+        self.frames.lock().busy = false;
+    }
+
+    /// Everything was sent, and nobody is at it.
+    fn is_empty(&self) -> bool {
+        let frames = self.frames.lock();
+        !frames.busy && frames.len() == 0
+    }
+
+    /// Takes what waits, for whoever has the socket.
     fn take(&self, spare: &mut Frames) -> bool {
-        for channel in std::mem::take(&mut *self.confirms.lock()) {
+        let channels = std::mem::take(&mut *self.confirms.lock());
+        // Confirms leave in order: nobody else collects them meanwhile.
+        let direct = (!channels.is_empty()).then(|| self.direct.lock());
+        for channel in channels {
             channel.flush(|channel, confirms| {
                 self.append(|frames| {
                     for confirm in confirms {
@@ -207,7 +296,9 @@ impl Outbox {
                 });
             });
         }
+        drop(direct);
         let mut frames = self.frames.lock();
+        spare.busy = frames.busy;
         std::mem::swap(&mut *frames, spare);
         !spare.pieces.is_empty() || !spare.tail.is_empty()
     }
@@ -258,7 +349,21 @@ fn write_confirm(out: &mut BytesMut, channel: u16, confirm: Confirm) {
 
 /// The connection's writer task: sends what waits, and a heartbeat when half an interval passed without a write
 /// (amqp-behaviour 1.7). Ends when the outbox is closed or the socket fails.
-pub(super) async fn write_loop(outbox: Arc<Outbox>, mut socket: OwnedWriteHalf, heartbeat: Duration) {
+pub(super) async fn write_loop(outbox: Arc<Outbox>, socket: OwnedWriteHalf, heartbeat: Duration) {
+    let socket = Arc::new(socket);
+    outbox.direct.lock().socket = Some(Arc::clone(&socket));
+    if let Err(error) = write_until_closed(&outbox, &socket, heartbeat).await {
+        tracing::debug!(%error, "the client's socket failed");
+        outbox.abandon();
+    }
+    outbox.direct.lock().socket = None;
+}
+
+async fn write_until_closed(
+    outbox: &Outbox,
+    socket: &OwnedWriteHalf,
+    heartbeat: Duration,
+) -> std::io::Result<()> {
     let mut spare = Frames::default();
     let beat = if heartbeat.is_zero() {
         Duration::from_secs(86_400)
@@ -270,38 +375,38 @@ pub(super) async fn write_loop(outbox: Arc<Outbox>, mut socket: OwnedWriteHalf, 
     // A heartbeat does not count as traffic: an idle peer hears one every half interval.
     let mut idle = true;
     loop {
+        let mut beats = false;
         tokio::select! {
             biased;
             () = outbox.wake.notified() => idle = false,
-            _ = ticks.tick() => {
-                if std::mem::replace(&mut idle, true) && !heartbeat.is_zero() {
-                    spare.tail().extend_from_slice(&HEARTBEAT_FRAME);
-                    outbox.unsent.fetch_add(HEARTBEAT_FRAME.len(), Ordering::Relaxed);
-                    if send(&mut socket, &mut spare, &outbox).await.is_err() {
-                        outbox.abandon();
-                        return;
-                    }
-                }
-            }
+            _ = ticks.tick() => beats = std::mem::replace(&mut idle, true) && !heartbeat.is_zero(),
         }
-        while outbox.take(&mut spare) {
-            if send(&mut socket, &mut spare, &outbox).await.is_err() {
-                outbox.abandon();
-                return;
+        // Whoever has the socket writes, and wakes us for the rest.
+        if outbox.seize() {
+            if beats {
+                spare.tail().extend_from_slice(&HEARTBEAT_FRAME);
+                outbox.unsent.fetch_add(HEARTBEAT_FRAME.len(), Ordering::Relaxed);
+                send(socket, &mut spare, outbox).await?;
             }
+            while outbox.take(&mut spare) {
+                send(socket, &mut spare, outbox).await?;
+                // Writes that never have to wait would keep the thread from all other tasks.
+                tokio::task::coop::consume_budget().await;
+            }
+            outbox.give_back();
         }
         if outbox.is_broken() {
-            return;
+            return Ok(());
         }
-        if outbox.closing.load(Ordering::Acquire) && !outbox.take(&mut spare) {
+        if outbox.closing.load(Ordering::Acquire) && outbox.is_empty() {
             // Ending our half tells the peer that no more comes; it may have gone already.
-            drop(socket.shutdown().await);
-            return;
+            drop(SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Write));
+            return Ok(());
         }
     }
 }
 
-async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox) -> std::io::Result<()> {
+async fn send(socket: &OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox) -> std::io::Result<()> {
     const SLICES: usize = 64;
     while !frames.pieces.is_empty() {
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -314,10 +419,8 @@ async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox)
             *slice = IoSlice::new(piece);
             count += 1;
         }
-        let mut written = socket.write_vectored(slices.get(..count).unwrap_or(&[])).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
+        let slices = slices.get(..count).unwrap_or(&[]);
+        let mut written = written(socket, || socket.try_write_vectored(slices)).await?;
         outbox.sent(written);
         while let Some(front) = frames.pieces.front_mut() {
             if written < front.len() {
@@ -333,10 +436,7 @@ async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox)
         }
     }
     while !frames.tail.is_empty() {
-        let written = socket.write(&frames.tail).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
+        let written = written(socket, || socket.try_write(&frames.tail)).await?;
         outbox.sent(written);
         frames.tail.advance(written);
     }
@@ -348,4 +448,18 @@ async fn send(socket: &mut OwnedWriteHalf, frames: &mut Frames, outbox: &Outbox)
     }
     (frames.pieces_bytes, frames.counted) = (0, 0);
     Ok(())
+}
+
+/// Octets the socket took, at least one.
+async fn written(
+    socket: &OwnedWriteHalf,
+    write: impl Fn() -> std::io::Result<usize>,
+) -> std::io::Result<usize> {
+    loop {
+        match write() {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => socket.writable().await?,
+            other => return other,
+        }
+    }
 }

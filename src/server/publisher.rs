@@ -328,7 +328,7 @@ impl Batch {
                 let Some(guard) = find(&mut guards, &handles, queue) else {
                     continue;
                 };
-                if guard.state.refuses(&message) {
+                if guard.state.refuses_meanwhile(&message) {
                     guard.state.refused(&message);
                     refused = true;
                     continue;
@@ -364,7 +364,7 @@ impl Batch {
     /// stand in the log before its message.
     fn enqueue(&mut self, queues: &mut SmallVec<[QueueGuard<'_>; 4]>, messages: &mut Vec<Publish>) {
         match queues.as_mut_slice() {
-            [queue] if !queue.state.settings().is_limited() => self.enqueue_in_one(queue, messages),
+            [queue] if !queue.state.is_choosy() => self.enqueue_in_one(queue, messages),
             _ => self.enqueue_in_all(queues, messages),
         }
         if !self.ops.is_empty() {
@@ -486,6 +486,7 @@ fn settle(guard: &mut QueueGuard<'_>, settled: Settled, ops: &mut Vec<Op>) {
             guard.state.reject(consumer, entry, &mut removed);
         }
         Settlement::Ack => {
+            guard.state.forget(entry.seq);
             if guard.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());
             }

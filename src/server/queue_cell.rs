@@ -21,8 +21,10 @@ use crate::broker::{
     message::Message,
     policy::EffectivePolicy,
     queue::{
-        ConsumerId, Delivery, Entry, Purged, QueueState, ReadFrom, Recovered, Removed, Return, arguments,
-        settings::QueueSettings, timeout::AckTimeout,
+        ConsumerId, Delivery, Entry, Purged, QueueState, ReadFrom, Recovered, Removed, Return,
+        arguments::{self, QueueKind},
+        settings::QueueSettings,
+        timeout::AckTimeout,
     },
 };
 use crate::protocol::properties::RawProperties;
@@ -165,7 +167,7 @@ impl QueueCell {
         mut state: QueueState<ConsumerPort>,
     ) -> QueueHandle {
         if arguments::single_active(&definition.arguments) {
-            state.set_single_active();
+            state.set_single_active(QueueKind::of(&definition.arguments) == QueueKind::Quorum);
         }
         let settings = match holding::holds(&definition) {
             Some(holds) => QueueSettings::holding(holds),
@@ -537,7 +539,11 @@ impl QueueGuard<'_> {
         let acked = settled.len() as u64;
         self.cell.counters.bump(Count::Ack, acked);
         self.cell.around.totals.add(Count::Ack, acked);
+        let deduplicates = self.state.settings().deduplicates;
         for (consumer, entry) in settled.drain(..) {
+            if deduplicates {
+                self.state.forget(entry.seq);
+            }
             if self.state.ack(consumer, entry.stored, entry.message.body_len()) {
                 removed.push(entry.place());
             }

@@ -21,7 +21,7 @@ use crate::broker::{
 };
 use crate::protocol::field::FieldTable;
 use crate::server::{
-    binding::{check_owner, is_durable},
+    binding::{check_bind, check_unbind, is_durable},
     clock,
     holding::HeldFor,
     publisher::{Batch, Publish},
@@ -363,6 +363,7 @@ impl Vhost {
     pub(super) fn declare_exchange(
         &self,
         definition: ExchangeDefinition,
+        by: &str,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         self.check_alive()?;
@@ -374,7 +375,7 @@ impl Vhost {
         self.changed();
         self.queues
             .announcer
-            .event("exchange.created", |headers| headers.exchange(&stored));
+            .event("exchange.created", |headers| headers.exchange(&stored).by(by));
         Ok(stored.durable.then(|| self.define(Definition::Exchange(stored))))
     }
 
@@ -404,11 +405,12 @@ impl Vhost {
         &self,
         name: &str,
         if_unused: bool,
+        by: &str,
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
         let removals = topology.delete_exchange(name, if_unused)?;
         self.changed();
-        Ok(self.undefine(removals, []))
+        Ok(self.undefine(removals, [], by))
     }
 
     /// Adds a queue unless one of that name exists; then that one is given back.
@@ -416,13 +418,14 @@ impl Vhost {
         &self,
         definition: QueueDefinition,
         owner: Option<ConnectionId>,
+        by: &str,
     ) -> Result<(QueueHandle, Option<Durable>), QueueHandle> {
         let mut topology = self.topology.write();
         if let Some(existing) = topology.queue(definition.name.as_bytes()) {
             return Err(existing.clone());
         }
         self.queues.announcer.event("queue.created", |headers| {
-            headers.queue(&definition, owner.is_some())
+            headers.queue(&definition, owner.is_some()).by(by)
         });
         let stored = definition.durable.then(|| Definition::Queue(definition.clone()));
         let name = Name::clone(&definition.name);
@@ -444,6 +447,7 @@ impl Vhost {
         &self,
         queue: &QueueHandle,
         only: DeleteIf,
+        by: &str,
     ) -> Result<Option<(u64, Option<Durable>)>, BrokerError> {
         let mut topology = self.topology.write();
         if topology.queue(queue.name().as_bytes()) != Some(queue) {
@@ -469,7 +473,10 @@ impl Vhost {
         queue.forget_spilled();
         add_one(&self.queues.churn.queues_deleted);
         self.queues.announcer.event("queue.deleted", |headers| {
-            headers.text("name", queue.name()).text("vhost", &self.name);
+            headers
+                .text("name", queue.name())
+                .text("vhost", &self.name)
+                .by(by)
         });
         self.queues.remove(queue.id());
         let holding = self.drop_holding(&HeldFor::Queue(queue.id()));
@@ -483,7 +490,7 @@ impl Vhost {
             name: Name::clone(queue.name()),
             id: queue.id(),
         });
-        let durable = self.undefine(removals, key.into_iter().chain(holding));
+        let durable = self.undefine(removals, key.into_iter().chain(holding), by);
         drop(topology);
         queue.loaded.notify_waiters();
         Ok(Some((messages, durable)))
@@ -493,12 +500,10 @@ impl Vhost {
     pub(super) fn bind(
         &self,
         binding: BindingDefinition,
-        connection: ConnectionId,
+        (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
-        if topology.exchange(&binding.source).is_some() {
-            check_owner(&topology, &binding, connection)?;
-        }
+        check_bind(&topology, &binding, connection)?;
         let stored = binding.clone();
         if !topology.bind(binding)? {
             return Ok(None);
@@ -506,7 +511,7 @@ impl Vhost {
         self.changed();
         self.queues
             .announcer
-            .event("binding.created", |headers| headers.binding(&stored));
+            .event("binding.created", |headers| headers.binding(&stored).by(by));
         let durable = is_durable(&topology, &stored);
         let mut batch = None;
         for (route, message) in topology.replay(&stored) {
@@ -529,13 +534,13 @@ impl Vhost {
     pub(super) fn unbind(
         &self,
         binding: &BindingDefinition,
-        connection: ConnectionId,
+        (connection, by): (ConnectionId, &str),
     ) -> Result<Option<Durable>, BrokerError> {
         let mut topology = self.topology.write();
-        check_owner(&topology, binding, connection)?;
+        check_unbind(&topology, binding, connection)?;
         let removals = topology.unbind(binding)?;
         self.changed();
-        Ok(self.undefine(removals, []))
+        Ok(self.undefine(removals, [], by))
     }
 
     fn define(&self, definition: Definition) -> Durable {
@@ -552,15 +557,19 @@ impl Vhost {
         &self,
         removals: Removals,
         queues: impl IntoIterator<Item = DefinitionKey>,
+        by: &str,
     ) -> Option<Durable> {
         let mut holdings = Vec::new();
         let announcer = &self.queues.announcer;
         for binding in &removals.bindings {
-            announcer.event("binding.deleted", |headers| headers.binding(binding));
+            announcer.event("binding.deleted", |headers| headers.binding(binding).by(by));
         }
         for exchange in &removals.exchanges {
             announcer.event("exchange.deleted", |headers| {
-                headers.text("name", &exchange.name).text("vhost", &self.name);
+                headers
+                    .text("name", &exchange.name)
+                    .text("vhost", &self.name)
+                    .by(by)
             });
             holdings.extend(self.drop_holding(&HeldFor::Exchange(Name::clone(&exchange.name))));
         }

@@ -255,7 +255,8 @@ impl Relay {
         let mut safe: Vec<QueueHandle> = Vec::new();
         for moved in moves {
             if moved.letter.route.at_least_once {
-                let refuses = |message: &Message| guards.iter().any(|guard| guard.state.refuses(message));
+                let refuses =
+                    |message: &Message| guards.iter().any(|guard| guard.state.refuses_meanwhile(message));
                 if !moved.routed || moved.message.as_ref().is_some_and(refuses) {
                     self.parked.lock().push((moved.source, moved.letter));
                     continue;
@@ -307,7 +308,7 @@ fn gone(source: &QueueHandle, letter: &DeadLetter, place: Place) -> Op {
 fn enqueue(guards: &mut SmallVec<[QueueGuard<'_>; 4]>, message: &Message) -> Option<Op> {
     let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
     for guard in guards {
-        if guard.state.refuses(message) {
+        if guard.state.refuses_meanwhile(message) {
             guard.state.refused(message);
             continue;
         }

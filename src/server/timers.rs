@@ -6,7 +6,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::ids::{QueueId, Timestamp};
-use crate::server::{clock, queue_cell::QueueHandle, queues::Queues, registry::DeleteIf};
+use crate::server::{
+    announcer::INTERNAL_USER, clock, queue_cell::QueueHandle, queues::Queues, registry::DeleteIf,
+};
 
 /// So many queues are woken before others get the processor.
 const STRIDE: usize = 64;
@@ -79,7 +81,7 @@ fn wake(queue: &QueueHandle) {
         ..DeleteIf::default()
     };
     let Some(vhost) = queue.vhost() else { return };
-    match vhost.delete_queue(queue, only) {
+    match vhost.delete_queue(queue, only, INTERNAL_USER) {
         Ok(_) => {
             tracing::info!(queue = %queue.name(), vhost = %queue.definition.vhost, "an unused queue expired")
         }

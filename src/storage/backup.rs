@@ -26,10 +26,10 @@ pub(super) fn take(rocks: &Rocks, target: &Path) -> Result<(), StoreError> {
 /// When the backup is none, the target holds something, or the disk fails.
 pub fn restore(backup: &Path, target: &Path) -> Result<(), StoreError> {
     if !backup.join("db/CURRENT").exists() {
-        return Err(StoreError::corrupt(
-            backup,
-            "this is no backup: db/CURRENT is missing",
-        ));
+        return Err(StoreError::Missing {
+            path: backup.join("db/CURRENT"),
+            what: "this is no backup".to_owned(),
+        });
     }
     fs::create_dir_all(target).map_err(|error| StoreError::from_io(target, error))?;
     let mut entries = fs::read_dir(target).map_err(|error| StoreError::from_io(target, error))?;

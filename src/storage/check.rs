@@ -8,7 +8,7 @@ use rocksdb::IteratorMode;
 
 use crate::broker::ids::QueueId;
 use crate::storage::{
-    StoreError, StoreOptions,
+    RecoveredQueue, StoreError, StoreOptions,
     bodies::{Count, pieces},
     keys,
     page::Page,
@@ -16,6 +16,7 @@ use crate::storage::{
     recovery,
     rocks::{Family, Rocks},
     row::Row,
+    schedule,
 };
 
 /// Beyond so many findings the rest is only counted.
@@ -50,10 +51,7 @@ impl CheckReport {
 /// When the store cannot be opened; the error names the file.
 pub fn check(data_dir: &Path) -> Result<CheckReport, StoreError> {
     if !data_dir.join("db/CURRENT").exists() {
-        return Err(StoreError::corrupt(
-            data_dir,
-            "there is no store here: db/CURRENT is missing",
-        ));
+        return Err(StoreError::no_store(data_dir));
     }
     let opened = recovery::open(&StoreOptions::new(data_dir))?;
     let mut report = CheckReport::default();
@@ -61,6 +59,7 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, StoreError> {
     let references = pages(&opened.rocks, &rows, &mut report);
     acks(&opened.rocks, &mut report);
     bodies(&opened.rocks, &references, &mut report);
+    scheduled(&opened.rocks, &opened.recovered.queues, &mut report);
     Ok(report)
 }
 
@@ -147,6 +146,39 @@ fn pages(rocks: &Rocks, rows: &HashMap<QueueId, Row>, report: &mut CheckReport) 
         }
     }
     references
+}
+
+/// Messages that wait for their time against the counts of their queues.
+fn scheduled(rocks: &Rocks, queues: &[RecoveredQueue], report: &mut CheckReport) {
+    let mut found: HashMap<QueueId, (u64, u64)> = HashMap::new();
+    each(
+        rocks,
+        Family::Scheduled,
+        report,
+        |key, value, report| match schedule::looked_at(key, value) {
+            Some((queue, bytes)) => {
+                let sums = found.entry(queue).or_default();
+                *sums = (sums.0 + 1, sums.1 + bytes);
+                report.messages += 1;
+            }
+            None => report.find(format!("a waiting message under {key:?} is damaged")),
+        },
+    );
+    for queue in queues {
+        let sums = found.remove(&queue.id).unwrap_or_default();
+        if queue.scheduled != sums {
+            report.find(format!(
+                "queue {}: {:?} waiting messages are counted (messages, bytes), there are {sums:?}",
+                queue.id.0, queue.scheduled
+            ));
+        }
+    }
+    for (id, (messages, _)) in found {
+        report.find(format!(
+            "{messages} messages wait in queue {}, which is not there",
+            id.0
+        ));
+    }
 }
 
 fn acks(rocks: &Rocks, report: &mut CheckReport) {

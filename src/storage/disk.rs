@@ -9,6 +9,7 @@ use crate::storage::{
     StoreError, StoreEvents,
     error::is_full,
     keys,
+    log_room::LogRoom,
     mark::Mark,
     rocks::{Family, Rocks, write_options},
 };
@@ -17,6 +18,9 @@ use crate::storage::{
 const TIGHT_BYTES: u64 = 1 << 30;
 const FREE_CHECK_EVERY: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often RocksDB is asked whether its work in the background failed, and for how long behind the last write.
+const BACKGROUND_EVERY: Duration = Duration::from_secs(1);
+const BACKGROUND_FOR: Duration = Duration::from_secs(10);
 const MARK_EVERY: Duration = Duration::from_secs(1);
 const MARK_IDLE: Duration = Duration::from_millis(50);
 
@@ -36,6 +40,10 @@ pub(super) struct Disk {
     mark_not_before: Instant,
     /// Free space as last looked at, and when.
     free: (u64, Instant),
+    room: LogRoom,
+    /// How often RocksDB had failed in the background as last looked at, and when that was.
+    failures: (u64, Instant),
+    wrote_at: Instant,
 }
 
 impl Disk {
@@ -58,6 +66,9 @@ impl Disk {
             marked_at: now,
             mark_not_before: now,
             free: (free, now),
+            room: LogRoom::new(rocks.path()),
+            failures: (0, now),
+            wrote_at: now,
             rocks,
         })
     }
@@ -73,6 +84,7 @@ impl Disk {
         self.batch_number += 1;
         let number = self.batch_number.to_le_bytes();
         batch.put_cf(self.rocks.family(Family::Default), keys::BATCH, number);
+        let bytes = batch.size_in_bytes();
         let copy = self.is_tight().then(|| batch.data().to_vec());
         let options = if sync {
             &self.synced_write
@@ -82,7 +94,7 @@ impl Disk {
         match (self.rocks.db().write_opt(batch, options), copy) {
             (Ok(()), _) => {}
             (Err(error), Some(copy)) if is_full(&error) => {
-                tracing::error!(%error, "the disk is full: commits wait");
+                tracing::error!(%error, "the disk is full: commits wait until there is room, 64 MiB at least");
                 events.full(true);
                 self.write_when_room(&copy, keep_waiting)?;
                 events.full(false);
@@ -90,6 +102,8 @@ impl Disk {
             }
             (Err(error), _) => return Err(self.rocks.error(&error)),
         }
+        self.room.wrote(bytes, sync);
+        self.wrote_at = Instant::now();
         if sync {
             self.now_synced();
         } else {
@@ -140,6 +154,12 @@ impl Disk {
         if self.unsynced_since.is_some_and(|since| since.elapsed() >= age) {
             self.sync()?;
         }
+        if self.room.is_low() && !self.is_tight() {
+            self.room.make();
+        }
+        if self.next_look().is_some_and(|due| Instant::now() >= due) {
+            self.look_behind()?;
+        }
         if self.next_mark().is_none_or(|due| Instant::now() < due) {
             return Ok(());
         }
@@ -155,7 +175,35 @@ impl Disk {
     /// When [`Disk::tend`] has something to do next.
     pub(super) fn next_tend(&self, age: Duration) -> Option<Instant> {
         let sync = self.unsynced_since.map(|since| since + age);
-        sync.into_iter().chain(self.next_mark()).min()
+        sync.into_iter()
+            .chain(self.next_mark())
+            .chain(self.next_look())
+            .min()
+    }
+
+    /// A memtable that cannot be flushed or a table that cannot be compacted (fault F11): RocksDB tells only the next write,
+    /// which may be long in coming, so it is tried. A full disk is left to that write, which waits for room.
+    fn look_behind(&mut self) -> Result<(), StoreError> {
+        let failures = self.rocks.sum("rocksdb.background-errors");
+        let risen = failures > self.failures.0;
+        self.failures = (failures, Instant::now());
+        if !risen {
+            return Ok(());
+        }
+        match self.rocks.put_synced(Family::Default, keys::PROBE, &[]) {
+            Ok(()) => tracing::warn!(failures, "the store failed in the background and got over it"),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the disk is full: tables wait for room");
+            }
+            Err(error) => return Err(self.rocks.error(&error)),
+        }
+        Ok(())
+    }
+
+    /// When RocksDB has to be asked next; never while nothing is written.
+    fn next_look(&self) -> Option<Instant> {
+        let looked_at = self.failures.1;
+        (looked_at < self.wrote_at + BACKGROUND_FOR).then(|| looked_at + BACKGROUND_EVERY)
     }
 
     /// When the mark has to be raised: once a second under load, soon when idle.

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The bytes on disk are not what was written.
     #[error("damaged data in {}: {what}", path.display())]
     Corrupt { path: PathBuf, what: String },
+    /// A file that must be there is not.
+    #[error("{} is missing: {what}", path.display())]
+    Missing { path: PathBuf, what: String },
     /// The file system has no room left.
     #[error("no space left for {}: {what}", path.display())]
     Full { path: PathBuf, what: String },
@@ -62,9 +65,21 @@ impl StoreError {
         let what = error.as_ref().to_owned();
         let path = path.to_path_buf();
         match error.kind() {
+            _ if what.contains("No such file or directory") => Self::Missing {
+                path: missing_file(&path, &what),
+                what,
+            },
             rocksdb::ErrorKind::Corruption => Self::Corrupt { path, what },
             _ if is_full(error) => Self::Full { path, what },
             _ => Self::Io { path, what },
+        }
+    }
+
+    /// A directory that ought to hold a store and does not.
+    pub(crate) fn no_store(dir: &Path) -> Self {
+        Self::Missing {
+            path: dir.join("db/CURRENT"),
+            what: "there is no store here".to_owned(),
         }
     }
 
@@ -74,6 +89,23 @@ impl StoreError {
             what: what.into(),
         }
     }
+}
+
+/// The file RocksDB speaks of, which it names in full or, in tables, by `/` and its name; else the database.
+fn missing_file(db: &Path, what: &str) -> PathBuf {
+    let words = what.split([' ', ':', ',', '"', '\'']);
+    let named = words
+        .filter(|word| word.starts_with('/'))
+        .map(|word| {
+            let path = Path::new(word);
+            if path.starts_with(db) {
+                path.to_path_buf()
+            } else {
+                db.join(word.trim_start_matches('/'))
+            }
+        })
+        .find(|path| path.parent() == Some(db) && !path.exists());
+    named.unwrap_or_else(|| db.to_path_buf())
 }
 
 /// Whether RocksDB failed for want of space, the one write error that time may mend (storage-design B11).

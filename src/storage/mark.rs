@@ -54,6 +54,15 @@ impl Mark {
         })
     }
 
+    /// The highest sequence of a file that may be missing; writes nothing.
+    pub(super) fn look(path: &Path) -> Result<u64, StoreError> {
+        match File::open(path) {
+            Ok(file) => Ok(read_slot(&file, 0).max(read_slot(&file, 1)).unwrap_or(0)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(StoreError::from_io(path, error)),
+        }
+    }
+
     pub(super) fn written(&self) -> Option<SystemTime> {
         self.written.filter(|_| self.sequence > 0)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
+use rocksdb::{Direction, IteratorMode, WriteBatch};
 
 use crate::broker::{
     definition::Definition,
@@ -17,21 +17,17 @@ use crate::broker::{
 use crate::storage::{
     Op, Recovered, RecoveredQueue, StoreError, StoreOptions,
     bodies::Bodies,
-    keys,
+    format, keys,
     ledger::{Ledger, QueueLedger},
     lock::DirLock,
     mark::Mark,
-    records, returned,
+    records,
+    recovering::{Recovering, Stage},
+    returned,
     rocks::{self, Family, Rocks},
     row::{MIXED, Row},
     schedule, torn,
 };
-
-/// The format this version writes and reads. A change of any key or value raises it.
-pub(super) const FORMAT_VERSION: u32 = 3;
-/// Without deadlines, and without a family for messages that wait: still read, and from the first start on no longer what
-/// older versions read.
-const OLDER_FORMATS: [u32; 2] = [1, 2];
 
 /// All a store needs to start.
 pub(super) struct Opened {
@@ -49,17 +45,20 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
     let start = Instant::now();
     let dir = &options.data_dir;
     let lock = DirLock::take(dir)?;
+    let recovering = Recovering::begin(dir);
     let mark = Mark::open(&dir.join("synced"))?;
     let path = dir.join("db");
-    let fresh = is_fresh(&path, &mark)?;
-    if !fresh {
-        refuse_unknown_families(dir, &path)?;
-    }
-    let rocks = open_database(&path, options)?;
-    check_format(dir, &rocks, fresh)?;
+    let fresh = is_fresh(&path, mark.path(), mark.sequence())?;
+    let copied = !fresh && {
+        torn::mend(&path, dir)?;
+        format::prepare(dir, &path, options)?
+    };
+    let rocks = Rocks::open(&path, options)?;
+    format::check(dir, &rocks, fresh, copied)?;
     check_mark(&rocks, &mark)?;
+    recovering.stage(Stage::Queues);
     let definitions = read_definitions(&rocks)?;
-    let (mut ledger, queues) = read_rows(&rocks)?;
+    let (mut ledger, queues) = read_rows(&rocks, &recovering)?;
     sweep_orphaned_pieces(&rocks)?;
     let next_queue_id = read_counter(&rocks, keys::NEXT_QUEUE_ID)?;
     let bodies = Bodies::new(read_counter(&rocks, keys::NEXT_BODY_ID)?);
@@ -70,6 +69,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<Opened, StoreError> {
         fresh,
         last_written: mark.written(),
     };
+    recovering.stage(Stage::Returned);
     returned::recover(&rocks, &mut ledger, &mut recovered)?;
     schedule::recover(&rocks, &mut ledger, &mut recovered)?;
     recovered.took = start.elapsed();
@@ -106,23 +106,8 @@ pub(super) fn take_orphans(recovered: &mut Recovered) -> Vec<Op> {
     orphans
 }
 
-/// Opens the database. What a power cut tore off the end of its log was never synced, hence never confirmed, and goes; the
-/// mark, which is compared next, tells if more is missing.
-fn open_database(path: &Path, options: &StoreOptions) -> Result<Rocks, StoreError> {
-    match Rocks::open(path, options) {
-        Err(StoreError::Corrupt { what, .. }) if torn::only_the_end_is_torn(path)? => {
-            tracing::warn!(
-                what,
-                "the log ends in the middle of a write, as after a power cut: that end is dropped"
-            );
-            Rocks::open_without_torn_end(path, options)
-        }
-        opened => opened,
-    }
-}
-
 /// Whether nothing is there yet. A database that should be there and is not must never be replaced by an empty one.
-fn is_fresh(path: &Path, mark: &Mark) -> Result<bool, StoreError> {
+pub(super) fn is_fresh(path: &Path, mark: &Path, marked: u64) -> Result<bool, StoreError> {
     if path.join("CURRENT").exists() {
         return Ok(false);
     }
@@ -132,66 +117,18 @@ fn is_fresh(path: &Path, mark: &Mark) -> Result<bool, StoreError> {
         Err(error) => return Err(StoreError::from_io(path, error)),
     };
     if has_files {
-        return Err(StoreError::corrupt(
-            &path.join("CURRENT"),
-            "the file is missing, the rest of the database is not",
-        ));
+        return Err(StoreError::Missing {
+            path: path.join("CURRENT"),
+            what: "the rest of the database is there".to_owned(),
+        });
     }
-    if mark.sequence() > 0 {
-        let what = format!(
-            "the database is missing, but {} says there was one",
-            mark.path().display()
-        );
-        return Err(StoreError::corrupt(path, what));
+    if marked > 0 {
+        return Err(StoreError::Missing {
+            path: path.to_path_buf(),
+            what: format!("{} says there was a database", mark.display()),
+        });
     }
     Ok(true)
-}
-
-/// A store from the future may have families RocksDB would not open without being told.
-fn refuse_unknown_families(dir: &Path, path: &Path) -> Result<(), StoreError> {
-    let error = |error| StoreError::from_rocks(path, &error);
-    let options = Options::default();
-    let names = DB::list_cf(&options, path).map_err(error)?;
-    if names.iter().all(|name| rocks::is_known_family(name)) {
-        return Ok(());
-    }
-    let db = DB::open_for_read_only(&options, path, false).map_err(error)?;
-    let found = db.get(keys::FORMAT).map_err(error)?;
-    let found = found
-        .and_then(|value| value.try_into().ok())
-        .map_or(0, u32::from_le_bytes);
-    Err(StoreError::UnknownFormat {
-        dir: dir.to_path_buf(),
-        found,
-        supported: FORMAT_VERSION,
-    })
-}
-
-fn check_format(dir: &Path, rocks: &Rocks, fresh: bool) -> Result<(), StoreError> {
-    let stored = rocks.get(Family::Default, keys::FORMAT)?;
-    let found = match stored.as_deref() {
-        Some(value) => value.try_into().ok().map(u32::from_le_bytes),
-        // A crash right behind the creation leaves a database without a format and without anything else.
-        None if fresh || rocks.db().latest_sequence_number() == 0 => {
-            drop(stored);
-            return rocks
-                .put_synced(Family::Default, keys::FORMAT, &FORMAT_VERSION.to_le_bytes())
-                .map_err(|error| rocks.error(&error));
-        }
-        None => None,
-    };
-    match found {
-        Some(FORMAT_VERSION) => Ok(()),
-        Some(older) if OLDER_FORMATS.contains(&older) => rocks
-            .put_synced(Family::Default, keys::FORMAT, &FORMAT_VERSION.to_le_bytes())
-            .map_err(|error| rocks.error(&error)),
-        Some(found) => Err(StoreError::UnknownFormat {
-            dir: dir.to_path_buf(),
-            found,
-            supported: FORMAT_VERSION,
-        }),
-        None => Err(rocks.corrupt("the store's format number is missing or damaged")),
-    }
 }
 
 fn check_mark(rocks: &Rocks, mark: &Mark) -> Result<(), StoreError> {
@@ -222,7 +159,7 @@ fn read_definitions(rocks: &Rocks) -> Result<Vec<Definition>, StoreError> {
     Ok(definitions)
 }
 
-fn read_rows(rocks: &Rocks) -> Result<(Ledger, Vec<RecoveredQueue>), StoreError> {
+fn read_rows(rocks: &Rocks, recovering: &Recovering) -> Result<(Ledger, Vec<RecoveredQueue>), StoreError> {
     let mut ledger = Ledger::default();
     let mut queues = Vec::new();
     for item in rocks
@@ -235,6 +172,7 @@ fn read_rows(rocks: &Rocks) -> Result<(Ledger, Vec<RecoveredQueue>), StoreError>
         let row = Row::decode(&value).ok_or_else(damaged)?;
         ledger.queues.insert(id, QueueLedger::recovered(&row));
         queues.push(recovered_queue(id, &row));
+        recovering.queue_read();
     }
     Ok((ledger, queues))
 }

@@ -1,10 +1,11 @@
 //! How RocksDB is opened and the handful of calls we make. The reasons of the options are storage-design A and C.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBPinnableSlice,
-    DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions,
+    DBRecoveryMode, FlushOptions, InfoLogger, LogLevel, Options, WriteBatch, WriteOptions,
     statistics::{Histogram, HistogramData, StatsLevel, Ticker},
 };
 
@@ -85,26 +86,40 @@ pub(super) struct Rocks {
 }
 
 impl Rocks {
+    /// Opens or creates the database with all families.
     pub(super) fn open(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
-        // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
-        Self::open_in(path, store, DBRecoveryMode::TolerateCorruptedTailRecords)
+        Self::open_families(path, store, &ALL, true)
     }
 
-    /// Opens a database whose log ends in what is no record, and drops that end. Only after `torn` has looked.
-    pub(super) fn open_without_torn_end(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
-        Self::open_in(path, store, DBRecoveryMode::PointInTime)
+    /// Opens a database that has just these families, as older formats did, and creates none.
+    pub(super) fn open_with(
+        path: &Path,
+        store: &StoreOptions,
+        names: &BTreeSet<String>,
+    ) -> Result<Self, StoreError> {
+        let known: Vec<_> = ALL
+            .into_iter()
+            .filter(|family| names.contains(family.name()))
+            .collect();
+        Self::open_families(path, store, &known, false)
     }
 
-    fn open_in(path: &Path, store: &StoreOptions, recovery: DBRecoveryMode) -> Result<Self, StoreError> {
+    fn open_families(
+        path: &Path,
+        store: &StoreOptions,
+        families: &[Family],
+        create: bool,
+    ) -> Result<Self, StoreError> {
         let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
+        options.create_if_missing(create);
+        options.create_missing_column_families(create);
         options.set_max_background_jobs(2);
         options.set_max_total_wal_size(store.wal_max_bytes);
         options.set_db_write_buffer_size(512 << 20);
         options.set_bytes_per_sync(1 << 20);
         options.set_max_open_files(-1);
-        options.set_wal_recovery_mode(recovery);
+        // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_paranoid_checks(true);
         options.set_recycle_log_file_num(0);
@@ -113,8 +128,9 @@ impl Rocks {
         options.enable_statistics();
         options.set_statistics_level(StatsLevel::ExceptDetailedTimers);
         let cache = Cache::new_lru_cache(store.block_cache_bytes);
-        let families =
-            ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(store, &cache)));
+        let families = families
+            .iter()
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(store, &cache)));
         let db = DB::open_cf_descriptors(&options, path, families)
             .map_err(|error| StoreError::from_rocks(path, &error))?;
         Ok(Self {
@@ -210,6 +226,21 @@ pub(super) fn write_options(sync: bool) -> WriteOptions {
     options.set_sync(sync);
     options.set_memtable_insert_hint_per_batch(true);
     options
+}
+
+/// The default family of a database, opened without writing a byte, not even RocksDB's own log.
+pub(super) fn open_to_look(path: &Path) -> Result<DB, StoreError> {
+    let mut options = Options::default();
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Error, |_, _| {}));
+    // Named, because RocksDB 11.8 crashes over several logs when it is asked for no family at all.
+    let family = [Family::Default.name()];
+    DB::open_cf_for_read_only(&options, path, family, false)
+        .map_err(|error| StoreError::from_rocks(path, &error))
+}
+
+/// How many families this version's databases have.
+pub(super) fn family_count() -> usize {
+    ALL.len()
 }
 
 /// Whether this version knows the family; a store of a later format may have more.

@@ -184,6 +184,13 @@ pub(super) fn recover(
     Ok(())
 }
 
+/// Whose a stored message is, and its body's length; `None` when it is damaged.
+pub(super) fn looked_at(key: &[u8], value: &[u8]) -> Option<(QueueId, u64)> {
+    let queue = keys::parse_u64(key.get(..8)?)?;
+    turn_of(key)?;
+    Some((QueueId(queue), decode(value)?.body_len()))
+}
+
 /// Answers a holding queue's read.
 ///
 /// # Errors

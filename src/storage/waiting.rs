@@ -6,6 +6,9 @@ use std::sync::Arc;
 use crate::broker::confirm::{ConfirmSink, ConfirmToken};
 use crate::storage::{Done, StoreFailure};
 
+/// So many sinks are few: the committer writes to their sockets itself.
+const FEW: usize = 8;
+
 /// Collected while a group is built, told once it is durable.
 #[derive(Default)]
 pub(super) struct Waiting {
@@ -65,10 +68,16 @@ impl Waiting {
             .saturating_add(self.dones.len())
     }
 
-    /// The group is durable: tells everybody, in tag order as logged.
-    pub(super) fn stored(&mut self) {
+    /// The group is durable: tells everybody, in tag order as logged. With `idle` nobody waits for the next group: then a
+    /// write to a few sockets holds nobody up, and is sooner done than a task is woken.
+    pub(super) fn stored(&mut self, idle: bool) {
+        let few = idle && self.sinks.len() <= FEW;
         for SinkTags { sink, mut tags } in self.sinks.drain(..) {
-            sink.stored(&tags);
+            if few {
+                sink.stored_among_few(&tags);
+            } else {
+                sink.stored(&tags);
+            }
             tags.clear();
             self.spare.push(tags);
         }
@@ -120,7 +129,7 @@ mod tests {
             });
         }
         assert_eq!(waiting.len(), 5);
-        waiting.stored();
+        waiting.stored(true);
         assert_eq!(*sinks[0].0.lock(), [[1, 2, 3]]);
         assert_eq!(*sinks[1].0.lock(), [[1, 2]]);
         waiting.confirm(ConfirmToken {
@@ -128,7 +137,7 @@ mod tests {
             tag: 3,
         });
         waiting.failed(StoreFailure::Failed);
-        waiting.stored();
+        waiting.stored(true);
         assert_eq!(sinks[1].0.lock().len(), 1);
     }
 }

@@ -188,12 +188,13 @@ impl Committer {
         add(&counters.messages, counts.messages);
         add(&counters.holes, counts.holes);
         // Before anybody is told: who comes back at once must not be counted twice.
-        self.expected = self.group.waiting.len() + shared.log.waiters();
+        let next = shared.log.waiters();
+        self.expected = self.group.waiting.len() + next;
         if !self.group.committed.is_empty() {
             self.events.committed(&self.group.committed);
         }
         add(&counters.confirms, self.group.waiting.confirms());
-        self.group.waiting.stored();
+        self.group.waiting.stored(next == 0);
         shared.progress.advance(counts.ops);
         self.group.clear();
         shared.log.release(counts.op_bytes);

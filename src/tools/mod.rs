@@ -1,6 +1,7 @@
 //! What `leveret` does with a store while no broker runs on it: check, export, import, restore. Thin: the store knows how,
 //! and the directory's lock keeps a running broker safe from us.
 
+mod dry_run;
 mod json_lines;
 mod transfer;
 
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::storage::{self, StoreError};
+pub use self::dry_run::dry_run;
+use crate::storage::{self, Outlook, StoreError};
 
 /// The subcommands; without one `leveret` is the broker.
 #[derive(Subcommand, Debug, Clone)]
@@ -80,6 +82,10 @@ pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolErro
         }
         Command::Restore { backup } => {
             storage::restore(backup, data_dir)?;
+            if let Outlook::Older { format, .. } = storage::outlook(data_dir)? {
+                // The check would change it, and it may be wanted as it was.
+                return Ok(writeln!(report, "a store of format {format} restored")?);
+            }
             let found = storage::check(data_dir)?;
             Ok(writeln!(
                 report,

@@ -56,11 +56,7 @@ struct Opened {
 
 fn open(data_dir: &Path, vhost: &str, queue: &str) -> Result<Opened, ToolError> {
     if !data_dir.join("db/CURRENT").exists() {
-        return Err(StoreError::Corrupt {
-            path: data_dir.to_path_buf(),
-            what: "there is no store here: db/CURRENT is missing".to_owned(),
-        }
-        .into());
+        return Err(StoreError::no_store(data_dir).into());
     }
     let (store, recovered) = Store::open(StoreOptions::new(data_dir))?;
     let definition = recovered

@@ -77,17 +77,43 @@ impl Broker {
 
     /// SIGTERM, and the clean end it asks for.
     pub(crate) fn terminate(self) {
+        let (status, log) = self.stop();
+        assert!(status.success(), "{status}: {log}");
+    }
+
+    /// SIGTERM, and whatever end comes.
+    pub(crate) fn stop(self) -> (ExitStatus, String) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").arg(&pid).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill {pid}");
-        let (status, log) = self.wait();
-        assert!(status.success(), "{status}: {log}");
+        self.wait()
     }
 
     /// Waits for the program to end by itself.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let status = self.process.wait().expect("a child of ours");
         (status, self.log.lock().expect("no panic").clone())
+    }
+
+    /// Returns when the log has these words; the program must not end before.
+    pub(crate) fn says(&mut self, words: &str) {
+        loop {
+            let ended = self.has_ended();
+            let log = self.log.lock().expect("no panic").clone();
+            if log.contains(words) {
+                return;
+            }
+            assert!(!ended, "it ended without '{words}': {log}");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -15,11 +15,15 @@
 
 mod broker;
 mod client;
+mod copies;
 mod damage;
+mod disk;
 mod load;
 mod power;
+mod start;
 mod timed;
 mod truth;
+mod upgrade;
 
 use std::{
     ffi::OsString,
@@ -46,6 +50,8 @@ enum End {
     PowerCut,
     /// The nth sync of the log fails.
     SyncFails(u64),
+    /// The nth write to the log, and every later one, fails.
+    WriteFails(u64),
     /// SIGKILL, after every sync took so many microseconds longer.
     SlowDisk(u64),
 }
@@ -139,27 +145,25 @@ impl Run {
         if let Err(error) = ready {
             truth.note(&format!("not even declared: {error}"));
         }
-        let sync_fails = matches!(end, End::SyncFails(_));
+        let store_fails = matches!(end, End::SyncFails(_) | End::WriteFails(_));
         self.load
             .store_may_fail
-            .store(sync_fails, std::sync::atomic::Ordering::SeqCst);
+            .store(store_fails, std::sync::atomic::Ordering::SeqCst);
         let lives = Duration::from_millis(self.random.random_range(200..900));
         self.load.run(address, self.seed ^ number as u64, |stop| {
             let at_most = match end {
                 End::Kill | End::PowerCut | End::SlowDisk(_) => lives,
                 // Some points are reached only sometimes.
-                End::At(..) | End::SyncFails(_) => Duration::from_secs(3),
+                End::At(..) | End::SyncFails(_) | End::WriteFails(_) => Duration::from_secs(3),
             };
             let start = Instant::now();
             while start.elapsed() < at_most && !broker.has_ended() {
                 thread::sleep(Duration::from_millis(2));
             }
-            if let End::SyncFails(_) = end
-                && broker.has_ended()
-            {
+            if store_fails && broker.has_ended() {
                 let (status, log) = broker.wait();
-                if status.code() != Some(74) {
-                    truth.finding(format!("a failed sync ended the broker with {status}: {log}"));
+                if status.code() != Some(74) || !log.contains("Input/output error") {
+                    truth.finding(format!("{end:?} ended the broker with {status}: {log}"));
                 }
             } else {
                 broker.kill();
@@ -201,6 +205,7 @@ fn shim(end: End, synced: &Path) -> Vec<(&'static str, OsString)> {
         End::At(point, nth) => vec![("SHIM_KILL", format!("{point}:{nth}").into())],
         End::PowerCut => vec![("SHIM_SYNCED", synced.into())],
         End::SyncFails(nth) => vec![("SHIM_EIO", nth.to_string().into())],
+        End::WriteFails(nth) => vec![("SHIM_FAIL", format!("wal:{nth}:5").into())],
         End::SlowDisk(micros) => vec![("SHIM_SLOW", micros.to_string().into())],
     }
 }
@@ -241,6 +246,15 @@ fn a_failed_sync_confirms_nothing_and_ends_the_broker() {
     runs("failed sync", 4, |random| {
         (0..2)
             .map(|_| End::SyncFails(random.random_range(1..200)))
+            .collect()
+    });
+}
+
+#[test]
+fn a_failed_write_confirms_nothing_and_ends_the_broker() {
+    runs("failed write", 7, |random| {
+        (0..2)
+            .map(|_| End::WriteFails(random.random_range(1..300)))
             .collect()
     });
 }

@@ -44,11 +44,12 @@ pub(crate) fn cut(data: &Path, before: &Sizes, synced: &Path, random: &mut StdRn
     let newest_log = now.keys().filter(|path| is_log(path)).max().cloned();
     for (path, len) in &now {
         let kept = safe.get(path).copied().unwrap_or(0);
-        if kept >= *len {
+        let len = if is_log(path) { written(path) } else { *len };
+        if kept >= len {
             continue;
         }
         let torn = newest_log.as_ref() == Some(path);
-        let how = tear(path, kept, *len, torn, random);
+        let how = tear(path, kept, len, torn, random);
         said.push_str(&format!(
             " {} {len} -> {how};",
             path.file_name().unwrap_or_default().to_string_lossy()
@@ -59,6 +60,15 @@ pub(crate) fn cut(data: &Path, before: &Sizes, synced: &Path, random: &mut StdRn
 
 fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "log")
+}
+
+/// The length of a log without the room that was made ahead behind it.
+fn written(log: &Path) -> u64 {
+    let bytes = fs::read(log).expect("a log");
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at as u64 + 1)
 }
 
 /// The file's end is gone; of the newest log some of it may be there, or space without content, or anything.

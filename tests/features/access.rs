@@ -169,7 +169,7 @@ fn granting(needs: &[(&str, &str, &str)], count: usize) -> [String; 3] {
 
 /// Each row is tried with ever more of what it needs: the first missing need is the one that is named.
 ///
-/// Proves: PRM-001, QUE-025
+/// Proves: PRM-001, QUE-025, H58
 #[test]
 fn each_operation_needs_what_the_permission_table_says() {
     for row in TABLE {
@@ -198,7 +198,7 @@ fn each_operation_needs_what_the_permission_table_says() {
     }
 }
 
-/// Proves: PRM-001, PRM-002
+/// Proves: PRM-001, PRM-002, H58
 #[test]
 fn publishing_needs_write_on_the_exchange_and_the_default_one_has_a_name() {
     let broker = broker_with_user();
@@ -235,7 +235,7 @@ fn permissions_are_checked_before_existence() {
     assert_eq!(channel.closed().text, refused("write", "exchange 'none'"));
 }
 
-/// Proves: PRM-004
+/// Proves: PRM-004, H58
 #[test]
 fn a_passive_declaration_needs_any_of_the_three() {
     let broker = broker_with_user();
@@ -275,7 +275,7 @@ fn a_redeclaration_needs_only_configure() {
     channel.ok(with_alternate());
 }
 
-/// Proves: PRM-005
+/// Proves: PRM-005, H58
 #[test]
 fn topic_permissions_bound_the_keys_of_publishes_and_bindings() {
     let broker = broker_with_user();

@@ -9,9 +9,12 @@ use leveret::server::{Handle, LogExchange, UserSpec, VhostSpec, Watermark};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::client::{
-    Broker, Channel, Connection, Login, Message, Value, access_request, bind, cancel, consume, declare,
-    delete, exchange, get, publish, text,
+    Arguments, Broker, Channel, Connection, Login, Message, Value, access_request, bind, cancel, consume,
+    declare, delete, exchange, get, publish, text,
 };
+
+/// The header that tells whose doing it was.
+const WHO: &str = "user_who_performed_action";
 
 /// A channel on a connection of its own, consuming all of an exchange of the broker's.
 fn listening(broker: &Broker, exchange: &str, keys: &[&str]) -> Channel {
@@ -146,8 +149,21 @@ fn the_event_exchange_tells_what_comes_and_goes() {
     channel.ok(cancel("t"));
     expect("consumer.deleted", "consumer_tag", "t");
     channel.ok(delete("q", ""));
-    expect("queue.deleted", "name", "q");
+    assert_eq!(header(&expect("queue.deleted", "name", "q"), WHO), "guest");
     expect("binding.deleted", "destination_name", "q");
+    let without_e = |handle: Handle| handle.acting_for("operator").delete_exchange("/", "e", false);
+    let deleting = broker.tell(async |handle| tokio::task::spawn_blocking(move || without_e(handle)).await);
+    deleting.unwrap().unwrap();
+    assert_eq!(header(&expect("exchange.deleted", "name", "e"), WHO), "operator");
+    channel.declare(declare("short-lived", "").args([("x-expires", 1.into())]));
+    assert_eq!(
+        header(&expect("queue.created", "name", "short-lived"), WHO),
+        "guest"
+    );
+    assert_eq!(
+        header(&expect("queue.deleted", "name", "short-lived"), WHO),
+        "rmq-internal"
+    );
     channel.close();
     expect("channel.closed", "connection", &name);
     connection.close();

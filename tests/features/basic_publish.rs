@@ -235,3 +235,18 @@ fn consumers_that_come_and_go_lose_nothing() {
     seen.sort();
     assert_eq!(seen, bodies);
 }
+
+/// Such a message alone is more than a queue keeps in memory, and its store has nothing to read back.
+#[test]
+fn the_largest_transient_messages_come_out_of_a_durable_queue() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.declare(declare("q", "durable"));
+    let body = "x".repeat(16 << 20);
+    for _ in 0..2 {
+        channel.publish("", "q", &body);
+    }
+    assert_eq!(channel.get("q").unwrap().body.len(), body.len());
+    channel.consume("q", "t", "no-ack");
+    assert_eq!(channel.delivery().body.len(), body.len());
+}

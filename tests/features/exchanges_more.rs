@@ -142,6 +142,12 @@ fn local_random_binds_queues_without_a_key() {
         406,
         "PRECONDITION_FAILED - Destination not found",
     );
+    channel.declare(declare("group", "durable").args([("x-queue-type", text("quorum"))]));
+    channel.refuses(
+        bind("group", "e", ""),
+        406,
+        "PRECONDITION_FAILED - Queue type rabbit_quorum_queue not valid for this exchange type",
+    );
     channel.ok(bind("q", "e", ""));
     channel.publish("e", "whatever", "m");
     assert_eq!(channel.drain("q"), ["m"]);

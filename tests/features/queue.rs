@@ -192,6 +192,7 @@ fn an_exclusive_queue_is_its_connections_alone_but_takes_messages_from_all() {
     let broker = Broker::start();
     let (owner, other) = (broker.channel(), broker.channel());
     owner.declare(declare("q", "exclusive"));
+    owner.ok(bind("q", "amq.direct", "bound"));
     let refused: [Method; 9] = [
         declare("q", "exclusive"),
         declare("q", ""),
@@ -199,7 +200,7 @@ fn an_exclusive_queue_is_its_connections_alone_but_takes_messages_from_all() {
         consume("q", "t", ""),
         get("q", ""),
         bind("q", "amq.direct", "k"),
-        unbind("q", "amq.direct", "k"),
+        unbind("q", "amq.direct", "bound"),
         purge("q"),
         delete("q", ""),
     ];

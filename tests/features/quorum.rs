@@ -1,7 +1,8 @@
 //! What a quorum queue refuses, keeps and tells.
 
 use crate::client::{
-    Arguments, Broker, Method, Value, confirm_select, declare, delete, get, publish, reject, text,
+    Arguments, Broker, Method, Value, ack, cancel, confirm_select, consume, declare, delete, get, publish,
+    reject, text,
 };
 
 fn quorum(queue: &str, flags: &str) -> Method {
@@ -110,4 +111,32 @@ fn nothing_is_got_past_a_single_active_consumer() {
     channel.ok(declare("c", "durable").args([("x-single-active-consumer", true.into())]));
     channel.fill("c", &["m"]);
     assert!(channel.get("c").is_some());
+}
+
+/// Proves: SAC-001
+#[test]
+fn a_single_active_consumer_gives_way_to_one_of_a_higher_priority() {
+    let broker = Broker::start();
+    let (first, second) = (broker.channel(), broker.channel());
+    let arguments = [
+        ("x-queue-type", text("quorum")),
+        ("x-single-active-consumer", true.into()),
+    ];
+    first.declare(declare("q", "durable").args(arguments));
+    first.consume("q", "low", "");
+    first.publish("", "q", "1");
+    let held = first.delivery();
+    second.consuming(consume("q", "high", "").args([("x-priority", 5.into())]));
+    first.fill("q", &["2"]);
+    second.nothing();
+    first.nothing();
+    first.send(ack(held.tag, ""));
+    assert_eq!(
+        second.delivery().text(),
+        "2",
+        "once the other has nothing unacked"
+    );
+    second.ok(cancel("high"));
+    first.fill("q", &["3"]);
+    assert_eq!(first.delivery().text(), "3");
 }

@@ -1,7 +1,7 @@
 //! Class tx: what waits for the commit, and what a rollback restores.
 
 use crate::client::{
-    Arguments, Broker, Event, Method, ack, declare, nack, publish, recover, reject, text, tx_commit,
+    Arguments, Broker, Event, Method, ack, declare, nack, publish, qos, recover, reject, text, tx_commit,
     tx_rollback, tx_select,
 };
 
@@ -211,4 +211,46 @@ fn what_is_sent_during_a_commit_is_done_after_it() {
     channel.ok(tx_commit());
     channel.ok(tx_commit());
     assert_eq!(other.count("q").0, 2);
+}
+
+/// The answer promises that what the transaction rejected is durable where its dead letters go.
+#[test]
+fn a_commit_is_answered_when_the_dead_letters_it_made_have_moved() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.declare(declare("dead", "durable"));
+    let route = [
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text("dead")),
+    ];
+    channel.declare(declare("q", "durable").args(route));
+    channel.ok(tx_select());
+    for round in 1..=100 {
+        channel.send(publish("", "q", "m").persistent());
+        channel.ok(tx_commit());
+        let got = channel.get("q").unwrap();
+        channel.send(reject(got.tag, false));
+        channel.ok(tx_commit());
+        assert_eq!(channel.count("dead").0, round);
+    }
+}
+
+/// Who consumes makes room while the commit is carried out.
+#[test]
+fn a_commit_counts_what_consumers_take_of_it() {
+    let broker = Broker::start();
+    let (channel, consumer) = (broker.channel(), broker.channel());
+    let refusing = [("x-max-length", 1.into()), ("x-overflow", text("reject-publish"))];
+    channel.declare(declare("full", "").args(refusing));
+    consumer.ok(qos(2, false));
+    consumer.consume("full", "t", "");
+    channel.ok(tx_select());
+    for body in ["1", "2", "3"] {
+        channel.publish("", "full", body);
+    }
+    channel.ok(tx_commit());
+    assert_eq!(consumer.deliveries(2), ["1", "2"]);
+    assert_eq!(channel.count("full").0, 1);
+    channel.publish("", "full", "4");
+    channel.refuses(tx_commit(), 406, "PRECONDITION_FAILED - partial tx completion");
 }

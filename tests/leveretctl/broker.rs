@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::CommandExt,
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use tempfile::TempDir;
@@ -14,6 +15,8 @@ pub(crate) struct Broker {
     pub(crate) amqp: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) dir: TempDir,
+    /// What it has logged so far.
+    pub(crate) log: Arc<Mutex<String>>,
 }
 
 /// How a run of `leveretctl` ended.
@@ -50,8 +53,10 @@ impl Broker {
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let (mut amqp, mut http) = (None, None);
+        let log = Arc::new(Mutex::new(String::new()));
         for line in lines.by_ref() {
             let line = line.unwrap();
+            *log.lock().unwrap() += &line;
             let address = |words: &str| {
                 line.split_once(words)
                     .and_then(|(_, found)| found.trim().parse().ok())
@@ -63,12 +68,15 @@ impl Broker {
             }
         }
         // Read on, or the broker would stand still at a full pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let further = Arc::clone(&log);
+        let keep = move |line: String| *further.lock().unwrap() += &line;
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(keep));
         Self {
             process,
             amqp: amqp.expect("the log names the AMQP address"),
             http: http.expect("the log names the HTTP address"),
             dir,
+            log,
         }
     }
 

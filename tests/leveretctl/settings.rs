@@ -67,13 +67,18 @@ fn the_environment_tells_origins_and_a_reload_takes_over_what_can_change() {
     assert_eq!(reload().out, "Nothing has changed\n");
     std::fs::write(
         file,
-        "[amqp]\nheartbeat = 18\n[log]\nlevel = \"debug\"\n[alarms]\nvm_memory_high_watermark = 0.9\n",
+        "[amqp]\nheartbeat = 18\nmax_message_size = 5\n[log]\nlevel = \"debug\"\n[alarms]\nvm_memory_high_watermark = 0.9\n\
+         [limits]\nexchange_max = 0\n[storage]\ncommit_interval_us = 300\n",
     )
     .unwrap();
+    let changed = reload();
     assert_eq!(
-        reload().out,
-        "Changed: alarms.vm_memory_high_watermark, log.level\nChanged in the file, and waits for a restart: amqp.heartbeat\n"
+        changed.out,
+        "Changed: alarms.vm_memory_high_watermark (0.6 -> 0.9), amqp.heartbeat (17 -> 18), \
+         amqp.max_message_size (16777216 -> 5), limits.exchange_max (-1 -> 0), log.level (info -> debug)\n\
+         Changed in the file, and waits for a restart: storage.commit_interval_us (250 -> 300)\n"
     );
+    limits_are_in_force(&broker);
     assert_eq!(broker.run("leveretctl", &["log_level"]).out, "debug\n");
     let status: serde_json::Value = serde_json::from_str(&broker.quiet("status --formatter json")).unwrap();
     assert_eq!(status["vm_memory_high_watermark_setting"]["relative"], 0.9);
@@ -98,6 +103,151 @@ fn the_environment_tells_origins_and_a_reload_takes_over_what_can_change() {
     assert!(sent.unwrap().success());
     while broker.run("leveretctl", &["log_level"]).out != "trace\n" {
         std::thread::yield_now();
+    }
+}
+
+/// A message of five bytes, and no exchange beside those there are.
+fn limits_are_in_force(broker: &Broker) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let properties = lapin::ConnectionProperties::default();
+        let connection = lapin::Connection::connect(&broker.uri(), properties)
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let options = lapin::options::ConfirmSelectOptions::default();
+        channel.confirm_select(options).await.unwrap();
+        for (body, taken) in [(&b"five!"[..], true), (b"sixes!", false)] {
+            let options = lapin::options::BasicPublishOptions::default();
+            let properties = lapin::BasicProperties::default();
+            let publish = channel.basic_publish("".into(), "nobody".into(), options, body, properties);
+            let confirmed = match publish.await {
+                Ok(confirm) => confirm.await.is_ok(),
+                Err(_) => false,
+            };
+            assert_eq!(confirmed, taken, "{body:?}");
+        }
+        let channel = connection.create_channel().await.unwrap();
+        let options = lapin::options::ExchangeDeclareOptions::default();
+        let arguments = lapin::types::FieldTable::default();
+        let declared = channel.exchange_declare("e".into(), lapin::ExchangeKind::Fanout, options, arguments);
+        assert!(declared.await.is_err(), "one exchange more than none");
+    });
+}
+
+#[test]
+fn the_log_is_read_and_its_level_set_for_a_part() {
+    let broker = Broker::start();
+    let lines = broker.run("rabbitmq-diagnostics", &["-q", "log_tail", "-N", "1"]);
+    assert_eq!(lines.code, 0, "{lines:?}");
+    assert!(
+        lines.out.ends_with("INFO Server startup complete\n") && lines.out.lines().count() == 1,
+        "{lines:?}"
+    );
+    broker.quiet("set_log_level debug --target storage");
+    assert_eq!(
+        broker.run("leveretctl", &["log_level"]).out,
+        "info,leveret::storage=debug\n"
+    );
+    broker.quiet("set_log_level warning --target storage");
+    assert_eq!(
+        broker.run("leveretctl", &["log_level"]).out,
+        "info,leveret::storage=warn\n"
+    );
+    let data_dir = broker.dir.path().join("data");
+    let stream = std::process::Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+        .args(["log_tail_stream", "-d", "60", "--data-dir"])
+        .arg(&data_dir)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let mut stream = stream.unwrap();
+    let mut told = std::io::BufReader::new(stream.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+    assert!(line.starts_with("Streaming logs from node"), "{line}");
+    broker.quiet("set_log_level info");
+    let mut lines = std::io::BufReader::new(stream.stdout.take().unwrap());
+    line.clear();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert!(line.contains("log level set"), "{line}");
+    // Ctrl-C is an end like any other.
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &stream.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    assert!(stream.wait().unwrap().success());
+}
+
+#[test]
+fn events_are_streamed_as_they_happen() {
+    let broker = Broker::start_with(&[], &[("LEVERET_AMQP__EVENT_EXCHANGE", "true")]);
+    let data_dir = broker.dir.path().join("data");
+    let stream = std::process::Command::new(env!("CARGO_BIN_EXE_leveretctl"))
+        .args([
+            "diagnostics",
+            "consume_event_stream",
+            "--pattern",
+            "vhost.*",
+            "--data-dir",
+        ])
+        .arg(&data_dir)
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut stream = stream.unwrap();
+    let mut lines = std::io::BufReader::new(stream.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    assert!(line.starts_with("Streaming events from node"), "{line}");
+    broker.quiet("add_vhost seen");
+    line.clear();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&event["event"], &event["name"]),
+        (&"vhost.created".into(), &"seen".into()),
+        "{line}"
+    );
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &stream.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    assert!(stream.wait().unwrap().success());
+    assert_eq!(broker.quiet("list_queues -s"), "", "nothing is left behind");
+    let none = Broker::start().run("rabbitmq-diagnostics", &["consume_event_stream", "-d", "1"]);
+    assert_eq!(none.code, 69, "{none:?}");
+    assert!(none.err.contains("amqp.event_exchange = true"), "{none:?}");
+}
+
+#[test]
+fn what_only_rabbitmq_has_is_told_apart_from_what_is_unknown() {
+    let broker = Broker::start();
+    for (tool, words, code, text) in [
+        (
+            "rabbitmqctl",
+            &["encode", "x", "y"][..],
+            69,
+            "reads no encrypted settings",
+        ),
+        ("rabbitmq-streams", &["stream_status", "s"], 69, "no streams yet"),
+        (
+            "rabbitmq-streams",
+            &["list_stream_consumers"],
+            69,
+            "no streams yet",
+        ),
+        (
+            "rabbitmq-diagnostics",
+            &["erlang_cookie_hash"],
+            0,
+            "no Erlang cookie",
+        ),
+        ("rabbitmq-diagnostics", &["observer"], 69, "leveretctl top"),
+        ("rabbitmq-streams", &["frobnicate"], 64, "not found"),
+    ] {
+        let ran = broker.run(tool, words);
+        assert_eq!(ran.code, code, "{tool} {words:?}: {ran:?}");
+        assert!((ran.out + &ran.err).contains(text), "{tool} {words:?}");
     }
 }
 

@@ -13,6 +13,7 @@ mod lists;
 mod messages;
 mod metrics;
 mod refusals;
+mod roles;
 mod scheduled;
 mod spans;
 mod topology;

@@ -372,8 +372,9 @@ impl Spec {
             .retain(|binding| exchanges.contains(&binding.0) && queues.contains_key(&binding.1));
         for queue in self.queues.values_mut() {
             queue.ready.retain(|_, message| message.persistent);
+            // What was handed out stays marked. What was not may be marked as well, where it stands before something that was.
             for message in queue.ready.values_mut() {
-                message.redelivered = None;
+                message.redelivered = message.redelivered.filter(|redelivered| *redelivered);
             }
         }
     }

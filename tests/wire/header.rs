@@ -24,11 +24,11 @@ fn both_headers_of_0_9_get_a_start() {
     }
 }
 
-/// Proves: CON-003, CON-004, H1, H2
+/// Proves: CON-003, CON-004, H1, H2, H11
 #[test]
 fn every_other_header_gets_ours_and_the_end() {
     let mut canary = Canary::new(shared());
-    let rows: [&[u8]; 14] = [
+    let rows: [&[u8]; 18] = [
         b"AMQP\x00\x00\x09\x02",
         b"AMQP\x00\x00\x0a\x00",
         b"AMQP\x01\x01\x08\x00",
@@ -42,6 +42,11 @@ fn every_other_header_gets_ours_and_the_end() {
         // A TLS ClientHello's beginning, and SSL 2's.
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
+        // The PROXY protocol, which no source is trusted to speak: version 1, one that never ends, version 2, a bad one.
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 5672\r\nAMQP\x00\x00\x09\x01",
+        &[b'P'; 4096],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\0\x02\x01\xc0\0\x02\x02\xdc\x04\x16\x28AMQP\x00\x00\x09\x01",
+        b"\r\n\r\n\0\r\nQUIT\n\xff\xff\xff\xff",
         b"\0\0\0\0\0\0\0\0",
         b"\xff\xff\xff\xff\xff\xff\xff\xff",
     ];

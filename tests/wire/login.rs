@@ -291,3 +291,23 @@ fn an_address_that_fails_too_often_is_cut_off_while_others_come_in() {
     neighbour.log_in(&[], b"PLAIN", b"\0guest\0guest");
     neighbour.tune();
 }
+
+/// Proves: CON-022
+#[test]
+fn a_challenge_is_answered_with_the_password() {
+    let broker = Broker::start(|options| options.challenge = true);
+    let (_, mechanisms) = start(&mut Peer::connect(broker.address()));
+    assert!(mechanisms.split(' ').any(|name| name == "RABBIT-CR-DEMO"));
+    let ask = |answer: &[u8]| {
+        let mut peer = Peer::connect(broker.address());
+        peer.log_in(&[TELL_ME], b"RABBIT-CR-DEMO", b"guest");
+        let challenge = peer.expect(0, (10, 20));
+        assert_eq!(Fields(&challenge).longstr(), b"Please tell me your password");
+        peer.method(0, (10, 21), Args::new().longstr(answer));
+        peer
+    };
+    ask(b"My password is guest").tune();
+    let close = ask(b"My password is wrong").expect_connection_close();
+    assert_eq!(close, refused("RABBIT-CR-DEMO"));
+    assert_eq!(ask(b"guest").rest(), b"", "no such answer");
+}

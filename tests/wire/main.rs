@@ -18,6 +18,7 @@ mod frames;
 mod header;
 mod heartbeat;
 mod login;
+mod mutation;
 mod opening;
 mod properties;
 mod semantics;

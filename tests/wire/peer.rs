@@ -168,6 +168,11 @@ impl Peer {
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// The same, to a broker that may have hung up already.
+    pub(crate) fn try_end(&mut self) {
+        drop(self.socket.shutdown(Shutdown::Write));
+    }
+
     /// Ends our half and awaits the broker's end: it has done all it will do.
     pub(crate) fn send_end(&mut self) {
         self.end();

@@ -175,10 +175,15 @@ fn normal(word: &str) -> String {
 
 /// The first word that is neither an option nor an option's value.
 pub(crate) fn command_name(words: &[String]) -> Option<&str> {
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
+    words.get(command_position(words)?).map(String::as_str)
+}
+
+/// Where it stands.
+pub(crate) fn command_position(words: &[String]) -> Option<usize> {
+    let mut words = words.iter().enumerate();
+    while let Some((position, word)) = words.next() {
         if !word.starts_with('-') {
-            return Some(word);
+            return Some(position);
         }
         let name = normal(word);
         let takes_value = EVERYWHERE.iter().any(|(long, short, value, _)| {

@@ -71,7 +71,7 @@ impl Target {
     }
 
     /// `http://user:password@host:port`; user and password may be percent-encoded.
-    fn parse(url: &str) -> Result<Self, Failure> {
+    pub(crate) fn parse(url: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::argument(exit::USAGE, format!("the URL is wrong: {why}."));
         if url.starts_with("https://") {
             return Err(wrong("this broker does not speak TLS yet"));
@@ -144,14 +144,18 @@ impl Client {
     }
 
     pub(crate) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.send(&Method::PUT, path, Some(body.to_string()), &[])
+        self.send(&Method::PUT, path, Some(body.to_string().into()), &[])
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.send(&Method::POST, path, Some(body.to_string()), &[])
+        self.send(&Method::POST, path, Some(body.to_string().into()), &[])
     }
 
     pub(crate) fn post_text(&self, path: &str, body: String) -> Result<Value, Failure> {
+        self.send(&Method::POST, path, Some(body.into()), &[])
+    }
+
+    pub(crate) fn post_bytes(&self, path: &str, body: Bytes) -> Result<Value, Failure> {
         self.send(&Method::POST, path, Some(body), &[])
     }
 
@@ -169,7 +173,7 @@ impl Client {
         &self,
         method: &Method,
         path: &str,
-        body: Option<String>,
+        body: Option<Bytes>,
         headers: &[(&str, &str)],
     ) -> Result<Value, Failure> {
         let failed = |error: &io::Error| self.unreachable(error);
@@ -207,7 +211,7 @@ impl Client {
         &self,
         method: &Method,
         path: &str,
-        body: Option<String>,
+        body: Option<Bytes>,
         headers: &[(&str, &str)],
     ) -> Result<Request<Body>, Failure> {
         let mut request = Request::builder()

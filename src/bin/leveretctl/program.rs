@@ -1,5 +1,7 @@
 //! Which program this is: the name that it was called by decides which commands it has and how it talks.
 
+use crate::arguments::command_position;
+
 /// A tool of RabbitMQ's, or our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -24,6 +26,7 @@ pub(crate) mod tools {
         &[Program::Leveretctl, Program::Diagnostics, Program::Queues];
     pub(crate) const PLUGINS: &[Program] = &[Program::Plugins];
     pub(crate) const UPGRADE: &[Program] = &[Program::Leveretctl, Program::Upgrade];
+    pub(crate) const STREAMS: &[Program] = &[Program::Streams];
     pub(crate) const OURS: &[Program] = &[Program::Leveretctl];
     pub(crate) const ALL: &[Program] = &[
         Program::Leveretctl,
@@ -54,19 +57,22 @@ impl Program {
         let name = path.rsplit('/').next().unwrap_or_default();
         let known = NAMES.iter().find(|(known, _)| *known == name);
         let mut words: Vec<String> = words.collect();
-        let program = match known {
-            Some((_, program)) => *program,
-            None => match words.first().map(String::as_str) {
-                Some("plugins") => Self::Plugins,
-                Some("diagnostics") => Self::Diagnostics,
-                Some("queues") => Self::Queues,
-                Some("upgrade") => Self::Upgrade,
-                Some("streams") => Self::Streams,
-                _ => return (Self::Leveretctl, words),
-            },
+        if let Some((_, program)) = known {
+            return (*program, words);
+        }
+        // `leveretctl --data-dir DIR plugins list` too.
+        let position = command_position(&words);
+        let word = position.and_then(|position| words.get(position));
+        let program = match word.map(String::as_str) {
+            Some("plugins") => Self::Plugins,
+            Some("diagnostics") => Self::Diagnostics,
+            Some("queues") => Self::Queues,
+            Some("upgrade") => Self::Upgrade,
+            Some("streams") => Self::Streams,
+            _ => return (Self::Leveretctl, words),
         };
-        if known.is_none() {
-            words.remove(0);
+        if let Some(position) = position {
+            words.remove(position);
         }
         (program, words)
     }
@@ -106,6 +112,10 @@ mod tests {
         assert_eq!(
             of(&["leveretctl", "plugins", "list"]),
             (Program::Plugins, "list".into())
+        );
+        assert_eq!(
+            of(&["leveretctl", "--data-dir", "plugins", "-q", "diagnostics", "ping"]),
+            (Program::Diagnostics, "--data-dir plugins -q ping".into())
         );
         assert_eq!(of(&["leveretctl"]), (Program::Leveretctl, String::new()));
     }

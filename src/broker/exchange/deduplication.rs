@@ -5,11 +5,8 @@
 use parking_lot::Mutex;
 
 use super::{Hop, Hops, QueueRef, Routable, fanout::Fanout};
-use crate::broker::{error::BrokerError, seen::Seen};
+use crate::broker::{error::BrokerError, queue::KEY, seen::Seen};
 use crate::protocol::field::{FieldTable, FieldValue};
-
-/// The header that identifies a message.
-const KEY: &[u8] = b"x-deduplication-header";
 
 pub(super) struct Deduplication<Q> {
     bindings: Fanout<Q>,

@@ -122,6 +122,18 @@ impl<Q: QueueRef> Exchange<Q> {
         !self.bindings.is_empty()
     }
 
+    /// Whether exactly this binding exists.
+    pub fn has(&self, binding: &BindingDefinition) -> bool {
+        let BindingDefinition {
+            destination,
+            routing_key,
+            arguments,
+            ..
+        } = binding;
+        let key = BindingKey::new(destination, routing_key, arguments);
+        self.bindings.contains_key(&key)
+    }
+
     /// Its bindings, in no order.
     pub fn bindings(&self) -> impl Iterator<Item = &BindingDefinition> {
         self.bindings.values()

@@ -125,12 +125,14 @@ impl<P: Port> QueueState<P> {
             if self.expiry.is_some() {
                 self.left(&entry);
             }
+            self.forget(place.seq);
             return Withdrawn::Entry(Box::new(entry));
         }
         if on_disk && self.gone_from_disk(place) {
             self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
             self.lanes.disk_count = self.lanes.disk_count.saturating_sub(1);
             self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes);
+            self.forget(place.seq);
             return Withdrawn::OnDisk;
         }
         Withdrawn::Gone

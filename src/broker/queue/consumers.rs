@@ -69,8 +69,23 @@ pub(super) struct Consumers<P> {
 #[derive(Default)]
 struct Single {
     active: Option<ConsumerId>,
+    /// A consumer of a higher priority takes over, once the active one has nothing unacked; meanwhile nobody is served
+    /// (amqp-behaviour 4.9, quorum queues).
+    yields: bool,
     /// The others: the highest priority first, then by arrival.
     waiting: BTreeSet<(Reverse<i64>, ConsumerId)>,
+}
+
+impl Single {
+    /// The active consumer is to give way to one of a higher priority.
+    fn is_outranked<P>(&self, all: &AHashMap<ConsumerId, Consumer<P>>) -> bool {
+        let active = self.active.and_then(|active| all.get(&active));
+        self.yields
+            && active.is_some_and(|active| {
+                let first = self.waiting.first();
+                first.is_some_and(|(Reverse(priority), _)| *priority > active.options.priority)
+            })
+    }
 }
 
 impl<P> Default for Consumers<P> {
@@ -151,14 +166,29 @@ impl<P: Port> Consumers<P> {
         self.line.len()
     }
 
-    /// Only one consumer is to be served at a time. To be set before the first one.
-    pub(super) fn set_single(&mut self) {
-        self.single.get_or_insert_default();
+    /// Only one consumer is to be served at a time, until one of a higher priority comes if it `yields`. To be set before
+    /// the first one.
+    pub(super) fn set_single(&mut self, yields: bool) {
+        self.single.get_or_insert_default().yields = yields;
     }
 
     /// The single active consumer.
     pub(super) fn active(&self) -> Option<ConsumerId> {
         self.single.as_ref().and_then(|single| single.active)
+    }
+
+    /// How many messages those in line would take, room permitting.
+    pub(super) fn appetite(&self) -> u64 {
+        let in_line = self.line.iter().filter_map(|(_, id)| self.all.get(id));
+        in_line.fold(0, |sum, consumer| {
+            let options = consumer.options;
+            let credit = if options.no_ack || options.prefetch == 0 {
+                u64::MAX
+            } else {
+                u64::from(options.prefetch).saturating_sub(consumer.unacked)
+            };
+            sum.saturating_add(credit)
+        })
     }
 
     /// Whether exclusive use keeps such a consumer out (amqp-behaviour 2.4, consume step 5).
@@ -187,7 +217,34 @@ impl<P: Port> Consumers<P> {
             single.waiting.insert((Reverse(options.priority), id));
         }
         self.queue_up(id);
+        self.give_way();
         id
+    }
+
+    /// The single active consumer is asked to stop, for one of a higher priority: it gets nothing more, and when it has
+    /// settled what it holds, the other takes over.
+    fn give_way(&mut self) {
+        let Some(single) = &mut self.single else { return };
+        let Some(active) = single.active.filter(|_| single.is_outranked(&self.all)) else {
+            return;
+        };
+        let Some(consumer) = self.all.get_mut(&active) else {
+            return;
+        };
+        if consumer.in_line {
+            consumer.in_line = false;
+            self.line.retain(|(_, id)| *id != active);
+        }
+        if consumer.unacked > 0 {
+            return;
+        }
+        single
+            .waiting
+            .insert((Reverse(consumer.options.priority), active));
+        single.active = single.waiting.pop_first().map(|(_, next)| next);
+        if let Some(next) = single.active {
+            self.queue_up(next);
+        }
     }
 
     pub(super) fn remove(&mut self, id: ConsumerId) -> bool {
@@ -210,9 +267,10 @@ impl<P: Port> Consumers<P> {
             single.waiting.remove(&(Reverse(consumer.options.priority), id));
             if single.active == Some(id) {
                 single.active = single.waiting.pop_first().map(|(_, next)| next);
-                if let Some(next) = single.active {
-                    self.queue_up(next);
-                }
+            }
+            // The next one, or the same again, when it was to give way to the one that went.
+            if let Some(active) = single.active {
+                self.queue_up(active);
             }
         }
         true
@@ -223,7 +281,10 @@ impl<P: Port> Consumers<P> {
         self.gone = 0;
         self.exclusive = false;
         if let Some(single) = &mut self.single {
-            *single = Single::default();
+            *single = Single {
+                yields: single.yields,
+                ..Single::default()
+            };
         }
         for (_, consumer) in self.all.drain() {
             consumer.port.cancelled();
@@ -321,6 +382,9 @@ impl<P: Port> Consumers<P> {
         if let Some(consumer) = self.all.get_mut(&id) {
             consumer.unacked = consumer.unacked.saturating_sub(1);
             self.queue_up(id);
+            if self.single.is_some() {
+                self.give_way();
+            }
         }
     }
 
@@ -333,16 +397,16 @@ impl<P: Port> Consumers<P> {
     }
 
     fn queue_up(&mut self, id: ConsumerId) {
-        let Some(consumer) = self.all.get_mut(&id) else {
-            return;
-        };
         if self
             .single
             .as_ref()
-            .is_some_and(|single| single.active != Some(id))
+            .is_some_and(|single| single.active != Some(id) || single.is_outranked(&self.all))
         {
             return;
         }
+        let Some(consumer) = self.all.get_mut(&id) else {
+            return;
+        };
         if !consumer.in_line && !consumer.stalled && consumer.has_credit() {
             consumer.in_line = true;
             insert(&mut self.line, consumer.options.priority, id);

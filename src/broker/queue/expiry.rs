@@ -275,6 +275,9 @@ impl<P: Port> QueueState<P> {
                         pending: false,
                     });
                 } else {
+                    if let Some(keys) = &mut self.keys {
+                        keys.forget(seq);
+                    }
                     removed.push(Place { seq, lane: level });
                 }
             }

@@ -18,6 +18,9 @@ impl<P: Port> QueueState<P> {
         if settings.kind == QueueKind::Quorum {
             self.lanes.set_quorum();
         }
+        if settings.deduplicates {
+            self.keys.get_or_insert_default();
+        }
         self.settings = settings;
     }
 
@@ -25,21 +28,46 @@ impl<P: Port> QueueState<P> {
         &self.settings
     }
 
-    /// Whether the queue is full and refuses the message. What waits may not have been offered to consumers yet: ask
-    /// again after a [`Self::dispatch`].
-    pub fn refuses(&self, message: &Message) -> bool {
-        self.limited
-            && !self.deleted
-            && self.settings.refuses()
-            && !self.settings.allows(
-                self.ready_count() + self.dying + 1,
-                self.ready_bytes + message.body_len(),
-            )
+    /// Whether [`Self::refuses`] has to be asked: the queue is limited or takes no message twice.
+    #[inline]
+    pub fn is_choosy(&self) -> bool {
+        self.limited || self.keys.is_some()
     }
 
-    /// A message was refused: some queues dead-letter it.
+    /// Whether the queue is full, or has the message already, and refuses it. What waits may not have been offered to
+    /// consumers yet: ask again after a [`Self::dispatch`].
+    pub fn refuses(&self, message: &Message) -> bool {
+        !self.deleted && (self.is_full_for(message) || self.is_duplicate(message))
+    }
+
+    /// As [`Self::refuses`], where what waits cannot be offered first: what consumers would take of it does not count.
+    pub fn refuses_meanwhile(&self, message: &Message) -> bool {
+        if !self.limited || self.deleted {
+            return self.refuses(message);
+        }
+        let ready = self.ready_count();
+        let taken = self.consumers.appetite().min(ready);
+        // Which messages these are, and so their sizes, only a dispatch tells.
+        let bytes = if taken == ready { 0 } else { self.ready_bytes };
+        self.is_overfull(ready - taken, bytes, message) || self.is_duplicate(message)
+    }
+
+    fn is_full_for(&self, message: &Message) -> bool {
+        self.limited && self.is_overfull(self.ready_count(), self.ready_bytes, message)
+    }
+
+    /// One message more than these would be too many, and is refused.
+    fn is_overfull(&self, ready: u64, bytes: u64, message: &Message) -> bool {
+        self.settings.refuses()
+            && !self
+                .settings
+                .allows(ready + self.dying + 1, bytes + message.body_len())
+    }
+
+    /// A message was refused: some queues dead-letter it, and a duplicate is always.
     pub fn refused(&mut self, message: &Message) {
-        if self.settings.overflow == Overflow::RejectPublishDlx
+        let full = self.is_full_for(message);
+        if (!full || self.settings.overflow == Overflow::RejectPublishDlx)
             && let Some(route) = &self.settings.dead_letter
         {
             self.dead.push(DeadLetter {

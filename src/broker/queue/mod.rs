@@ -5,10 +5,12 @@ pub mod arguments;
 mod browse;
 mod consumers;
 pub mod dead_letter;
+mod deduplication;
 mod expiry;
 mod lanes;
 mod limits;
 mod paging;
+mod port;
 mod ready;
 mod removed;
 pub mod retry;
@@ -25,6 +27,7 @@ use self::{
     arguments::QueueKind,
     consumers::Consumers,
     dead_letter::{DeadLetter, Reason},
+    deduplication::Keys,
     expiry::Expiry,
     lanes::Lanes,
     returns::Returns,
@@ -36,11 +39,13 @@ use crate::broker::{
     message::Message,
 };
 
+pub(in crate::broker) use self::deduplication::KEY;
 pub use self::{
     browse::{Glimpse, Withdrawn},
     consumers::{ConsumerId, ConsumerOptions},
     expiry::Deadlines,
     paging::{PagedIn, ReadFrom},
+    port::Port,
     removed::Removed,
     returns::{Return, Returned, with_counts},
     schedule::{ScheduleLoaded, ScheduleRead, Turn},
@@ -100,28 +105,6 @@ impl Delivery {
     }
 }
 
-/// Where a consumer's deliveries go: one per consumer, implemented by the server over the connection's outbox.
-/// Called under the queue's lock, so an implementation neither blocks nor calls back into the queue.
-pub trait Port: Send {
-    /// Bytes it will take now. More than this may be given once, by the size of one message.
-    fn room(&self) -> usize;
-    /// There was no room: ask for [`QueueState::resume`] when there is. False when room came back meanwhile.
-    fn stall(&self, consumer: ConsumerId) -> bool;
-    /// Whether the consumer's channel limits what all its consumers hold together; then every delivery needs
-    /// [`Self::reserve`].
-    fn metered(&self) -> bool {
-        false
-    }
-    /// Leave for one more delivery. When there is none, the port asks for [`QueueState::resume`] once there is.
-    fn reserve(&self, _consumer: ConsumerId) -> bool {
-        true
-    }
-    /// Takes all deliveries out of the vector, in order.
-    fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>);
-    /// The queue is gone: the consumer is cancelled by the server.
-    fn cancelled(&self);
-}
-
 /// Ready messages may hold this much memory before a queue leaves its middle to the store.
 pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
 /// What of a queue's head stays in memory when its middle is left to the store.
@@ -168,6 +151,8 @@ pub struct QueueState<P> {
     schedule: Option<Box<Schedule>>,
     /// When the queue was last used, for its own expiry.
     used_at: Timestamp,
+    /// In a queue that takes no message twice.
+    keys: Option<Box<Keys>>,
 }
 
 /// Everything a restart gives back about a queue's messages.
@@ -240,6 +225,7 @@ impl<P: Port> QueueState<P> {
             reads: Vec::new(),
             schedule: None,
             used_at: Timestamp::NONE,
+            keys: None,
         }
     }
 
@@ -331,6 +317,9 @@ impl<P: Port> QueueState<P> {
         let bytes = message.body_len();
         self.ready_bytes += bytes;
         let place = Place { seq, lane };
+        if let Some(keys) = &mut self.keys {
+            keys.enter(&message, seq);
+        }
         if expires_at.is_some() || self.expiry.is_some() {
             let alone = self.ready_count() == 0 && self.unacked == 0;
             self.joined(place, expires_at, u32::try_from(bytes).unwrap_or(u32::MAX), alone);
@@ -373,6 +362,7 @@ impl<P: Port> QueueState<P> {
                     self.unacked += 1;
                     self.unacked_bytes += entry.message.body_len();
                 } else {
+                    self.forget(entry.seq);
                     removed.note(&entry);
                 }
                 run.give(entry);
@@ -407,6 +397,7 @@ impl<P: Port> QueueState<P> {
         };
         self.delivered = self.delivered.max(entry.seq);
         if no_ack {
+            self.forget(entry.seq);
             removed.note(&entry);
         } else {
             self.unacked += 1;
@@ -431,6 +422,7 @@ impl<P: Port> QueueState<P> {
 
     /// A message leaves the queue without having been consumed.
     fn discard(&mut self, entry: Entry, reason: Reason, removed: &mut Removed) {
+        self.forget(entry.seq);
         let reason = self.settings.holds.map_or(reason, |_| Reason::Due);
         match &self.settings.dead_letter {
             Some(route) => {
@@ -492,9 +484,10 @@ impl<P: Port> QueueState<P> {
         self.consumers.resume(consumer);
     }
 
-    /// Only one consumer is to be served at a time (amqp-behaviour 4.9). To be set before the first one.
-    pub fn set_single_active(&mut self) {
-        self.consumers.set_single();
+    /// Only one consumer is to be served at a time (amqp-behaviour 4.9); one of a higher priority takes its place when it
+    /// `yields`. To be set before the first one.
+    pub fn set_single_active(&mut self, yields: bool) {
+        self.consumers.set_single(yields);
     }
 
     /// The consumer that is served while the others wait, in a queue that serves one at a time.
@@ -514,6 +507,9 @@ impl<P: Port> QueueState<P> {
         self.returns.clear(&mut purged.removed);
         self.ready_bytes = 0;
         self.expiry_cleared();
+        if let Some(keys) = &mut self.keys {
+            keys.clear();
+        }
         purged
     }
 
@@ -523,7 +519,7 @@ impl<P: Port> QueueState<P> {
         self.deleted = true;
         self.lanes = Lanes::new();
         self.returns = Returns::default();
-        self.schedule = None;
+        (self.schedule, self.keys) = (None, None);
         self.ready_bytes = 0;
         self.expiry_cleared();
         self.dead.clear();
@@ -554,36 +550,6 @@ impl<P: Port> QueueState<P> {
             self.left(&entry);
         }
         Some(entry)
-    }
-}
-
-/// The handle tests and benches use for a queue that nobody consumes over a socket.
-impl<P: Port> Port for Arc<P>
-where
-    Self: Send,
-{
-    fn room(&self) -> usize {
-        P::room(self)
-    }
-
-    fn stall(&self, consumer: ConsumerId) -> bool {
-        P::stall(self, consumer)
-    }
-
-    fn metered(&self) -> bool {
-        P::metered(self)
-    }
-
-    fn reserve(&self, consumer: ConsumerId) -> bool {
-        P::reserve(self, consumer)
-    }
-
-    fn deliver(&self, consumer: ConsumerId, deliveries: &mut Vec<Delivery>) {
-        P::deliver(self, consumer, deliveries);
-    }
-
-    fn cancelled(&self) {
-        P::cancelled(self);
     }
 }
 

@@ -217,7 +217,9 @@ impl Ready {
             kept += cost(entry);
             kept > keep
         });
-        self.tail = self.head.split_off(at.unwrap_or(self.head.len()));
+        // The first stays, whatever its size: a front that is always empty would be read again and again.
+        let at = at.map_or(self.head.len(), |at| at.max(1));
+        self.tail = self.head.split_off(at);
         self.tail_bytes = self.tail.iter().map(cost).sum();
         self.head_bytes -= self.tail_bytes;
         self.split = true;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::broker::{
     definition::Name,
     policy::{EffectivePolicy, Overflow},
-    queue::{arguments::QueueKind, retry::Retry, timeout::AckTimeout},
+    queue::{arguments::QueueKind, deduplication, retry::Retry, timeout::AckTimeout},
 };
 use crate::protocol::field::{FieldTable, FieldValue};
 
@@ -43,6 +43,8 @@ pub struct QueueSettings {
     pub retry: Option<Retry>,
     /// How long its consumers may take to settle.
     pub ack_timeout: AckTimeout,
+    /// It takes no message twice.
+    pub deduplicates: bool,
     /// A holding queue: nobody consumes from it, and messages leave it when they are due.
     pub holds: Option<Holds>,
 }
@@ -97,6 +99,7 @@ impl QueueSettings {
             delivery_limit: delivery_limit(arguments, policy, kind),
             retry: Retry::of(arguments, policy),
             ack_timeout: AckTimeout::of_queue(arguments, policy),
+            deduplicates: kind == QueueKind::Classic && deduplication::is_on(arguments),
             holds: None,
         }
     }

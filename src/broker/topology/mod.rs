@@ -301,6 +301,12 @@ impl<Q: QueueRef> Topology<Q> {
             .is_some_and(|source| source.bind(binding, hop)))
     }
 
+    /// Whether exactly this binding exists.
+    pub fn is_bound(&self, binding: &BindingDefinition) -> bool {
+        let source = self.exchange(&binding.source);
+        source.is_some_and(|source| source.has(binding))
+    }
+
     /// Removes a binding; what is missing counts as removed. Returns what went, an auto-delete source included.
     ///
     /// # Errors

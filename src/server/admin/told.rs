@@ -59,7 +59,10 @@ impl Headers {
 
 impl Handle {
     fn tell(&self, key: &'static str, headers: impl FnOnce(&mut Headers)) {
-        self.broker.queues.announcer.event(key, headers);
+        self.broker.queues.announcer.event(key, |table| {
+            headers(table);
+            table.by(&self.by);
+        });
     }
 
     /// A user was added, or what is known of it changed.

@@ -101,7 +101,7 @@ impl Connection {
         if fields.immediate {
             return Err(Fault::connection(ReplyCode::NotImplemented, "immediate=true", id));
         }
-        let (size, max) = (body.len(), self.broker.limits().max_message_bytes);
+        let (size, max) = (body.len(), self.broker.message_bytes_max());
         if size > max {
             return Err(refuse(BrokerError::MessageTooLarge { size, max }));
         }
@@ -113,8 +113,7 @@ impl Connection {
                 message,
                 replies: false,
             };
-            self.enqueue(number, routed, fields.mandatory);
-            return Ok(());
+            return self.enqueue(number, routed, fields.mandatory).map_err(refuse);
         }
         if Self::is_order(fields.exchange) {
             return self.settle_by_publish(number, &fields, properties, body);
@@ -130,8 +129,7 @@ impl Connection {
             self.routes
                 .vouch(fields.exchange, fields.routing_key, self.rights.generation());
         }
-        self.enqueue(number, routed, fields.mandatory);
-        Ok(())
+        self.enqueue(number, routed, fields.mandatory).map_err(refuse)
     }
 
     /// The route of the message before, when this one has the same names, nothing changed since that one passed every
@@ -150,7 +148,7 @@ impl Connection {
 
     /// Puts a routed message with the others of this read, or with its transaction.
     #[inline]
-    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) {
+    fn enqueue(&mut self, number: u16, routed: Routed, mandatory: bool) -> Result<(), BrokerError> {
         let Routed {
             route,
             message,
@@ -165,15 +163,15 @@ impl Connection {
             (route, false)
         };
         let Some(channel) = self.channels.get_mut(&number) else {
-            return;
+            return Ok(());
         };
         self.published = true;
         channel.out.counters.bump(Count::Publish, 1);
         self.tally
             .count(&self.vhost, message.exchange(), route.len(), message.body_len());
         if let Some(transaction) = &mut channel.transaction {
-            transaction.publish(route, message, mandatory);
-            return;
+            let max = self.broker.limits().transaction_max_bytes;
+            return transaction.publish((route, message, mandatory), max);
         }
         let confirm = channel
             .confirms
@@ -201,11 +199,10 @@ impl Connection {
         }
         if !route.is_empty() {
             self.batch.publish(route, Publish { message, confirm });
-            return;
-        }
-        if let Some((confirms, tag)) = confirm {
+        } else if let Some((confirms, tag)) = confirm {
             self.batch.confirm_now(&confirms, tag);
         }
+        Ok(())
     }
 
     /// A request whose reply address is the pseudo queue gets the channel's own; `None` leaves the properties as they

@@ -52,7 +52,7 @@ impl Connection {
                 };
                 let reply = (!nowait).then_some(Method::ExchangeDeclareOk);
                 self.may_declare_exchange(&definition)
-                    .and_then(|()| self.vhost.declare_exchange(definition))
+                    .and_then(|()| self.vhost.declare_exchange(definition, &self.user))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
             Method::ExchangeDelete {
@@ -63,7 +63,7 @@ impl Connection {
                 let reply = (!nowait).then_some(Method::ExchangeDeleteOk);
                 let name = without_line_breaks(exchange);
                 self.may_delete_exchange(&name)
-                    .and_then(|()| self.vhost.delete_exchange(&name, if_unused))
+                    .and_then(|()| self.vhost.delete_exchange(&name, if_unused, &self.user))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
             method => return self.exchange_bindings(method),
@@ -83,7 +83,7 @@ impl Connection {
                 let binding = self.binding(source, destination, routing_key, arguments);
                 let reply = (!nowait).then_some(Method::ExchangeBindOk);
                 self.may_bind(&binding)
-                    .and_then(|()| self.vhost.bind(binding, self.id))
+                    .and_then(|()| self.vhost.bind(binding, (self.id, &self.user)))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
             Method::ExchangeUnbind {
@@ -97,7 +97,7 @@ impl Connection {
                 let binding = self.binding(source, destination, routing_key, arguments);
                 let reply = (!nowait).then_some(Method::ExchangeUnbindOk);
                 self.may_bind(&binding)
-                    .and_then(|()| self.vhost.unbind(&binding, self.id))
+                    .and_then(|()| self.vhost.unbind(&binding, (self.id, &self.user)))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
             _ => return None,

@@ -309,7 +309,7 @@ impl Connection {
             without_consumers: true,
             ..DeleteIf::default()
         };
-        if let Err(error) = self.vhost.delete_queue(queue, only) {
+        if let Err(error) = self.vhost.delete_queue(queue, only, &self.user) {
             tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted");
         }
     }

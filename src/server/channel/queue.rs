@@ -84,7 +84,7 @@ impl Connection {
                 let reply = (!nowait).then_some(Method::QueueBindOk);
                 self.queue_binding(number, queue, exchange, routing_key, arguments)
                     .and_then(|binding| self.may_bind(&binding).map(|()| binding))
-                    .and_then(|binding| self.vhost.bind(binding, self.id))
+                    .and_then(|binding| self.vhost.bind(binding, (self.id, &self.user)))
                     .map(|durable| Reply::WhenDurable(durable, reply))
             }
             Method::QueueUnbind {
@@ -95,7 +95,7 @@ impl Connection {
             } => self
                 .queue_binding(number, queue, exchange, routing_key, arguments)
                 .and_then(|binding| self.may_bind(&binding).map(|()| binding))
-                .and_then(|binding| self.vhost.unbind(&binding, self.id))
+                .and_then(|binding| self.vhost.unbind(&binding, (self.id, &self.user)))
                 .map(|durable| Reply::WhenDurable(durable, Some(Method::QueueUnbindOk))),
             Method::QueuePurge { queue, nowait } => self.purge(number, &queue, nowait),
             Method::QueueDelete {
@@ -163,7 +163,8 @@ impl Connection {
             auto_delete,
             arguments: effective,
         };
-        match self.vhost.add_queue(definition, exclusive.then_some(self.id)) {
+        let owner = exclusive.then_some(self.id);
+        match self.vhost.add_queue(definition, owner, &self.user) {
             Ok((queue, stored)) => {
                 queue.lock().touch();
                 if exclusive {
@@ -294,7 +295,9 @@ impl Connection {
             Ok(queue) => {
                 refuse_conditions(&queue, only)?;
                 self.exclusive.retain(|mine| *mine != queue);
-                self.vhost.delete_queue(&queue, only)?.unwrap_or_default()
+                self.vhost
+                    .delete_queue(&queue, only, &self.user)?
+                    .unwrap_or_default()
             }
             Err(BrokerError::NotFound(_)) => (0, None),
             Err(error) => return Err(error),

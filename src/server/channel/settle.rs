@@ -256,8 +256,8 @@ impl Connection {
             if let Some(delivery) = channel.out.unacked.lock().take(tag) {
                 transaction.settle(tag, delivery, Settlement::Ack);
             }
-            transaction.publish(route, message, fields.mandatory && !replies);
-            return Ok(());
+            let max = self.broker.limits().transaction_max_bytes;
+            return Ok(transaction.publish((route, message, fields.mandatory && !replies), max)?);
         }
         let confirm = self.order_confirm(number);
         if unroutable {
@@ -309,7 +309,7 @@ impl Connection {
         if guards
             .iter()
             .zip(targets())
-            .any(|(guard, target)| target && guard.state.refuses(message))
+            .any(|(guard, target)| target && guard.state.refuses_meanwhile(message))
         {
             return Err(confirm);
         }
@@ -328,6 +328,7 @@ impl Connection {
         let source = handles.iter().position(|queue| **queue == delivery.queue);
         if let Some(guard) = source.and_then(|at| guards.get_mut(at)) {
             let entry = &delivery.entry;
+            guard.state.forget(entry.seq);
             if guard
                 .state
                 .ack(delivery.consumer, entry.stored, entry.message.body_len())

@@ -9,13 +9,18 @@ use crate::broker::{
     unacked::{Unacked, UnackedDelivery},
 };
 use crate::protocol::method::{Method, MethodId};
-use crate::server::{close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle};
+use crate::server::{
+    close::Fault, connection::Connection, publisher::SharedRoute, queue_cell::QueueHandle,
+    registry::durable_done,
+};
 
 /// What a channel did since tx.select or the last commit or rollback.
 #[derive(Default)]
 pub(in crate::server) struct Transaction {
     /// Routed when published; the flag is mandatory.
     publishes: Vec<(SharedRoute, Message, bool)>,
+    /// What they take in memory.
+    bytes: usize,
     pub(in crate::server) settled: Vec<Settled>,
 }
 
@@ -38,8 +43,21 @@ pub(in crate::server) enum Settlement {
 }
 
 impl Transaction {
-    pub(super) fn publish(&mut self, route: SharedRoute, message: Message, mandatory: bool) {
+    /// Holds a message back.
+    ///
+    /// # Errors
+    /// 406 when all of them together would take more than `max` bytes.
+    pub(super) fn publish(
+        &mut self,
+        (route, message, mandatory): (SharedRoute, Message, bool),
+        max: usize,
+    ) -> Result<(), BrokerError> {
+        self.bytes = self.bytes.saturating_add(message.memory_bytes());
+        if self.bytes > max {
+            return Err(BrokerError::TransactionTooLarge(max));
+        }
         self.publishes.push((route, message, mandatory));
+        Ok(())
     }
 
     pub(super) fn settle(&mut self, tag: u64, delivery: UnackedDelivery<QueueHandle>, how: Settlement) {
@@ -104,8 +122,18 @@ impl Connection {
                 self.return_unroutable(number, &message);
             }
         }
+        let may_die = |settled: &Settled| !matches!(settled.how, Settlement::Ack);
+        let dying = transaction.settled.iter().any(may_die);
         let committed = self.batch.commit(publishes, transaction.settled);
-        if let Some(durable) = committed.durable {
+        let durable = if dying {
+            // The relay logs the moves of what became a dead letter, behind the rest: all of it is durable when they are.
+            let (done, durable) = durable_done();
+            self.broker.relay.tell(done);
+            Some(durable)
+        } else {
+            committed.durable
+        };
+        if let Some(durable) = durable {
             durable
                 .await
                 .ok()

@@ -27,7 +27,7 @@ impl Connection {
         }
         self.channels.clear();
         for queue in self.exclusive.drain(..) {
-            if let Err(error) = self.vhost.delete_queue(&queue, DeleteIf::default()) {
+            if let Err(error) = self.vhost.delete_queue(&queue, DeleteIf::default(), &self.user) {
                 tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted");
             }
         }

@@ -112,7 +112,7 @@ impl Connection {
         if channel.is_closing() {
             return self.frame_while_closing(frame);
         }
-        let body_max = self.broker.limits().max_message_bytes;
+        let body_max = self.broker.message_bytes_max();
         let pending = channel.assembler.pending().map_or(MethodId::NONE, Method::id);
         let step = channel
             .assembler

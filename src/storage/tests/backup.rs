@@ -42,6 +42,6 @@ fn a_backup_under_load_holds_what_was_confirmed_before_it() {
 fn what_is_no_backup_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let error = restore(place.path(), &place.path().join("data")).unwrap_err();
-    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }

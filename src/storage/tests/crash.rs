@@ -104,7 +104,7 @@ fn a_crash_at_any_step_leaves_all_or_nothing_of_a_group() {
     }
 }
 
-fn newest_wal(dir: &Path) -> PathBuf {
+pub(super) fn newest_wal(dir: &Path) -> PathBuf {
     let logs = fs::read_dir(dir.join("db"))
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -113,7 +113,7 @@ fn newest_wal(dir: &Path) -> PathBuf {
         .unwrap()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -83,7 +83,7 @@ fn a_missing_database_is_never_replaced_by_an_empty_one() {
     fs::remove_dir_all(dir.path().join("db")).unwrap();
     let error = refusal(&dir);
     assert!(
-        matches!(&error, StoreError::Corrupt { path, .. } if path.ends_with("db")),
+        matches!(&error, StoreError::Missing { path, .. } if path.ends_with("db")),
         "{error}"
     );
 }

@@ -5,6 +5,7 @@ mod behaviour;
 mod check;
 mod crash;
 mod damage;
+mod log_room;
 mod model;
 mod returned;
 mod schedule;

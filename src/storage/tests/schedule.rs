@@ -12,13 +12,13 @@ use crate::storage::{Op, Target, schedule};
 
 const NAME: &str = "amq.delayed.1";
 
-fn holding(bench: &Bench) -> QueueId {
+pub(super) fn holding(bench: &Bench) -> QueueId {
     let id = bench.store.next_queue_id();
     bench.log(define(NAME, id));
     id
 }
 
-fn publish(bench: &Bench, queue: QueueId, due: u64, seq: u64, message: Message) {
+pub(super) fn publish(bench: &Bench, queue: QueueId, due: u64, seq: u64, message: Message) {
     bench.log(Op::Publish {
         message,
         targets: smallvec![Target {

@@ -9,7 +9,7 @@ use crate::{
     commands::{policies::validation, users, vhosts},
     failure::{Failure, exit},
     output::{Output, Table},
-    program::tools::CTL,
+    program::tools::{BOTH, CTL},
 };
 
 const GROUP: &str = "Limits";
@@ -35,7 +35,7 @@ pub(super) static COMMANDS: [Spec; 6] = [
     },
     Spec {
         name: "list_vhost_limits",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[switch("global", "those of all virtual hosts")],
@@ -62,7 +62,7 @@ pub(super) static COMMANDS: [Spec; 6] = [
     },
     Spec {
         name: "list_user_limits",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[

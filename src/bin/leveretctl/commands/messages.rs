@@ -1,7 +1,7 @@
 //! Messages in queues: looked at without being consumed, found, moved, copied, deleted, and brought back from where dead
 //! letters go.
 
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use crate::{
     command::{Opt, Spec, switch, value},
     failure::{Failure, exit},
     interrupt::Interrupt,
-    output::{Output, cell, eprint},
+    output::{Bar, Output, cell},
     program::tools::OURS,
 };
 
@@ -372,21 +372,6 @@ fn delete_messages(call: &mut Call) -> Result<Output, Failure> {
     change(call, "delete", "deleted")
 }
 
-/// A bar on a terminal; nothing elsewhere.
-fn progress(call: &Call, done: u64, whole: u64) {
-    const WIDTH: u64 = 30;
-    if call.shape.quiet || !std::io::stderr().is_terminal() {
-        return;
-    }
-    let full = usize::try_from(done.min(whole) * WIDTH / whole.max(1)).unwrap_or(0);
-    let rest = usize::try_from(WIDTH).unwrap_or(0).saturating_sub(full);
-    eprint(&format!(
-        "\r[{}{}] {done} of {whole}",
-        "#".repeat(full),
-        ".".repeat(rest)
-    ));
-}
-
 fn redrive(call: &mut Call) -> Result<Output, Failure> {
     let mut body = json!({"filter": filter(call)?, "dry_run": call.switch("dry")});
     if let Value::Object(body) = &mut body {
@@ -408,11 +393,12 @@ fn redrive(call: &mut Call) -> Result<Output, Failure> {
     let whole = call.client.get(&queue).map_err(|failure| known(call, failure))?;
     let whole = whole.get("messages_ready").and_then(Value::as_u64).unwrap_or(0);
     let job = call.client.post(&format!("{}/redrive", path(call)), &body)?;
+    let mut bar = Bar::new(call.shape.quiet);
     let id = job.get("id").map(Value::to_string).unwrap_or_default();
     let job = loop {
         let job = call.client.get(&format!("/leveret/jobs/{id}"))?;
         let scanned = job.get("scanned").and_then(Value::as_u64).unwrap_or(0);
-        progress(call, scanned, whole);
+        bar.show(scanned, whole, "");
         if job.get("state").and_then(Value::as_str) != Some("running") {
             break job;
         }
@@ -420,9 +406,7 @@ fn redrive(call: &mut Call) -> Result<Output, Failure> {
             call.client.delete(&format!("/leveret/jobs/{id}"))?;
         }
     };
-    if !call.shape.quiet && std::io::stderr().is_terminal() {
-        eprint("\n");
-    }
+    bar.end();
     let text = |key: &str| job.get(key).map(cell).unwrap_or_default();
     if text("state") == "failed" {
         return Err(Failure::unavailable(format!(

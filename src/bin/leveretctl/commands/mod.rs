@@ -6,20 +6,26 @@ mod definitions;
 mod difference;
 mod doctor;
 mod documents;
+mod events;
 mod explain;
 mod flags;
+mod foreign;
 mod health;
 mod limits;
 mod lists;
+mod log;
 mod messages;
+mod migrate;
 mod node;
 mod parameters;
 mod permissions;
 mod plugins;
 mod policies;
 mod queues;
+mod secrets;
 mod settings;
 mod status;
+mod streams;
 mod tail;
 mod top;
 mod users;
@@ -36,7 +42,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 24] = [
+static TABLES: [&[Spec]; 30] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -51,12 +57,18 @@ static TABLES: [&[Spec]; 24] = [
     &connections::COMMANDS,
     &definitions::COMMANDS,
     &settings::COMMANDS,
+    &log::COMMANDS,
+    &secrets::COMMANDS,
+    &events::COMMANDS,
+    &streams::COMMANDS,
+    &foreign::COMMANDS,
     &flags::COMMANDS,
     &plugins::COMMANDS,
     &explain::COMMANDS,
     &doctor::COMMANDS,
     &difference::COMMANDS,
     &backup::COMMANDS,
+    &migrate::COMMANDS,
     &documents::COMMANDS,
     &messages::COMMANDS,
     &tail::COMMANDS,

@@ -39,7 +39,7 @@ pub(super) static COMMANDS: [Spec; 15] = [
     },
     Spec {
         name: "wait",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "[<pidfile>]",
         options: &[value("pid", "pid", "the process to wait for").short('P')],

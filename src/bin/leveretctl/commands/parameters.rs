@@ -9,7 +9,7 @@ use crate::{
     commands::policies::{no_parameter, validation},
     failure::Failure,
     output::{Output, Table},
-    program::tools::CTL,
+    program::tools::{BOTH, CTL},
 };
 
 const GROUP: &str = "Parameters";
@@ -35,7 +35,7 @@ pub(super) static COMMANDS: [Spec; 6] = [
     },
     Spec {
         name: "list_parameters",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],
@@ -62,7 +62,7 @@ pub(super) static COMMANDS: [Spec; 6] = [
     },
     Spec {
         name: "list_global_parameters",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],

@@ -9,7 +9,7 @@ use crate::{
     commands::users,
     failure::{Failure, exit},
     output::{Output, Table},
-    program::tools::CTL,
+    program::tools::{BOTH, CTL},
 };
 
 const GROUP: &str = "Access Control";
@@ -35,7 +35,7 @@ pub(super) static COMMANDS: [Spec; 9] = [
     },
     Spec {
         name: "list_permissions",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],
@@ -44,7 +44,7 @@ pub(super) static COMMANDS: [Spec; 9] = [
     },
     Spec {
         name: "list_topic_permissions",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],
@@ -53,7 +53,7 @@ pub(super) static COMMANDS: [Spec; 9] = [
     },
     Spec {
         name: "list_user_permissions",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "<username>",
         options: &[],
@@ -62,7 +62,7 @@ pub(super) static COMMANDS: [Spec; 9] = [
     },
     Spec {
         name: "list_user_topic_permissions",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "<username>",
         options: &[],

@@ -48,7 +48,7 @@ pub(super) static COMMANDS: [Spec; 7] = [
     },
     Spec {
         name: "list_policies",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],
@@ -75,7 +75,7 @@ pub(super) static COMMANDS: [Spec; 7] = [
     },
     Spec {
         name: "list_operator_policies",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],

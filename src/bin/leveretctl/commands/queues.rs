@@ -8,7 +8,7 @@ use crate::{
     command::{Spec, switch, value},
     failure::{Failure, exit},
     output::{Output, Table},
-    program::tools::{CTL, QUEUES},
+    program::tools::{CTL, HEALTH_OF_QUEUES, QUEUES},
 };
 
 const GROUP: &str = "Queues";
@@ -50,7 +50,7 @@ pub(super) static COMMANDS: [Spec; 11] = [
     },
     Spec {
         name: "quorum_status",
-        tools: QUEUES,
+        tools: HEALTH_OF_QUEUES,
         group: GROUP,
         args: "<queue>",
         options: &[],
@@ -95,7 +95,7 @@ pub(super) static COMMANDS: [Spec; 11] = [
     },
     Spec {
         name: "reclaim_quorum_memory",
-        tools: QUEUES,
+        tools: HEALTH_OF_QUEUES,
         group: GROUP,
         args: "<queue>",
         options: &[],
@@ -117,8 +117,8 @@ pub(super) static COMMANDS: [Spec; 11] = [
         group: GROUP,
         args: "<queue>",
         options: &[],
-        about: "Classic queue mirroring does not exist any more: says so",
-        run: not_mirrored,
+        about: "Nothing is synchronised, because classic queue mirroring does not exist any more",
+        run: no_synchronisation,
     },
 ];
 
@@ -183,8 +183,8 @@ fn not_found(failure: Failure) -> Failure {
 fn rebalance(call: &mut Call) -> Result<Output, Failure> {
     let kind = call.arg("type").to_owned();
     if !["all", "classic", "quorum", "stream"].contains(&kind.as_str()) {
-        let text = "Bad argument: type must be one of all, classic, quorum, stream";
-        return Err(Failure::argument(exit::DATA, text));
+        let text = format!("type {kind} is not supported. Try one of all, classic, quorum.");
+        return Err(Failure::unavailable(text));
     }
     call.banner(format!("Re-balancing leaders of {kind} queues..."));
     let queues = call.client.list("/queues?disable_stats=true")?;
@@ -251,4 +251,15 @@ fn not_mirrored(call: &mut Call) -> Result<Output, Failure> {
     ));
     call.client.get(&path(call, &queue)).map_err(not_found)?;
     Err(Failure::unavailable("not_mirrored"))
+}
+
+/// As in RabbitMQ, where no queue is being synchronised either.
+fn no_synchronisation(call: &mut Call) -> Result<Output, Failure> {
+    let queue = call.arg("queue").to_owned();
+    call.banner(format!(
+        "Stopping synchronising queue '{queue}' in vhost '{}' ...",
+        call.vhost()
+    ));
+    call.client.get(&path(call, &queue)).map_err(not_found)?;
+    Ok(Output::Done { node: call.node() })
 }

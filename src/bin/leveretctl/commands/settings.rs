@@ -1,4 +1,4 @@
-//! Settings of a running broker: alarms, log, configuration, its name.
+//! Settings of a running broker: alarms, configuration, its name.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const GROUP: &str = "Configuration and Environment";
 
-pub(super) static COMMANDS: [Spec; 9] = [
+pub(super) static COMMANDS: [Spec; 6] = [
     Spec {
         name: "environment",
         tools: BOTH,
@@ -60,24 +60,6 @@ pub(super) static COMMANDS: [Spec; 9] = [
         run: set_memory,
     },
     Spec {
-        name: "set_log_level",
-        tools: CTL,
-        group: GROUP,
-        args: "<log_level>",
-        options: &[],
-        about: "Sets the log level: debug, info, warning, error, none, or a filter for parts of the broker",
-        run: set_log_level,
-    },
-    Spec {
-        name: "log_level",
-        tools: OURS,
-        group: GROUP,
-        args: "",
-        options: &[],
-        about: "The log level as it is now",
-        run: log_level,
-    },
-    Spec {
         name: "force_gc",
         tools: CTL,
         group: GROUP,
@@ -85,15 +67,6 @@ pub(super) static COMMANDS: [Spec; 9] = [
         options: &[],
         about: "There is no garbage to collect: does nothing",
         run: force_gc,
-    },
-    Spec {
-        name: "rotate_logs",
-        tools: CTL,
-        group: GROUP,
-        args: "",
-        options: &[],
-        about: "The log goes to stderr: does nothing",
-        run: rotate_logs,
     },
 ];
 
@@ -129,20 +102,28 @@ fn reload(call: &mut Call) -> Result<Output, Failure> {
         ("changed", "Changed"),
         ("needs_restart", "Changed in the file, and waits for a restart"),
     ] {
-        let names = told
-            .get(key)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        if !names.is_empty() {
-            let names: Vec<String> = names.iter().map(cell).collect();
-            text.push_str(&format!("{what}: {}\n", names.join(", ")));
+        let names = told.get(key).and_then(Value::as_array).into_iter().flatten();
+        let rows: Vec<String> = names
+            .filter_map(Value::as_str)
+            .map(|name| change(name, &told))
+            .collect();
+        if !rows.is_empty() {
+            text.push_str(&format!("{what}: {}\n", rows.join(", ")));
         }
     }
     if text.is_empty() {
         text.push_str("Nothing has changed");
     }
     Ok(Output::Report { text, json: told })
+}
+
+/// `amqp.heartbeat (60 -> 30)`.
+fn change(name: &str, told: &Value) -> String {
+    let Some(values) = told.get("values").and_then(|values| values.get(name)) else {
+        return name.to_owned();
+    };
+    let value = |key: &str| values.get(key).map(cell).unwrap_or_default();
+    format!("{name} ({} -> {})", value("from"), value("to"))
 }
 
 fn set_cluster_name(call: &mut Call) -> Result<Output, Failure> {
@@ -232,43 +213,6 @@ fn set_memory(call: &mut Call) -> Result<Output, Failure> {
     set_limit(call, "memory", &with_point(share))
 }
 
-/// RabbitMQ's levels, and what they are to us.
-const LEVELS: [(&str, &str); 8] = [
-    ("debug", "debug"),
-    ("info", "info"),
-    ("notice", "info"),
-    ("warning", "warn"),
-    ("error", "error"),
-    ("critical", "error"),
-    ("none", "off"),
-    ("trace", "trace"),
-];
-
-fn set_log_level(call: &mut Call) -> Result<Output, Failure> {
-    let asked = call.arg("log_level").to_owned();
-    let known = LEVELS.iter().find(|(name, _)| *name == asked);
-    // `leveret::server=debug` is for parts of the broker.
-    let filter = match known {
-        Some((_, filter)) => (*filter).to_owned(),
-        None if asked.contains('=') => asked.clone(),
-        None => {
-            let text = format!(
-                "level {asked} is not supported. Try one of debug, info, warning, error, critical, none"
-            );
-            return Err(Failure::unavailable(text));
-        }
-    };
-    call.banner(format!("Setting log level to \"{asked}\" ..."));
-    call.client.put("/leveret/log-level", &json!({"level": filter}))?;
-    Ok(Output::Done { node: call.node() })
-}
-
-fn log_level(call: &mut Call) -> Result<Output, Failure> {
-    let json = call.client.get("/leveret/log-level")?;
-    let text = json.get("level").map(cell).unwrap_or_default();
-    Ok(Output::Report { text, json })
-}
-
 fn force_gc(call: &mut Call) -> Result<Output, Failure> {
     let node = call.node();
     call.banner(format!(
@@ -276,10 +220,4 @@ fn force_gc(call: &mut Call) -> Result<Output, Failure> {
     ));
     call.client.get("/leveret/ping")?;
     Ok(Output::Done { node })
-}
-
-fn rotate_logs(_: &mut Call) -> Result<Output, Failure> {
-    Err(Failure::unavailable(
-        "This command does not rotate logs anymore [deprecated]",
-    ))
 }

@@ -9,7 +9,7 @@ use crate::{
     commands::not_empty,
     failure::{Failure, exit},
     output::{Output, Table},
-    program::tools::{CTL, OURS},
+    program::tools::{BOTH, CTL, OURS},
 };
 
 const GROUP: &str = "Users";
@@ -77,7 +77,7 @@ pub(super) static COMMANDS: [Spec; 9] = [
     },
     Spec {
         name: "list_users",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "",
         options: &[],

@@ -9,7 +9,7 @@ use crate::{
     commands::{lists, not_empty},
     failure::{Failure, exit},
     output::{Output, Table},
-    program::tools::CTL,
+    program::tools::{BOTH, CTL},
 };
 
 const GROUP: &str = "Virtual hosts";
@@ -45,7 +45,7 @@ pub(super) static COMMANDS: [Spec; 10] = [
     },
     Spec {
         name: "list_vhosts",
-        tools: CTL,
+        tools: BOTH,
         group: GROUP,
         args: "[<column>...]",
         options: &[],

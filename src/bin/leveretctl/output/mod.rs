@@ -1,5 +1,6 @@
 //! What a command answers, in the format that was asked for.
 
+mod bar;
 mod grid;
 mod term;
 
@@ -12,6 +13,7 @@ use crate::{
     program::Program,
 };
 
+pub(crate) use bar::Bar;
 pub(crate) use term::{cell, typed};
 
 /// A formatter.

@@ -494,7 +494,7 @@ impl Bench {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words[..] {
             ["transient-queue"] => *self = Self::new(false),
-            ["single-active"] => self.queue.set_single_active(),
+            ["single-active", ref more @ ..] => self.queue.set_single_active(!more.is_empty()),
             ["priorities", max] => self.queue.set_max_priority(max.parse().unwrap()),
             ["recover", ref words @ ..] => self.recover(words),
             ["publish", ref names @ ..] => self.publish(names, false, false),

@@ -366,6 +366,31 @@ fn a_single_active_consumer_is_followed_by_the_next_in_rank() {
     );
 }
 
+/// Proves: SAC-001
+#[test]
+fn a_single_active_consumer_gives_way_to_one_of_a_higher_priority() {
+    check(
+        "single-active yielding | consume x prefetch=2 | publish a b | consume y priority=5 | publish c | counts | ack x a \
+         | ack x b | cancel y | publish d",
+        "deliver x a | deliver x b | ready 1 unacked 2 consumers 2 | deliver y c | deliver x d",
+    );
+    // What it returns is for the other.
+    check(
+        "single-active yielding | consume x | publish a | consume y priority=1 | consume z priority=1 | requeue x a | ack y a \
+         | publish b",
+        "deliver x a | deliver y a redelivered | deliver y b",
+    );
+    // The other may leave before its turn.
+    check(
+        "single-active yielding | consume x | publish a | consume y priority=1 | publish b | cancel y | publish c",
+        "deliver x a | deliver x b | deliver x c",
+    );
+    check(
+        "single-active yielding | consume x no-ack | consume y priority=1 | publish a | cancel y | consume z | publish b",
+        "deliver y a | deliver x b",
+    );
+}
+
 #[test]
 fn consumers_come_and_go_without_a_trace() {
     let mut bench = bench::Bench::new(true);

@@ -49,7 +49,7 @@ impl Model {
         bench.queue.set_max_priority(max_priority);
         let single = random.random_bool(0.2);
         if single {
-            bench.queue.set_single_active();
+            bench.queue.set_single_active(false);
         }
         Self {
             bench,

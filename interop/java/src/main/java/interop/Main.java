@@ -27,6 +27,13 @@ public final class Main {
         Topology.register(scenarios);
         Deliveries.register(scenarios);
         Contents.register(scenarios);
+        Queues.register(scenarios);
+        Time.register(scenarios);
+        run(scenarios, arguments);
+    }
+
+    /** Plays what the arguments name, or all, and ends the program. */
+    static void run(Map<String, Scenario> scenarios, String[] arguments) {
         List<String> names = new ArrayList<>(List.of(arguments));
         if (names.isEmpty() || !scenarios.keySet().containsAll(names.subList(1, names.size()))) {
             System.err.println("usage: Main amqp://USER:PASSWORD@HOST:PORT " + scenarios.keySet());

@@ -9,6 +9,7 @@ import com.rabbitmq.client.GetResponse;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.UUID;
 import java.util.concurrent.BlockingQueue;
@@ -37,6 +38,13 @@ final class Session implements AutoCloseable {
         return factory;
     }
 
+    /** One whose channel asks for confirms. */
+    static Session confirming(String uri) throws Exception {
+        Session session = new Session(uri);
+        session.channel.confirmSelect();
+        return session;
+    }
+
     @Override
     public void close() throws Exception {
         if (connection.isOpen()) {
@@ -51,6 +59,34 @@ final class Session implements AutoCloseable {
     /** Declares a durable queue with a name of this run. */
     String declare(String name) throws Exception {
         return channel.queueDeclare(unique(name), true, false, false, null).getQueue();
+    }
+
+    /** Declares a durable queue with these arguments. */
+    String declare(String name, Map<String, Object> arguments) throws Exception {
+        return channel.queueDeclare(unique(name), true, false, false, arguments).getQueue();
+    }
+
+    /** Everything that waits in a queue, taken out of it. */
+    List<String> bodies(String queue) throws Exception {
+        List<String> found = new ArrayList<>();
+        for (GetResponse message; (message = channel.basicGet(queue, true)) != null; ) {
+            found.add(text(message.getBody()));
+        }
+        return found;
+    }
+
+    /** What is waited for. */
+    interface Condition {
+        boolean holds() throws Exception;
+    }
+
+    /** Waits until the condition holds. */
+    void soon(String what, Condition condition) throws Exception {
+        long deadline = System.nanoTime() + 20_000_000_000L;
+        while (!condition.holds()) {
+            same("gave up waiting until " + what, System.nanoTime() < deadline, true);
+            Thread.sleep(10);
+        }
     }
 
     void publish(String queue, String body) throws Exception {

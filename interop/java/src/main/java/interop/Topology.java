@@ -78,11 +78,11 @@ final class Topology {
         }
     }
 
-    private interface Step {
+    interface Step {
         void take(Channel channel) throws Exception;
     }
 
-    private static void fails(Session session, int code, String words, Step step) throws Exception {
+    static void fails(Session session, int code, String words, Step step) throws Exception {
         Channel other = session.connection.createChannel();
         CompletableFuture<ShutdownSignalException> closed = new CompletableFuture<>();
         other.addShutdownListener(closed::complete);
