@@ -76,6 +76,10 @@ class StartedBroker(Broker):
 
     def wait_until_gone(self):
         """Until the process to measure has ended, after somebody killed it."""
+        for child in self.children:
+            if child.pid == self.pid:
+                # Only this waits for its last thread, and with it for its files.
+                child.wait()
         while Path(f"/proc/{self.pid}").exists() and not self.is_zombie():
             time.sleep(0.001)
 

@@ -1,18 +1,26 @@
-//! What survives: the real program, a real client, kill -9.
+//! What survives, and what does not grow: the real program, a real client, kill -9.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     path::Path,
+    pin::Pin,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use futures_core::Stream;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
     options::{
-        BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-        QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::FieldTable,
 };
@@ -24,7 +32,11 @@ struct Broker {
 
 impl Broker {
     fn start(data_dir: &Path) -> Self {
-        let mut process = command(data_dir).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&mut command(data_dir))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut address = None;
         for line in lines.by_ref() {
@@ -61,6 +73,16 @@ impl Broker {
 
     fn kill(self) {
         drop(self);
+    }
+
+    /// The most memory that was ever resident, bytes.
+    fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 }
 
@@ -181,4 +203,130 @@ fn a_bad_setting_names_itself_and_exits_78() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(78), "{text}");
     assert!(text.contains("heartbeat"), "{text}");
+}
+
+/// Well above what RocksDB takes for itself.
+const WATERMARK: u64 = 384 * 1024 * 1024;
+const BODY: usize = 60_000;
+/// A publisher that was not held back by then never will be.
+const FAR_TOO_MANY: u64 = 4 * WATERMARK / BODY as u64;
+
+/// Publishes one after the other with 32 unconfirmed until `done`, and a few more. Gives the numbers that were confirmed.
+async fn publish_without_end(channel: Channel, first: u64, done: Arc<AtomicBool>) -> Vec<u64> {
+    let mut waiting = std::collections::VecDeque::new();
+    let mut confirmed = Vec::new();
+    let mut more = 100;
+    for number in (first..).step_by(2) {
+        assert!(number < FAR_TOO_MANY, "nobody held the publishers back");
+        let body = format!("{number:<BODY$}");
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
+        let publish = channel.basic_publish("".into(), "q".into(), options, body.as_bytes(), properties);
+        waiting.push_back((number, publish.await.unwrap()));
+        more -= i32::from(done.load(Ordering::Relaxed));
+        let window = if more > 0 { 32 } else { 0 };
+        while waiting.len() > window {
+            let (number, confirm) = waiting.pop_front().unwrap();
+            assert!(confirm.await.unwrap().is_ack());
+            confirmed.push(number);
+        }
+        if more <= 0 {
+            break;
+        }
+    }
+    confirmed
+}
+
+/// A consumer that settles only when it is told to.
+struct Drinker {
+    channel: Channel,
+    consumer: lapin::Consumer,
+    received: BTreeSet<u64>,
+    last: u64,
+    settled: u64,
+}
+
+impl Drinker {
+    async fn new(channel: Channel) -> Self {
+        let options = BasicConsumeOptions::default();
+        let consumed = channel.basic_consume("q".into(), "drinker".into(), options, FieldTable::default());
+        let consumer = consumed.await.unwrap();
+        Self {
+            channel,
+            consumer,
+            received: BTreeSet::new(),
+            last: 0,
+            settled: 0,
+        }
+    }
+
+    async fn next(&mut self) {
+        let next = std::future::poll_fn(|context| Pin::new(&mut self.consumer).poll_next(context));
+        let delivery = next.await.unwrap().unwrap();
+        let number = std::str::from_utf8(&delivery.data).unwrap().trim_end();
+        assert!(
+            self.received.insert(number.parse().unwrap()),
+            "{number} came twice"
+        );
+        self.last = delivery.delivery_tag;
+    }
+
+    async fn settle(&mut self) {
+        if self.last > self.settled {
+            let all = BasicAckOptions { multiple: true };
+            self.channel.basic_ack(self.last, all).await.unwrap();
+            self.settled = self.last;
+        }
+    }
+}
+
+/// Proves: I13
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_that_never_stop_are_held_back_at_the_watermark_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let watermark = WATERMARK.to_string();
+    let broker =
+        Broker::spawn(command(dir.path()).env("LEVERET_ALARMS__VM_MEMORY_HIGH_WATERMARK", watermark));
+    let (_drinking, channel) = broker.channel().await;
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare("q".into(), durable, FieldTable::default());
+    declared.await.unwrap();
+    let mut drinker = Drinker::new(channel).await;
+
+    let blocked = Arc::new(AtomicBool::new(false));
+    let (one, first) = broker.channel().await;
+    let (_two, second) = broker.channel().await;
+    let first = tokio::spawn(publish_without_end(first, 0, Arc::clone(&blocked)));
+    let second = tokio::spawn(publish_without_end(second, 1, Arc::clone(&blocked)));
+    let publishers = async { [first.await.unwrap(), second.await.unwrap()].concat() };
+    tokio::pin!(publishers);
+
+    // What is not settled stays in memory, until the publishers are blocked. Then everything is settled as it comes, and
+    // they end well only if they are told to go on.
+    let confirmed: Vec<u64> = loop {
+        tokio::select! {
+            () = drinker.next() => {}
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            confirmed = &mut publishers => break confirmed,
+        }
+        if one.status().blocked() {
+            blocked.store(true, Ordering::Relaxed);
+        }
+        if blocked.load(Ordering::Relaxed) {
+            drinker.settle().await;
+        }
+    };
+    while !confirmed.iter().all(|number| drinker.received.contains(number)) {
+        drinker.next().await;
+    }
+    let peak = broker.peak_bytes();
+    assert!(
+        peak < WATERMARK + WATERMARK / 2,
+        "{} MiB were resident",
+        peak >> 20
+    );
+    broker.kill();
 }

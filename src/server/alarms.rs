@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{Handle, announcer::Announcer, memory, queues::Queues};
+use crate::server::{Handle, announcer::Announcer, budget, memory, queues::Queues};
 use crate::storage::Store;
 
 /// Memory is looked at this often when the limit is near, and more seldom when it is far.
@@ -147,8 +147,9 @@ pub struct Alarms {
     data_dir: PathBuf,
     memory_total: u64,
     announcer: Arc<Announcer>,
-    /// What our own books say: read only when memory is short.
-    books: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Theirs and the store's books: read only when memory is short.
+    queues: Arc<Queues>,
+    store: Store,
 }
 
 struct State {
@@ -174,7 +175,6 @@ impl Alarms {
             4 << 30
         });
         let announcer = Arc::clone(&queues.announcer);
-        let books = move || queues.memory_bytes().saturating_add(store.pending_bytes() as u64);
         let alarms = Arc::new(Self {
             any: AtomicBool::new(false),
             raised: watch::Sender::new(Raised::default()),
@@ -189,7 +189,8 @@ impl Alarms {
             data_dir: data_dir.to_path_buf(),
             memory_total,
             announcer,
-            books: Box::new(books),
+            queues,
+            store,
         });
         alarms.check();
         alarms
@@ -241,18 +242,27 @@ impl Alarms {
         loop {
             tokio::time::sleep(self.pause()).await;
             let alarms = Arc::clone(&self);
-            if tokio::task::spawn_blocking(move || alarms.check()).await.is_err() {
+            let look = move || {
+                alarms.check();
+                let status = alarms.status();
+                alarms
+                    .queues
+                    .share_memory(status.memory_used, status.memory_limit);
+            };
+            if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Long when both limits are far.
+    /// Long when all limits are far.
     fn pause(&self) -> Duration {
         let status = self.status();
         let memory = status.memory_limit.abs_diff(status.memory_used);
         let disk = status.disk_free.abs_diff(status.disk_free_limit);
-        Duration::from_millis(memory.min(disk) / (FILLS_AT / 1000)).clamp(CHECK_MIN, CHECK_MAX)
+        let messages = budget::of_messages(status.memory_limit).saturating_sub(status.memory_used);
+        let nearest = memory.min(disk).min(messages);
+        Duration::from_millis(nearest / (FILLS_AT / 1000)).clamp(CHECK_MIN, CHECK_MAX)
     }
 
     /// Measures, decides, and tells everybody when something changed.
@@ -318,7 +328,10 @@ impl Alarms {
             state.resident_before = resident;
             return resident;
         }
-        let books = (self.books)();
+        let books = self
+            .queues
+            .memory_bytes()
+            .saturating_add(self.store.pending_bytes() as u64);
         let given_back = state.resident_before.saturating_sub(resident);
         state.books_peak = state.books_peak.saturating_sub(given_back).max(books);
         state.resident_before = resident;

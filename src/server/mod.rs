@@ -7,6 +7,7 @@ mod alarms;
 mod announcer;
 mod binding;
 mod browse;
+mod budget;
 mod channel;
 mod clients;
 mod clock;

@@ -110,7 +110,7 @@ pub(super) struct Outbox {
     closing: AtomicBool,
     /// The socket is gone.
     broken: AtomicBool,
-    /// Octets the socket took, and in how many writes; only the writer task adds.
+    /// Octets the socket took, and in how many writes; whoever has the socket adds.
     sent: AtomicU64,
     writes: AtomicU64,
 }
@@ -168,8 +168,12 @@ impl Outbox {
         true
     }
 
-    /// A channel has confirms to send.
+    /// A channel has confirms to send. Behind a connection's last frame nothing is sent, and nobody would take them out of
+    /// the list, which the channel holds.
     pub(super) fn confirm(&self, channel: Arc<ChannelConfirms>) {
+        if self.closing.load(Ordering::Acquire) || self.is_broken() {
+            return;
+        }
         self.confirms.lock().push(channel);
         self.wake.notify_one();
     }
@@ -357,6 +361,7 @@ pub(super) async fn write_loop(outbox: Arc<Outbox>, socket: OwnedWriteHalf, hear
         outbox.abandon();
     }
     outbox.direct.lock().socket = None;
+    outbox.confirms.lock().clear();
 }
 
 async fn write_until_closed(

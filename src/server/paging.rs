@@ -2,15 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
+use smallvec::smallvec;
+
 use crate::broker::{
     ids::Seq,
     queue::{PagedIn, ReadFrom},
 };
 use crate::server::queue_cell::{QueueCell, QueueGuard};
-use crate::storage::{Loaded, Op, ReadRequest};
+use crate::storage::{Done, Loaded, Op, ReadRequest, Target};
 
-/// How much one read asks the store for.
-const READ_BYTES: usize = 1024 * 1024;
+/// How much one read asks the store for, if the queue's memory is not very small.
+pub(super) const READ_BYTES: usize = 1024 * 1024;
 
 impl QueueCell {
     /// The committer wrote the queue's messages up to `through`.
@@ -18,6 +20,19 @@ impl QueueCell {
         self.committed.fetch_max(through.0, Ordering::Release);
         if self.paged.load(Ordering::Acquire) {
             self.lock().state.committed(through);
+        }
+    }
+
+    /// So much memory its ready messages may take from now on.
+    pub(super) fn give_memory(&self, bytes: usize) {
+        let mut queue = self.lock();
+        if queue.state.resident_limit() != bytes {
+            queue.state.set_resident_limit(bytes);
+            self.read_bytes
+                .store(READ_BYTES.min(bytes / 2), Ordering::Relaxed);
+        }
+        if queue.state.resident_bytes() > bytes {
+            queue.dispatch();
         }
     }
 
@@ -56,7 +71,7 @@ impl QueueCell {
                 lane: read.lane,
                 from: read.from,
                 until: read.until,
-                max_bytes: READ_BYTES,
+                max_bytes: self.read_bytes.load(Ordering::Relaxed),
                 settled: false,
             });
         }
@@ -64,7 +79,7 @@ impl QueueCell {
 
     /// The queue was deleted: what it left to the store though it is not durable goes too.
     pub(super) fn forget_spilled(&self) {
-        if self.spilled.load(Ordering::Acquire) {
+        if self.spilled.get() == Some(&self.id()) {
             self.around.store.log(&mut vec![Op::Forget { queue: self.id() }]);
         }
     }
@@ -78,14 +93,51 @@ impl QueueGuard<'_> {
             return;
         }
         if self.state.set_spilling(paged) {
-            self.cell.spilled.store(true, Ordering::Release);
-            let queue = self.cell.id();
-            self.cell.around.store.log(&mut vec![Op::Spill { queue }]);
+            self.spill();
         }
         if paged {
             // Commits before this moment were only noted.
             let through = Seq(self.cell.committed.load(Ordering::Acquire));
             self.state.committed(through);
         }
+    }
+
+    /// Messages that do not outlive the broker go to the store from now on, and those too that already wait in memory. A
+    /// durable queue's stand beside it, so that a restart counts what is left.
+    fn spill(&mut self) {
+        let cell = self.cell;
+        let queue = *cell.spilled.get_or_init(|| {
+            if self.state.is_durable() {
+                cell.around.store.next_queue_id()
+            } else {
+                cell.id()
+            }
+        });
+        let beside = (queue != cell.id()).then(|| cell.id());
+        let mut ops = vec![Op::Spill { queue, beside }];
+        for (place, expires_at, message) in self.state.take_unstored() {
+            let target = Target {
+                queue: cell.id(),
+                lane: place.lane,
+                seq: place.seq,
+                expires_at,
+            };
+            ops.push(Op::Publish {
+                message,
+                targets: smallvec![target],
+                confirm: None,
+            });
+        }
+        if ops.len() > 1 {
+            let cell = cell.weak();
+            let done: Done = Box::new(move |outcome| {
+                // When the store failed, they stay where they are.
+                if let (Ok(()), Some(cell)) = (outcome, cell.upgrade()) {
+                    cell.lock().state.settled();
+                }
+            });
+            ops.push(Op::Barrier { done });
+        }
+        cell.around.store.log(&mut ops);
     }
 }

@@ -6,8 +6,8 @@
 use std::{
     cmp::Ordering as Order,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -33,6 +33,7 @@ use crate::server::{
     clock,
     consumer_port::ConsumerPort,
     holding,
+    paging::READ_BYTES,
     registry::Vhost,
     relay::Relay,
     spans::Spans,
@@ -75,10 +76,12 @@ pub(super) struct QueueCell {
     armed: AtomicU64,
     /// Highest place known to be on disk; read by the state when it pages.
     pub(super) committed: AtomicU64,
+    /// How much one read asks the store for.
+    pub(super) read_bytes: AtomicUsize,
     /// Commits matter to the state now.
     pub(super) paged: AtomicBool,
-    /// The store has a row for it although it is not durable.
-    pub(super) spilled: AtomicBool,
+    /// Where its messages stand in the store that do not outlive the broker, once some did.
+    pub(super) spilled: OnceLock<QueueId>,
     /// Wakes basic.get calls that wait for a read.
     pub(super) loaded: Notify,
     /// A read failed.
@@ -179,8 +182,10 @@ impl QueueCell {
             definition,
             owner,
             committed: AtomicU64::new(0),
-            paged: AtomicBool::new(state.is_paged()),
-            spilled: AtomicBool::new(false),
+            read_bytes: AtomicUsize::new(READ_BYTES),
+            // The first change finds out, and tells the store.
+            paged: AtomicBool::new(false),
+            spilled: OnceLock::new(),
             state: Mutex::new(state),
             around,
             policy: Mutex::default(),

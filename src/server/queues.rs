@@ -1,15 +1,17 @@
 //! All queues of the broker by number, for the store's answers, and what is counted and told of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use ahash::AHashMap;
 use parking_lot::RwLock;
 
-use crate::broker::ids::QueueId;
+use crate::broker::{ids::QueueId, queue::RESIDENT_BYTES};
 use crate::server::{announcer::Announcer, queue_cell::QueueHandle, stats::Churn};
 
 pub(super) struct Queues {
     by_id: RwLock<AHashMap<QueueId, QueueHandle>>,
+    /// How much memory each may keep ready messages in; changed by the alarms' task only.
+    pub(super) share: AtomicUsize,
     pub(super) churn: Churn,
     /// Told what comes and goes.
     pub(super) announcer: Arc<Announcer>,
@@ -19,6 +21,7 @@ impl Queues {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             by_id: RwLock::default(),
+            share: AtomicUsize::new(RESIDENT_BYTES),
             churn: Churn::default(),
             announcer: Arc::default(),
         })
@@ -40,10 +43,14 @@ impl Queues {
         self.by_id.read().len()
     }
 
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> Vec<QueueHandle> {
+        self.by_id.read().values().cloned().collect()
+    }
+
     /// Lets queues for which time matters set their timers: the store runs now and answers reads.
     pub(super) fn wake_timed(&self) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        for queue in queues {
+        for queue in self.all() {
             let mut queue = queue.lock();
             if queue.state.is_timed() {
                 queue.dispatch();
@@ -53,8 +60,7 @@ impl Queues {
 
     /// Messages ready and unacked in all queues.
     pub(super) fn message_counts(&self) -> (u64, u64) {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().fold((0, 0), |(ready, unacked), queue| {
+        self.all().iter().fold((0, 0), |(ready, unacked), queue| {
             let queue = queue.lock();
             (
                 ready + queue.state.ready_count(),
@@ -65,7 +71,9 @@ impl Queues {
 
     /// Memory that messages take, waiting or handed out.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let queues: Vec<QueueHandle> = self.by_id.read().values().cloned().collect();
-        queues.iter().map(|queue| queue.lock().state.memory_bytes()).sum()
+        self.all()
+            .iter()
+            .map(|queue| queue.lock().state.memory_bytes())
+            .sum()
     }
 }

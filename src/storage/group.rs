@@ -21,7 +21,7 @@ use crate::storage::{
     page_meta::MetaEntry,
     records,
     rocks::{Family, Rocks},
-    schedule,
+    schedule, spill,
     waiting::Waiting,
 };
 
@@ -184,12 +184,12 @@ impl Group {
                 ranges,
                 count,
                 bytes,
-            } => self.purge(queue, &ranges, (count, bytes), ledger, rocks)?,
+            } => {
+                self.purge(queue, &ranges, (count, bytes), ledger, rocks)?;
+            }
             Op::Unschedule { queue, turn, bytes } => self.unschedule(queue, turn, bytes, ledger, rocks),
             Op::Returned { queue, returned } => self.returned(queue, &returned, ledger, rocks),
-            Op::Spill { queue } => {
-                ledger.queues.entry(queue).or_insert_with(QueueLedger::new);
-            }
+            Op::Spill { queue, beside } => spill::begin(queue, beside, ledger),
             Op::Forget { queue } => self.remove_queue(queue, ledger, rocks)?,
             Op::Delivered { queue, through } => self.delivered(queue, through, ledger),
             Op::Tx { ops, done } => {
@@ -235,6 +235,11 @@ impl Group {
                 self.sync |= confirm.is_some();
                 continue;
             }
+            let at = if message.persistent() {
+                at
+            } else {
+                self.transient(at, target, ledger)
+            };
             let lane = self.lane(at, target.lane);
             debug_assert!(
                 lane.entries.last().is_none_or(|last| last.seq < target.seq.0),
@@ -276,15 +281,22 @@ impl Group {
         let Some(queue) = ledger.queues.get_mut(&id) else {
             return Ok(());
         };
+        let transient = queue.transient;
+        let mut elsewhere: SmallVec<[Seq; 4]> = SmallVec::new();
         for seq in seqs {
             if !queue.returned.is_empty() {
                 self.forget_returned(id, queue, lane, seq.0, rocks);
             }
-            if !self.drop_pending(at, lane, seq.0) {
-                self.ack_stored(at, queue, lane, seq.0, rocks)?;
+            let found =
+                self.drop_pending(at, lane, seq.0) || self.ack_stored(at, queue, lane, seq.0, rocks)?;
+            if !found && transient.is_some() {
+                elsewhere.push(*seq);
             }
         }
-        Ok(())
+        match transient {
+            Some(transient) if !elsewhere.is_empty() => self.ack(transient, lane, &elsewhere, ledger, rocks),
+            _ => Ok(()),
+        }
     }
 
     /// Turns a message of this group into a hole. `false` when it is not of this group.
@@ -313,7 +325,7 @@ impl Group {
         true
     }
 
-    /// Takes a stored message out of its page; unknown ones are ignored.
+    /// Takes a stored message out of its page; `false` when it is not there.
     pub(super) fn ack_stored(
         &mut self,
         at: usize,
@@ -321,19 +333,19 @@ impl Group {
         lane: u8,
         seq: u64,
         rocks: &Rocks,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let Some(stored) = queue.lane_mut(lane) else {
-            return Ok(());
+            return Ok(false);
         };
         let Some((place, page)) = stored
             .find(seq)
             .and_then(|place| Some((place, stored.page_mut(place)?)))
         else {
-            return Ok(());
+            return Ok(false);
         };
         let touched_before = page.touched;
         let Some(gone) = page.index(seq).and_then(|index| page.ack(index)) else {
-            return Ok(());
+            return Ok(false);
         };
         let (first, is_empty) = (page.first(), page.live() == 0);
         queue.messages = queue.messages.saturating_sub(1);
@@ -346,7 +358,10 @@ impl Group {
         if let Some(group) = self.queues.get_mut(at) {
             group.changed = true;
         }
-        gone.body.map_or(Ok(()), |body| self.bodies.release(rocks, body))
+        if let Some(body) = gone.body {
+            self.bodies.release(rocks, body)?;
+        }
+        Ok(true)
     }
 
     /// Erases a page and what belongs to it; its entries are accounted for already.

@@ -39,6 +39,8 @@ pub(super) struct QueueLedger {
     pub(super) holds: bool,
     /// How many of them there are, and their bodies.
     pub(super) scheduled: (u64, u64),
+    /// The queue beside it that takes its transient messages (`spill`).
+    pub(super) transient: Option<QueueId>,
 }
 
 /// The pages of one lane, ascending.
@@ -81,6 +83,7 @@ impl QueueLedger {
             returned: BTreeSet::new(),
             holds: false,
             scheduled: (0, 0),
+            transient: None,
         }
     }
 

@@ -36,6 +36,7 @@ mod returned;
 mod rocks;
 mod row;
 mod schedule;
+mod spill;
 mod stats;
 mod torn;
 mod waiting;

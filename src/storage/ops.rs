@@ -60,8 +60,11 @@ pub enum Op {
         count: u64,
         bytes: u64,
     },
-    /// A queue without a definition leaves messages here while it lives. Its row is gone after the next start.
-    Spill { queue: QueueId },
+    /// A queue without a definition leaves messages here while it lives; they are gone after the next start.
+    ///
+    /// It may stand `beside` a queue with a definition. Then it takes the transient ones of the messages logged for that
+    /// queue from now on, and is read, acked, purged and deleted with it.
+    Spill { queue: QueueId, beside: Option<QueueId> },
     /// Removes all messages of a queue without a definition.
     Forget { queue: QueueId },
     /// Messages up to `through` were handed out: they are redelivered after a restart. Writes the queue's row, unsynced, when it holds messages.

@@ -31,6 +31,10 @@ pub struct StoreOptions {
     pub unsynced_max: Duration,
     /// Deleted bytes that start a reclaim of disk space (storage-design B10).
     pub reclaim_min_bytes: u64,
+    /// As many of them start it once nothing was logged for [`Self::reclaim_calm`].
+    pub reclaim_calm_bytes: u64,
+    /// See [`Self::reclaim_calm_bytes`].
+    pub reclaim_calm: Duration,
     /// Asked at every step of a commit; `false` stops the committer as a crash would.
     #[cfg(test)]
     pub(super) on_step: Option<StepHook>,
@@ -43,13 +47,15 @@ impl StoreOptions {
             data_dir: data_dir.into(),
             commit_interval: Duration::from_micros(250),
             group_max_bytes: 4 << 20,
-            page_write_buffer_bytes: 64 << 20,
+            page_write_buffer_bytes: 24 << 20,
             body_write_buffer_bytes: 32 << 20,
             wal_max_bytes: 256 << 20,
             block_cache_bytes: 64 << 20,
             reader_threads: 2,
             unsynced_max: Duration::from_millis(100),
             reclaim_min_bytes: 256 << 20,
+            reclaim_calm_bytes: 16 << 20,
+            reclaim_calm: Duration::from_secs(1),
             #[cfg(test)]
             on_step: None,
         }

@@ -15,7 +15,7 @@ use crate::storage::{
 };
 
 /// A body that several queues share is stored apart when its copies would take more than this.
-const SHARED_MIN_BYTES: u64 = 16 * 1024;
+const SHARED_MIN_BYTES: u64 = 4 * 1024;
 
 impl Group {
     /// Completes the batch.

@@ -27,7 +27,8 @@ struct Range {
 }
 
 impl Group {
-    /// Removes the ranges. `believed` are the messages and body bytes in all of them as the queue counts them.
+    /// Removes the ranges. `believed` are the messages and body bytes in all of them as the queue counts them. Gives how
+    /// many of both the store knew there, which are all of those that came since the start.
     pub(super) fn purge(
         &mut self,
         id: QueueId,
@@ -35,12 +36,13 @@ impl Group {
         believed: (u64, u64),
         ledger: &mut Ledger,
         rocks: &Rocks,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(u64, u64), StoreError> {
+        let transient = self.purge_transient(id, ranges, ledger, rocks)?;
         let Some(at) = self.queue(id, ledger) else {
-            return Ok(());
+            return Ok((0, 0));
         };
         let Some(queue) = ledger.queues.get_mut(&id) else {
-            return Ok(());
+            return Ok((0, 0));
         };
         let before = (queue.messages, queue.bytes);
         let (mut dropped, mut dropped_bytes, mut all_known) = (0, 0, true);
@@ -57,10 +59,14 @@ impl Group {
             self.purge_known(at, queue, &range, rocks)?;
             all_known &= !self.purge_unknown(id, queue, &range, rocks)?;
         }
+        let known = (
+            before.0.saturating_sub(queue.messages) + dropped,
+            before.1.saturating_sub(queue.bytes) + dropped_bytes,
+        );
         if !all_known {
             // What lay there is not known here: the queue's own count says it.
-            let removed = believed.0.saturating_sub(dropped);
-            let removed_bytes = believed.1.saturating_sub(dropped_bytes);
+            let removed = believed.0.saturating_sub(transient.0 + dropped);
+            let removed_bytes = believed.1.saturating_sub(transient.1 + dropped_bytes);
             queue.messages = before.0.saturating_sub(removed).min(queue.messages);
             queue.bytes = before.1.saturating_sub(removed_bytes).min(queue.bytes);
             self.counts.deleted_bytes += removed_bytes;
@@ -68,7 +74,7 @@ impl Group {
         if let Some(group) = self.queues.get_mut(at) {
             group.changed = true;
         }
-        Ok(())
+        Ok(known)
     }
 
     /// Removes pages of the range that nobody looked at since the start; `true` when there may have been some.
@@ -126,6 +132,9 @@ impl Group {
         let Some(mut queue) = ledger.queues.remove(&id) else {
             return Ok(());
         };
+        if let Some(transient) = queue.transient {
+            self.remove_queue(transient, ledger, rocks)?;
+        }
         self.forget_all_returned(id, &mut queue, rocks);
         self.forget_scheduled(id, &queue, rocks);
         self.counts.deleted_bytes += queue.bytes;

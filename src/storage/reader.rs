@@ -16,7 +16,7 @@ use crate::storage::{
     page::{BodyRef, Entry, Page},
     page_meta::PageMeta,
     rocks::{Family, Rocks},
-    schedule,
+    schedule, spill,
     stats::add,
 };
 
@@ -116,8 +116,34 @@ struct Scan {
     next: Option<u64>,
 }
 
-/// The messages of one request.
+/// The messages of one request; those that must not outlive the broker stand in a queue beside.
 pub(super) fn read(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
+    let mut loaded = read_one(request, shared, rocks)?;
+    let transient = {
+        let ledger = shared.ledger.lock();
+        ledger
+            .queues
+            .get(&request.queue)
+            .and_then(|queue| queue.transient)
+    };
+    if let Some(queue) = transient {
+        let until = loaded.next.unwrap_or(request.until);
+        let beside = read_one(
+            &ReadRequest {
+                queue,
+                until,
+                ..*request
+            },
+            shared,
+            rocks,
+        )?;
+        spill::merge(&mut loaded, beside);
+    }
+    Ok(loaded)
+}
+
+/// The messages of one request in one stored queue.
+fn read_one(request: &ReadRequest, shared: &Shared, rocks: &Rocks) -> Result<Loaded, StoreError> {
     let nothing = Loaded {
         from: request.from,
         until: request.until,

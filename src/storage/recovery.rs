@@ -193,7 +193,8 @@ fn recovered_queue(id: QueueId, row: &Row) -> RecoveredQueue {
             MIXED => Deadlines::Mixed,
             last => Deadlines::InOrder(Timestamp(last)),
         },
-        delivered_through: Seq(row.delivered),
+        // Messages that were not stored may have gone further.
+        delivered_through: Seq(row.delivered.min(row.next_seq.saturating_sub(1))),
         lanes: row.lanes.iter().map(|lane| (lane.lane, Seq(lane.low))).collect(),
         returned: Vec::new(),
         scheduled: (0, 0),

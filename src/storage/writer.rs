@@ -91,6 +91,7 @@ impl Committer {
             {
                 self.fail(error);
             }
+            self.reclaim_if_calm();
         };
         self.shared.progress.set_stalled(true);
         if let Some(reclaim) = self.reclaim.take()
@@ -116,7 +117,8 @@ impl Committer {
         let tend_at = if self.failed {
             None
         } else {
-            self.disk.next_tend(self.shared.options.unsynced_max)
+            let tend_at = self.disk.next_tend(self.shared.options.unsynced_max);
+            tend_at.into_iter().chain(self.reclaims_at()).min()
         };
         let mut backlog = log.wait(any, tend_at);
         let interval = self.shared.options.commit_interval;
@@ -281,15 +283,42 @@ impl Committer {
 
     fn reclaim_if_worth(&mut self, deleted: u64) {
         self.deleted_bytes += deleted;
-        if self.deleted_bytes < self.shared.options.reclaim_min_bytes
-            || self
-                .reclaim
-                .as_ref()
-                .is_some_and(|running| !running.is_finished())
-            || self.deleted_bytes < reclaim::family_bytes(&self.rocks) / 2
+        if self.deleted_bytes >= self.shared.options.reclaim_min_bytes
+            && !self.is_reclaiming()
+            && self.deleted_bytes >= reclaim::family_bytes(&self.rocks) / 2
         {
+            self.reclaim();
+        }
+    }
+
+    /// When what was deleted is given back though it is not much, unless something is logged before: a drained queue should
+    /// not keep its disk until others have deleted enough.
+    fn reclaims_at(&self) -> Option<Instant> {
+        let options = &self.shared.options;
+        let much = self.deleted_bytes >= options.reclaim_calm_bytes && !self.failed;
+        much.then(|| self.ended_at + options.reclaim_calm)
+    }
+
+    fn reclaim_if_calm(&mut self) {
+        let now = Instant::now();
+        if self.reclaims_at().is_none_or(|at| now < at) {
             return;
         }
+        // What stands in the tables themselves is written anew by it.
+        if self.is_reclaiming() || self.deleted_bytes < reclaim::table_bytes(&self.rocks) / 4 {
+            self.ended_at = now;
+        } else {
+            self.reclaim();
+        }
+    }
+
+    fn is_reclaiming(&self) -> bool {
+        self.reclaim
+            .as_ref()
+            .is_some_and(|running| !running.is_finished())
+    }
+
+    fn reclaim(&mut self) {
         self.deleted_bytes = 0;
         self.reclaim = reclaim::spawn(self.rocks.clone(), self.shared.clone());
     }

@@ -180,7 +180,15 @@ impl Lanes {
     /// Whether a message can be handed out from memory.
     #[inline]
     pub(super) fn has_ready(&mut self) -> bool {
-        self.top().has_ready()
+        // A level may turn out to be empty when its gap, in which nothing is left, closes.
+        while !self.top().has_ready() {
+            let found_empty = self.top;
+            self.top();
+            if self.top == found_empty {
+                return false;
+            }
+        }
+        true
     }
 
     /// The oldest message of the highest level, unless it has to be read from disk first.

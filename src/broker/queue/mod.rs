@@ -44,7 +44,7 @@ pub use self::{
     browse::{Glimpse, Withdrawn},
     consumers::{ConsumerId, ConsumerOptions},
     expiry::Deadlines,
-    paging::{PagedIn, ReadFrom},
+    paging::{PagedIn, RESIDENT_BYTES, ReadFrom},
     port::Port,
     removed::Removed,
     returns::{Return, Returned, with_counts},
@@ -105,20 +105,17 @@ impl Delivery {
     }
 }
 
-/// Ready messages may hold this much memory before a queue leaves its middle to the store.
-pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
-/// What of a queue's head stays in memory when its middle is left to the store.
-const HEAD_BYTES: usize = 2 * 1024 * 1024;
-/// A consumer's read-ahead begins below this much ready memory.
-const READ_AHEAD_BELOW: usize = 512 * 1024;
-
 /// One queue.
 pub struct QueueState<P> {
     id: QueueId,
     /// Declared durable and not exclusive: persistent messages go to the store.
     durable: bool,
-    /// Not durable, and beyond its memory: the store takes every new message until all are back in memory.
+    /// Beyond its memory: the store takes every new message until all are back in memory.
     spilling: bool,
+    /// The store had no message that does not outlive the broker above this place.
+    spilled: Seq,
+    /// How often messages that had waited went to the store's log and are not known to be on disk, and the first of them.
+    settling: (u32, Seq),
     settings: QueueSettings,
     /// The settings limit the length: that of the next message decides, or that of the queue after a hand-out.
     limited: bool,
@@ -204,6 +201,8 @@ impl<P: Port> QueueState<P> {
             id,
             durable,
             spilling: false,
+            spilled: Seq(0),
+            settling: (0, Seq(0)),
             settings: QueueSettings::default(),
             limited: false,
             next_seq: Seq(1),
@@ -294,7 +293,13 @@ impl<P: Port> QueueState<P> {
     /// Whether a message of this kind is the store's business here.
     #[inline]
     pub fn stores(&self, message: &Message) -> bool {
-        self.spilling || (self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum))
+        self.spilling || self.outlives(message)
+    }
+
+    /// Whether a message of this kind is still here after a restart.
+    #[inline]
+    pub(super) fn outlives(&self, message: &Message) -> bool {
+        self.durable && (message.persistent() || self.settings.kind == QueueKind::Quorum)
     }
 
     /// Whether the message may stay for ever: neither it nor the queue says how long.

@@ -1,11 +1,20 @@
 //! Deep queues in bounded memory: the middle of a queue is left to the store (storage-design B6).
-//! What is in a queue that is not durable goes there as well while it is paged, and is swept at the next start.
+//! What does not outlive the broker goes there as well while the queue is paged, and is swept at the next start.
 
 use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     message::Message,
-    queue::{Entry, HEAD_BYTES, Port, QueueState, READ_AHEAD_BELOW, lanes::Lane, returns::Returns},
+    queue::{Entry, Place, Port, QueueState, arguments::QueueKind, lanes::Lane, returns::Returns},
 };
+
+/// Ready messages that the store has may take this much memory before a queue leaves its middle to the store.
+pub const RESIDENT_BYTES: usize = 16 * 1024 * 1024;
+/// Messages that are only in memory may take so many times as much.
+const UNSTORED_TIMES: usize = 4;
+/// What of a queue's head stays in memory when its middle is left to the store, if its memory is not very small.
+const HEAD_BYTES: usize = 2 * 1024 * 1024;
+/// A consumer's read-ahead begins below this much ready memory.
+const READ_AHEAD_BELOW: usize = 512 * 1024;
 
 /// The part of a level that only the store holds: places `from <= seq < until`.
 pub(super) struct Gap {
@@ -80,10 +89,26 @@ impl Lane {
         (gap.reading.is_none() && gap.from < gap.until).then(|| gap.read(queue, level))
     }
 
-    /// Leaves all but `keep` bytes of the front to the store. It goes when the store has it for certain.
-    fn split(&mut self, keep: usize, next_seq: Seq) {
-        if self.gap.is_none() {
-            let from = self.ready.split_off(keep, next_seq);
+    /// Gives up what of the front exceeds `keep` bytes and came from the store; gives its number and the bytes of its
+    /// bodies, as [`Self::absorb`] does. Not while a read is under way, whose answer follows what is here.
+    fn trim(&mut self, keep: usize, committed: Seq) -> (u64, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        let Some(gap) = self.gap.as_mut().filter(|gap| gap.reading.is_none()) else {
+            return (0, 0);
+        };
+        let first = self.ready.trim_head(keep, committed, |entry| {
+            count += 1;
+            bytes += entry.message.body_len();
+        });
+        gap.from = first.unwrap_or(gap.from);
+        (count, bytes)
+    }
+
+    /// Leaves all but `keep` bytes of the front, and one message, to the store. It goes when the store has it for certain.
+    fn split(&mut self, keep: usize) {
+        if self.gap.is_none()
+            && let Some(from) = self.ready.split_off(keep)
+        {
             self.gap = Some(Gap::new(from, from));
         }
     }
@@ -167,29 +192,74 @@ impl Lane {
 impl<P: Port> QueueState<P> {
     /// Leaves the middle of a queue that outgrew its memory to the store.
     pub(super) fn page_out(&mut self) {
-        if self.lanes.bytes() > self.resident_limit {
+        if self.lanes.bytes() > self.resident_limit && self.is_worth_paging() {
             // Every level has its share; one below it stays whole.
             let levels = self.lanes.count();
-            let next_seq = self.next_seq;
-            for lane in self.lanes.iter_mut() {
-                if lane.ready.bytes() > self.resident_limit / levels {
-                    lane.split(HEAD_BYTES / levels, next_seq);
+            let share = self.resident_limit / levels;
+            let keep = (HEAD_BYTES / levels).min(share - share / 4);
+            let on_disk = self.on_disk();
+            let (mut count, mut bytes) = (0, 0);
+            for lane in self.lanes.iter_mut().filter(|lane| lane.ready.bytes() > share) {
+                lane.split(keep);
+                // Deadlines of messages that were read are known, and must not be learned twice.
+                if self.expiry.is_none() && lane.ready.head_bytes() > keep {
+                    let (lane_count, lane_bytes) = lane.trim(keep, on_disk);
+                    count += lane_count;
+                    bytes += lane_bytes;
                 }
             }
-            self.absorb();
+            self.lanes.disk_count += count;
+            self.lanes.disk_bytes += bytes;
+            // Before the store takes everything, `take_unstored` has a say.
+            if self.spilling || !self.may_spill() {
+                self.absorb();
+            }
         }
+    }
+
+    /// What the store has anyway leaves memory for nothing. What it does not have must be written first, which waits while
+    /// there is memory for all queues.
+    fn is_worth_paging(&mut self) -> bool {
+        self.spilling
+            || self.resident_limit < RESIDENT_BYTES
+            || self.lanes.bytes() / UNSTORED_TIMES > self.resident_limit
+            || self.lanes.top().ready.ends_stored()
     }
 
     /// Lets stored messages that are on disk leave memory.
     fn absorb(&mut self) {
         let (mut count, mut bytes) = (0, 0);
+        let on_disk = self.on_disk();
         for lane in self.lanes.iter_mut() {
-            let (lane_count, lane_bytes) = lane.absorb(self.committed);
+            let (lane_count, lane_bytes) = lane.absorb(on_disk);
             count += lane_count;
             bytes += lane_bytes;
         }
         self.lanes.disk_count += count;
         self.lanes.disk_bytes += bytes;
+    }
+
+    /// Every stored message up to here is on disk.
+    fn on_disk(&self) -> Seq {
+        match self.settling {
+            (0, _) => self.committed,
+            (_, first) => self.committed.min(Seq(first.0.saturating_sub(1))),
+        }
+    }
+
+    /// How much memory ready messages may take from now on. Call [`Self::dispatch`] next.
+    pub fn set_resident_limit(&mut self, bytes: usize) {
+        self.resident_limit = bytes;
+    }
+
+    /// As [`Self::set_resident_limit`] set it.
+    pub fn resident_limit(&self) -> usize {
+        self.resident_limit
+    }
+
+    /// Memory of ready messages that the limit speaks of.
+    pub fn resident_bytes(&self) -> usize {
+        self.lanes.bytes()
     }
 
     /// The store wrote every stored message up to `through`.
@@ -198,11 +268,56 @@ impl<P: Port> QueueState<P> {
         self.absorb();
     }
 
-    /// Tells whether the queue is paged, whenever that changed. True when the store must make room for a queue that it
-    /// does not know, before any message of it is logged.
+    /// Tells whether the queue is paged, whenever that changed. True when the store must make room for messages that do
+    /// not outlive the broker, before any of them is logged.
     pub fn set_spilling(&mut self, paged: bool) -> bool {
-        self.spilling = paged && !self.durable;
+        if self.spilling {
+            self.spilled = Seq(self.next_seq.0.saturating_sub(1));
+        }
+        self.spilling = paged && self.may_spill();
         self.spilling
+    }
+
+    /// A quorum queue has no messages that do not outlive the broker.
+    fn may_spill(&self) -> bool {
+        !(self.durable && self.settings.kind == QueueKind::Quorum)
+    }
+
+    /// The queue has just begun to leave messages to the store. What it does not have of those that shall leave memory, in
+    /// order, for the caller to log; they stay until [`Self::settled`].
+    pub fn take_unstored(&mut self) -> Vec<(Place, Timestamp, Message)> {
+        let (spilled, mut unstored) = (self.spilled, Vec::new());
+        for lane in self.lanes.iter_mut() {
+            let level = lane.level;
+            // The store takes messages of a level in their order only.
+            let tail = lane.ready.unstored().filter(|entry| entry.seq > spilled);
+            unstored.extend(tail.map(|entry| {
+                entry.stored = true;
+                let place = Place {
+                    seq: entry.seq,
+                    lane: level,
+                };
+                (place, entry.expires_at, entry.message.clone())
+            }));
+        }
+        if let Some(first) = unstored.iter().map(|(place, ..)| place.seq).min() {
+            self.settling = match self.settling {
+                (0, _) => (1, first),
+                (times, before) => (times + 1, before.min(first)),
+            };
+        }
+        unstored
+    }
+
+    /// What one [`Self::take_unstored`] gave is on disk. Once for each that gave anything.
+    pub fn settled(&mut self) {
+        self.settling.0 = self.settling.0.saturating_sub(1);
+        self.absorb();
+    }
+
+    /// Declared durable and not exclusive: the store has its definition.
+    pub fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// True when commits matter to this queue now: it has left messages to the store.
@@ -215,7 +330,10 @@ impl<P: Port> QueueState<P> {
         let id = self.id;
         let lane = self.lanes.top();
         let gap = lane.gap.as_mut()?;
-        if lane.ready.head_bytes() >= READ_AHEAD_BELOW || gap.reading.is_some() || gap.from == gap.until {
+        if lane.ready.head_bytes() >= READ_AHEAD_BELOW.min(self.resident_limit / 4)
+            || gap.reading.is_some()
+            || gap.from == gap.until
+        {
             return None;
         }
         Some(gap.read(id, lane.level))

@@ -209,8 +209,8 @@ impl Ready {
     }
 
     /// Splits the messages: what exceeds `keep` bytes at the front moves behind a gap that begins there. Returns the
-    /// first place behind the head.
-    pub(super) fn split_off(&mut self, keep: usize, next_seq: Seq) -> Seq {
+    /// first place behind the head; `None` when there is nothing to move.
+    pub(super) fn split_off(&mut self, keep: usize) -> Option<Seq> {
         debug_assert!(!self.split, "one gap at a time");
         let mut kept = 0;
         let at = self.head.iter().position(|entry| {
@@ -219,12 +219,15 @@ impl Ready {
         });
         // The first stays, whatever its size: a front that is always empty would be read again and again.
         let at = at.map_or(self.head.len(), |at| at.max(1));
+        if at >= self.head.len() {
+            return None;
+        }
         self.tail = self.head.split_off(at);
         self.tail_bytes = self.tail.iter().map(cost).sum();
         self.head_bytes -= self.tail_bytes;
         self.split = true;
         self.tidy();
-        self.tail.front().map_or(next_seq, |entry| entry.seq)
+        self.tail.front().map(|entry| entry.seq)
     }
 
     /// There is no message in memory; all there is lies on disk.
@@ -254,6 +257,42 @@ impl Ready {
             }
         }
         last
+    }
+
+    /// Takes from the head's back what the store holds for certain, down to `keep` bytes and one message. Calls `left` for
+    /// each, and gives the first place that left.
+    pub(super) fn trim_head(
+        &mut self,
+        keep: usize,
+        committed: Seq,
+        mut left: impl FnMut(&Entry),
+    ) -> Option<Seq> {
+        let mut first = None;
+        while self.head_bytes > keep
+            && self.head.len() > 1
+            && let Some(back) = self.head.back()
+            && back.stored
+            && back.seq <= committed
+            && let Some(entry) = self.head.pop_back()
+        {
+            self.head_bytes -= cost(&entry);
+            first = Some(entry.seq);
+            left(&entry);
+        }
+        first
+    }
+
+    /// The store has the newest message, as far as it came in turn.
+    pub(super) fn ends_stored(&self) -> bool {
+        let newest = self.tail.back().or(self.head.back());
+        newest.is_some_and(|entry| entry.stored)
+    }
+
+    /// Messages of the tail that the store does not have.
+    pub(super) fn unstored(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.tail
+            .iter_mut()
+            .filter(|entry| !entry.stored && !is_hollow(entry))
     }
 
     /// Messages read back, ascending; everything before `through` (exclusive) is now in memory.

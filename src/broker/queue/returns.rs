@@ -202,7 +202,7 @@ impl<P: Port> QueueState<P> {
             due = now.after(ms);
         }
         self.ready_bytes += entry.message.body_len();
-        let returned = (counted && entry.stored).then_some(Returned {
+        let returned = (counted && entry.stored && self.outlives(&entry.message)).then_some(Returned {
             lane: entry.lane,
             seq: entry.seq,
             acquired: entry.acquired,

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod log_room;
 mod model;
+mod reclaim;
 mod returned;
 mod schedule;
 mod spill;

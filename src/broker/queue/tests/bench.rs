@@ -225,6 +225,10 @@ pub(super) struct Bench {
     pub(super) disk: Disk,
     pub(super) wire: Arc<Mutex<Wire>>,
     pub(super) now: Timestamp,
+    /// As the queue was after the last command.
+    paged: bool,
+    /// Messages that had waited in memory are on their way to the disk.
+    settles: usize,
     consumers: HashMap<String, (ConsumerId, Arc<Probe>)>,
     /// Deliveries by who holds them and their name.
     held: HashMap<(String, String), Entry>,
@@ -241,10 +245,45 @@ impl Bench {
             disk: Disk::default(),
             wire: Arc::default(),
             now: Timestamp(1000),
+            paged: false,
+            settles: 0,
             consumers: HashMap::new(),
             held: HashMap::new(),
             names: BTreeMap::new(),
             effects: Vec::new(),
+        }
+    }
+
+    /// What the caller does when the queue begins or ends to be paged.
+    pub(super) fn note_paging(&mut self) {
+        let paged = self.queue.is_paged();
+        if paged == self.paged {
+            return;
+        }
+        self.paged = paged;
+        if self.queue.set_spilling(paged) {
+            let unstored = self.queue.take_unstored();
+            self.settles += usize::from(!unstored.is_empty());
+            for (place, deadline, message) in unstored {
+                let place = (place.lane, place.seq);
+                if deadline.is_some() {
+                    self.disk.deadlines.insert(place, deadline);
+                }
+                assert!(
+                    self.disk.messages.insert(place, message).is_none(),
+                    "stored twice"
+                );
+            }
+        }
+        let committed = self.queue.committed;
+        self.queue.committed(committed);
+    }
+
+    /// The disk has what the oldest of them gave it.
+    pub(super) fn settle_spilled(&mut self) {
+        if self.settles > 0 {
+            self.settles -= 1;
+            self.queue.settled();
         }
     }
 
@@ -345,6 +384,7 @@ impl Bench {
         let mut removed = Removed::new();
         let read = self.queue.dispatch(self.now, &mut removed);
         self.erased(removed);
+        self.note_paging();
         self.look();
         self.buried();
         for read in self.queue.take_reads().unwrap_or_default() {
@@ -526,6 +566,7 @@ impl Bench {
             }
             ["commit", name] => {
                 let through = self.seq(name);
+                self.settle_spilled();
                 self.queue.committed(through);
             }
             ["answer", ref at_most @ ..] => {

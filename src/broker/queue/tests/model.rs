@@ -9,7 +9,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
-use super::bench::{Bench, Probe, message, turn};
+use super::bench::{Bench, LIMIT, Probe, message, turn};
 use crate::broker::{
     ids::{Seq, Timestamp},
     queue::{ConsumerId, ConsumerOptions, Entry, Removed, Return},
@@ -80,7 +80,14 @@ impl Model {
                 self.bench.queue.read_failed();
                 self.dispatch();
             }
-            94..98 => self.give_room(),
+            94..97 => self.give_room(),
+            97 => {
+                let limit = [LIMIT / 64, LIMIT / 2, LIMIT]
+                    .into_iter()
+                    .choose(&mut self.random);
+                self.bench.queue.set_resident_limit(limit.unwrap_or(LIMIT));
+                self.dispatch();
+            }
             98 => self.purge(),
             _ => self.dispatch(),
         }
@@ -216,6 +223,9 @@ impl Model {
     }
 
     fn commit(&mut self) {
+        if self.random.random_bool(0.5) {
+            self.bench.settle_spilled();
+        }
         let last = self.bench.disk.messages.keys().choose(&mut self.random);
         if let Some(&(_, through)) = last {
             self.bench.queue.committed(through);
@@ -266,8 +276,7 @@ impl Model {
     fn dispatch(&mut self) {
         let mut removed = Removed::new();
         let read = self.bench.queue.dispatch(Timestamp::NONE, &mut removed);
-        let paged = self.bench.queue.is_paged();
-        self.bench.queue.set_spilling(paged);
+        self.bench.note_paging();
         let mut delivered = std::mem::take(&mut self.bench.wire.lock().delivered);
         delivered.sort_by_key(|(_, entry)| turn(entry));
         let erased = self.bench.disk.erase(removed);

@@ -1,0 +1,118 @@
+//! How much memory the ready messages of all queues may take together, and each queue's share of it (storage-design B6):
+//! a few deep queues are bounded by themselves, very many are not.
+
+use std::sync::atomic::Ordering;
+
+use crate::broker::queue::RESIDENT_BYTES;
+use crate::server::queues::Queues;
+
+/// The part of the memory limit, one in so many, that ready messages may take.
+const PART: u64 = 4;
+/// A queue may keep this much however many there are: one page of the store, or one larger message.
+const SHARE_MIN: usize = 64 * 1024;
+
+/// What ready messages may take of this limit, bytes.
+pub(super) fn of_messages(memory_limit: u64) -> u64 {
+    memory_limit / PART
+}
+
+impl Queues {
+    /// Gives each queue its share, and lets those above it leave messages to the store. Looks at queues only when so much
+    /// memory is used that it may matter, or did.
+    pub(super) fn share_memory(&self, memory_used: u64, memory_limit: u64) {
+        let budget = of_messages(memory_limit);
+        let before = self.share.load(Ordering::Relaxed);
+        if memory_used < budget && before == RESIDENT_BYTES {
+            return;
+        }
+        let queues = self.all();
+        let (mut sizes, mut handed_out) = (Vec::with_capacity(queues.len()), 0);
+        for queue in &queues {
+            let queue = queue.lock();
+            sizes.push(queue.state.resident_bytes());
+            handed_out += queue.state.unacked_bytes();
+        }
+        // What is handed out stays until it is settled, and takes its part.
+        let room = budget.saturating_sub(handed_out).max(budget / PART);
+        let share = next_share(&mut sizes, room, before);
+        if share == before && share == RESIDENT_BYTES {
+            return;
+        }
+        if share != before {
+            tracing::debug!(
+                share,
+                before,
+                budget,
+                "each queue's memory for ready messages changes"
+            );
+        }
+        self.share.store(share, Ordering::Relaxed);
+        for queue in queues {
+            queue.give_memory(share);
+        }
+    }
+}
+
+/// The share with which queues of these sizes fit into `room`. It falls at once and grows slowly, and only when there is
+/// plenty of room.
+fn next_share(sizes: &mut [usize], room: u64, before: usize) -> usize {
+    let total: u64 = sizes.iter().map(|size| *size as u64).sum();
+    if total > room {
+        fitting(sizes, room).clamp(SHARE_MIN, before.max(SHARE_MIN))
+    } else if total < room / 2 {
+        before.saturating_mul(2).min(RESIDENT_BYTES)
+    } else {
+        before
+    }
+}
+
+/// The most that each may keep so that all fit: small ones leave room for the others.
+fn fitting(sizes: &mut [usize], room: u64) -> usize {
+    sizes.sort_unstable();
+    let (mut room, mut left) = (room, sizes.len() as u64);
+    for size in sizes {
+        let share = room / left;
+        if share < *size as u64 {
+            return usize::try_from(share).unwrap_or(usize::MAX);
+        }
+        room -= *size as u64;
+        left -= 1;
+    }
+    RESIDENT_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn all_fit_with_their_share_and_small_queues_lose_nothing() {
+        assert_eq!(
+            next_share(&mut [MIB, 16 * MIB, 16 * MIB], 100 * MIB as u64, RESIDENT_BYTES),
+            RESIDENT_BYTES
+        );
+        assert_eq!(
+            next_share(&mut [MIB, 16 * MIB, 16 * MIB], 21 * MIB as u64, RESIDENT_BYTES),
+            10 * MIB
+        );
+        assert_eq!(
+            next_share(&mut [MIB; 10_000], 100 * MIB as u64, RESIDENT_BYTES),
+            SHARE_MIN
+        );
+        assert_eq!(next_share(&mut [], 0, RESIDENT_BYTES), RESIDENT_BYTES);
+    }
+
+    #[test]
+    fn a_share_grows_again_step_by_step_when_there_is_room() {
+        let mut share = SHARE_MIN;
+        share = next_share(&mut [SHARE_MIN; 3], MIB as u64, share);
+        assert_eq!(share, 2 * SHARE_MIN);
+        assert_eq!(next_share(&mut [MIB; 3], 4 * MIB as u64, share), share);
+        for _ in 0..10 {
+            share = next_share(&mut [0; 3], MIB as u64, share);
+        }
+        assert_eq!(share, RESIDENT_BYTES);
+    }
+}
