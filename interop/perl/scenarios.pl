@@ -125,22 +125,21 @@ my %SCENARIOS = (
         same('body', wait_for($channel, 'get', queue => $queue, no_ack => 1)->{body}->payload, 'new');
         wait_for($channel, 'delete_queue', queue => $queue);
     },
+    # Net::AMQP cannot read 64-bit integers in headers, which a retried message has (as dead letters of every broker do).
     settle => sub {
         my ($channel) = @_;
         my ($queue, $target) = (declare($channel, 'settled'), declare($channel, 'settled-target'));
-        $channel->publish(routing_key => $queue, body => $_) for 'retried', 'answered';
-        my $next = consume($channel, $queue);
-        my ($retried, $answered) = (expect($next, 'retried', 0), expect($next, 'answered', 0));
-        $channel->publish(exchange => 'amq.settle', routing_key => '', body => 'ignored', header => {
-            headers => { 'x-op' => 'retry', 'x-delivery-tag' => $retried, 'x-delay' => 100 },
-        });
-        $channel->publish(exchange => 'amq.settle', routing_key => '', body => '42', header => {
-            headers => {
-                'x-op' => 'ack-and-publish', 'x-delivery-tag' => $answered, 'x-exchange' => '', 'x-routing-key' => $target,
-            },
-        });
-        $channel->ack(delivery_tag => expect($next, 'retried', 1));
-        same('left', ready($channel, $queue) + 0, 0);
+        $channel->publish(routing_key => $queue, body => 'question');
+        my $tag = expect(consume($channel, $queue), 'question', 0);
+        wait_for($channel, 'confirm');
+        my $confirmed = AE::cv;
+        $channel->publish(
+            exchange => 'amq.settle', routing_key => '', body => '42', on_ack => sub { $confirmed->send },
+            header => { headers => {
+                'x-op' => 'ack-and-publish', 'x-delivery-tag' => $tag, 'x-exchange' => '', 'x-routing-key' => $target,
+            } },
+        );
+        $confirmed->recv;
         same('body', wait_for($channel, 'get', queue => $target, no_ack => 1)->{body}->payload, '42');
         wait_for($channel, 'delete_queue', queue => $_) for $queue, $target;
     },

@@ -15,9 +15,9 @@ app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
 app.conf.task_default_queue = os.environ["INTEROP_QUEUE"]
 app.conf.task_acks_late = True
 # One copy of such a task for every worker.
-NEWS = f"{os.environ['INTEROP_QUEUE']}-news"
+NEWS = f"{os.environ['INTEROP_APPLICATION']}-news"
 # Whoever fails here waits for the next attempt in the queue itself.
-PATIENT = f"{os.environ['INTEROP_QUEUE']}-patient"
+PATIENT = f"{os.environ['INTEROP_APPLICATION']}-patient"
 BACKOFF = {"x-delayed-retry-type": "failed", "x-delayed-retry-min": 100, "x-delayed-retry-multiplier": 2}
 app.conf.task_queues = (
     Queue(app.conf.task_default_queue, Exchange(app.conf.task_default_queue), app.conf.task_default_queue),

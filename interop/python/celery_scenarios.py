@@ -28,6 +28,7 @@ class Workers:
         self.record = os.path.join(directory, "record")
         open(self.record, "wb").close()
         os.environ.update(INTEROP_BROKER=uri, INTEROP_QUEUE=queue, INTEROP_RECORD=self.record)
+        os.environ["INTEROP_APPLICATION"] = unique("celery")  # the same for every scenario, as we import it once
         os.environ["INTEROP_MAX_PRIORITY"] = json.dumps(max_priority)
         # Imported here because the application reads its broker from the environment, as applications do.
         import celery_app
