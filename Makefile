@@ -10,7 +10,7 @@ export LEVERET_CACHE := $(CACHE)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO := cargo
 
-.PHONY: help setup build run install deb test check fmt lint unit interop bench torture fuzz clean
+.PHONY: help setup build run install deb test check fmt lint unit interop bench torture model fuzz clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
@@ -48,6 +48,7 @@ interop: build ## Other people's clients against the broker
 	python3 interop/management.py --binary $(TARGET)/release/leveret
 	python3 interop/definitions.py --binary $(TARGET)/release/leveret
 	python3 interop/prometheus.py --binary $(TARGET)/release/leveret
+	python3 interop/otel.py --binary $(TARGET)/release/leveret
 	python3 interop/migrate.py --binary $(TARGET)/release/leveret
 
 bench: setup ## The store alone beside a raw file (ARGS=... for flags)
@@ -55,6 +56,9 @@ bench: setup ## The store alone beside a raw file (ARGS=... for flags)
 
 torture: setup ## Crashes, power cuts and broken disks for hours (SECONDS_EACH=3600 of each kind, CRASH_SEED=... repeats one)
 	CRASH_SECONDS=$(or $(SECONDS_EACH),3600) $(CARGO) test --release --locked --test crash -- --nocapture
+
+model: setup ## Random scripts against the specification for hours (CASES=100000, SEED=... repeats one)
+	MODEL_CASES=$(or $(CASES),100000) $(CARGO) test --release --locked --test model -- --nocapture
 
 fuzz: ## Fuzz the protocol for a while (needs nightly and cargo-fuzz; SECONDS_EACH=...)
 	cargo +nightly fuzz run --fuzz-dir tests/fuzz decode -- -max_total_time=$(or $(SECONDS_EACH),300)

@@ -33,7 +33,7 @@ const KEPT_LINES: usize = 2000;
 /// What is kept of a line, bytes.
 const KEPT_BYTES: usize = 4096;
 /// The same line is written so often ...
-const REPEATS_MAX: u32 = 5;
+const REPEATS_MAX: u32 = 20;
 /// ... within this time; then the rest of it is counted.
 const REPEATS_WITHIN: Duration = Duration::from_secs(10);
 /// Different lines whose repeats are counted at a time.
@@ -286,7 +286,7 @@ mod tests {
         let now = Instant::now();
         let said =
             |text: &str, level, times: usize| (0..times).filter(|_| repeats.admits(level, text, now)).count();
-        assert_eq!(said("disk is slow", Level::WARN, 100), 5);
+        assert_eq!(said("disk is slow", Level::WARN, 100), 20);
         assert_eq!(
             said("disk is slow", Level::ERROR, 2),
             2,
@@ -296,7 +296,7 @@ mod tests {
         let later = now + REPEATS_WITHIN;
         assert_eq!(
             repeats.take_due(later),
-            [(Level::WARN, "disk is slow".to_owned(), 95)]
+            [(Level::WARN, "disk is slow".to_owned(), 80)]
         );
         assert!(
             repeats.admits(Level::WARN, "disk is slow", later),
@@ -311,7 +311,7 @@ mod tests {
         let now = Instant::now();
         let said =
             (0..100).filter(|port| repeats.admits(Level::WARN, &format!("no connection from {port}"), now));
-        assert_eq!(said.count(), 5);
+        assert_eq!(said.count(), 20);
     }
 
     #[test]

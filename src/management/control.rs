@@ -44,7 +44,13 @@ pub trait Operator: Send + Sync {
     fn reload(&self) -> Result<Value, String>;
 }
 
-pub(super) static ROUTES: [Route; 19] = [
+pub(super) static ROUTES: [Route; 20] = [
+    get(
+        "/config/effective",
+        Level::Admin,
+        effective,
+        "The settings in force, a line each",
+    ),
     get(
         "/leveret/status",
         Level::Monitor,
@@ -347,6 +353,16 @@ fn log(call: &Call) -> Result<Answer, ApiError> {
 
 fn environment(call: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(operator(call)?.settings()))
+}
+
+/// A line for each setting, secrets left out.
+fn effective(call: &Call) -> Result<Answer, ApiError> {
+    let settings = operator(call)?.settings();
+    let lines = settings.as_array().into_iter().flatten().filter_map(|setting| {
+        let key = setting.get("key")?.as_str()?;
+        Some(format!("{key} = {}\n", setting.get("value")?))
+    });
+    Ok(Answer::text("text/plain; charset=utf-8", lines.collect()))
 }
 
 fn reload(call: &Call) -> Result<Answer, ApiError> {

@@ -147,8 +147,10 @@ impl Handshake<'_> {
 
     async fn wrong_protocol(&mut self) -> Refusal {
         let hint = match self.input.get(..4) {
-            Some([0x16, 0x03, _, _]) => "looks like TLS",
-            Some(b"GET " | b"HEAD" | b"POST" | b"PUT ") => "looks like HTTP",
+            Some([0x16, 0x03, _, _]) => "looks like TLS, which this listener does not speak",
+            Some(b"GET " | b"HEAD" | b"POST" | b"PUT ") => {
+                "looks like HTTP, which has a port of its own (http.listen)"
+            }
             Some(b"AMQP") | None => "another version of AMQP, or none",
             _ => "unknown header",
         };

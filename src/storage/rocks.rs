@@ -250,7 +250,9 @@ pub(super) fn write_options(sync: bool) -> WriteOptions {
 pub(super) fn open_to_look(path: &Path) -> Result<DB, StoreError> {
     let mut options = Options::default();
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Error, |_, _| {}));
-    // Named, because RocksDB 11.8 crashes over several logs when it is asked for no family at all.
+    // Also because it was written with it: without, RocksDB 11.8 would note in the manifest that the logs are not tracked any
+    // more, which a reader cannot, and crashes.
+    options.set_track_and_verify_wals_in_manifest(true);
     let family = [Family::Default.name()];
     DB::open_cf_for_read_only(&options, path, family, false)
         .map_err(|error| StoreError::from_rocks(path, &error))

@@ -1,14 +1,91 @@
 //! What a script may say. Names are few, so that operations meet.
 
-use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 
-/// Queue names with the flags they are usually declared with.
-pub(crate) const QUEUES: [(&str, &str); 5] = [
-    ("plain", ""),
-    ("durable", "durable"),
-    ("temporary", "auto-delete"),
-    ("private", "exclusive"),
-    ("kept", "durable auto-delete"),
+/// A queue as it is usually declared.
+pub(crate) struct QueueKind {
+    pub(crate) name: &'static str,
+    pub(crate) flags: &'static str,
+    pub(crate) max_length: Option<usize>,
+    pub(crate) overflow: Overflow,
+    /// The exchange of its dead letters, and their key if they get another.
+    pub(crate) dead: Option<(&'static str, Option<&'static str>)>,
+    pub(crate) max_priority: u8,
+    /// It has a single active consumer.
+    pub(crate) single: bool,
+    /// It is of the quorum type, with this limit of failed deliveries.
+    pub(crate) quorum: Option<u16>,
+}
+
+/// What a full queue does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    DropHead,
+    Reject,
+    /// The message refused is dead-lettered.
+    Divert,
+}
+
+const fn plain(name: &'static str, flags: &'static str) -> QueueKind {
+    QueueKind {
+        name,
+        flags,
+        max_length: None,
+        overflow: Overflow::DropHead,
+        dead: None,
+        max_priority: 0,
+        single: false,
+        quorum: None,
+    }
+}
+
+pub(crate) const QUEUES: [QueueKind; 14] = [
+    plain("plain", ""),
+    plain("durable", "durable"),
+    plain("temporary", "auto-delete"),
+    plain("private", "exclusive"),
+    plain("kept", "durable auto-delete"),
+    QueueKind {
+        max_length: Some(2),
+        dead: Some(("", Some("dying"))),
+        ..plain("short", "durable")
+    },
+    QueueKind {
+        max_length: Some(2),
+        overflow: Overflow::Reject,
+        ..plain("refusing", "durable")
+    },
+    QueueKind {
+        max_length: Some(1),
+        overflow: Overflow::Divert,
+        dead: Some(("", Some("dying"))),
+        ..plain("diverting", "")
+    },
+    // With the fanout bound to them, its dead letters go round.
+    QueueKind {
+        dead: Some(("fanout", None)),
+        ..plain("dying", "durable")
+    },
+    QueueKind {
+        max_priority: 3,
+        dead: Some(("", Some("aside"))),
+        ..plain("ranked", "durable")
+    },
+    QueueKind {
+        single: true,
+        ..plain("single", "durable")
+    },
+    QueueKind {
+        quorum: Some(2),
+        dead: Some(("", Some("aside"))),
+        ..plain("group", "durable")
+    },
+    QueueKind {
+        quorum: Some(20),
+        single: true,
+        ..plain("line", "durable")
+    },
+    plain("aside", "durable"),
 ];
 
 /// Exchange names with type and flags.
@@ -22,7 +99,9 @@ pub(crate) const EXCHANGES: [(&str, &str, &str); 4] = [
 /// Routing keys and binding keys; `*` and `#` are patterns in a topic binding.
 pub(crate) const KEYS: [&str; 5] = ["a", "b", "a.b", "*", "#"];
 pub(crate) const TAGS: [&str; 3] = ["x", "y", "z"];
-pub(crate) const CHANNELS: usize = 2;
+pub(crate) const CHANNELS: usize = 3;
+/// The channel with transactions; the others have confirms.
+pub(crate) const TX: usize = 2;
 
 /// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +170,11 @@ pub(crate) enum Op {
         to: Target,
         persistent: bool,
         mandatory: bool,
+        priority: Option<u8>,
     },
+    /// Of the channel with transactions.
+    Commit,
+    Rollback,
     Consume {
         channel: usize,
         queue: usize,
@@ -144,7 +227,7 @@ fn operation() -> impl Strategy<Value = Op> {
     let key = || 0..KEYS.len();
     let tag = || 0..TAGS.len();
     prop_oneof![
-        12 => (channel(), queue()).prop_map(|(channel, queue)| Op::Declare { channel, queue }),
+        16 => (channel(), queue()).prop_map(|(channel, queue)| Op::Declare { channel, queue }),
         2 => (channel(), queue(), queue()).prop_map(|(channel, queue, like)| Op::Redeclare { channel, queue, like }),
         2 => (channel(), queue(), any::<bool>(), any::<bool>())
             .prop_map(|(channel, queue, if_unused, if_empty)| Op::DeleteQueue { channel, queue, if_unused, if_empty }),
@@ -156,8 +239,13 @@ fn operation() -> impl Strategy<Value = Op> {
             .prop_map(|(channel, queue, exchange, key)| Op::Bind { channel, queue, exchange, key }),
         2 => (channel(), queue(), exchange(), key())
             .prop_map(|(channel, queue, exchange, key)| Op::Unbind { channel, queue, exchange, key }),
-        30 => (channel(), target(), any::<bool>(), any::<bool>())
-            .prop_map(|(channel, to, persistent, mandatory)| Op::Publish { channel, to, persistent, mandatory }),
+        40 => (channel(), target(), any::<bool>(), any::<bool>(), prop::option::of(0..6_u8)).prop_map(
+            |(channel, to, persistent, mandatory, priority)| {
+                Op::Publish { channel, to, persistent, mandatory, priority }
+            }
+        ),
+        6 => Just(Op::Commit),
+        2 => Just(Op::Rollback),
         8 => (channel(), queue(), tag(), any::<bool>(), 0..8_u8, 0..4_u16, -1..2_i32).prop_map(
             |(channel, queue, tag, no_ack, exclusive, prefetch, priority)| {
                 let exclusive = exclusive == 0;

@@ -2,6 +2,7 @@
 //! against a plain map.
 
 mod bench;
+mod disk;
 mod expiry;
 mod limits;
 mod model;

@@ -38,7 +38,7 @@ pub(super) static COMMANDS: [Spec; 1] = [Spec {
         value(
             "from",
             "uri",
-            "the RabbitMQ to leave, as amqp://user:password@host:5672; with a /vhost only that one",
+            "the RabbitMQ to leave, as amqp://user:password@host:5672; with a /vhost only that one [env: LEVERETCTL_FROM]",
         ),
         value(
             "from-http",
@@ -59,6 +59,7 @@ pub(super) static COMMANDS: [Spec; 1] = [Spec {
 
 /// Between two looks at queues that were empty, and at a broker that takes nothing just now.
 const PAUSE: Duration = Duration::from_secs(1);
+const FROM_VARIABLE: &str = "LEVERETCTL_FROM";
 /// Where RabbitMQ's HTTP API is unless it was moved.
 const HTTP_PORT: u16 = 15672;
 
@@ -84,7 +85,9 @@ struct Migration<'a> {
 }
 
 fn migrate(call: &mut Call) -> Result<Output, Failure> {
-    let Some(from) = call.option("from") else {
+    // A flag is seen by everybody on the machine, and there is a password in it.
+    let variable = std::env::var(FROM_VARIABLE).ok();
+    let Some(from) = call.option("from").or(variable.as_deref()) else {
         let text = "say which broker to leave: --from amqp://user:password@host:5672";
         return Err(Failure::argument(exit::USAGE, text));
     };
@@ -189,7 +192,8 @@ impl Migration<'_> {
                 failure.unreachable = false;
             }
             match &self.vhost {
-                Some(vhost) if failure.is_missing() => {
+                // RabbitMQ says so with 400.
+                Some(vhost) if failure.is_missing() || plain(&failure) == "vhost_not_found" => {
                     Failure::unavailable(format!("{uri} has no vhost '{vhost}'"))
                 }
                 _ => failure,

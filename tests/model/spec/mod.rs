@@ -1,67 +1,31 @@
 //! The specification in memory: what exists, what is where, and what an operation must bring about.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod queue;
+mod transfer;
 
-use super::operation::{CHANNELS, EXCHANGES, KEYS, QUEUES, Settle, Target};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// A queue's number; the same name declared again is another queue.
-pub(crate) type Instance = u64;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Message {
-    /// The body: no two publishes have the same.
-    pub(crate) id: u64,
-    pub(crate) exchange: &'static str,
-    pub(crate) key: &'static str,
-    persistent: bool,
-    /// `None` after a restart: the broker may have forgotten, and says true to be safe.
-    pub(crate) redelivered: Option<bool>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Consumer {
-    /// A tag used again is another consumer.
-    id: u64,
-    pub(crate) channel: usize,
-    pub(crate) tag: &'static str,
-    pub(crate) no_ack: bool,
-    exclusive: bool,
-    prefetch: usize,
-    priority: i32,
-    unacked: usize,
-}
-
-impl Consumer {
-    fn can_take(&self) -> bool {
-        self.no_ack || self.prefetch == 0 || self.unacked < self.prefetch
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Queue {
-    pub(crate) instance: Instance,
-    flags: &'static str,
-    /// By place.
-    pub(crate) ready: BTreeMap<u64, Message>,
-    next_place: u64,
-    pub(crate) consumers: Vec<Consumer>,
-}
+pub(crate) use self::queue::{Consumer, Death, Instance, Message};
+use self::queue::{Place, Queue};
+use self::transfer::{Letter, Transaction};
+use crate::operation::{CHANNELS, EXCHANGES, KEYS, QUEUES, Settle, TX, Target};
 
 /// A delivery that its channel has to settle.
 #[derive(Clone, Debug)]
 struct Unacked {
     instance: Instance,
-    place: u64,
+    place: Place,
     message: Message,
     /// `None` for basic.get.
     consumer: Option<u64>,
 }
 
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Channel {
     unacked: BTreeMap<u64, Unacked>,
     pub(crate) last_tag: u64,
     pub(crate) published: u64,
+    transaction: Transaction,
 }
 
 impl Channel {
@@ -73,7 +37,18 @@ impl Channel {
 /// A refusal: the channel is closed with this code.
 pub(crate) type Refused = u16;
 
-#[derive(Default, Debug)]
+/// What a publish came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    /// The body.
+    pub(crate) id: u64,
+    /// A queue has it, or refused it.
+    pub(crate) routed: bool,
+    /// No queue refused it.
+    pub(crate) accepted: bool,
+}
+
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Spec {
     /// By place in [`QUEUES`].
     pub(crate) queues: BTreeMap<usize, Queue>,
@@ -83,6 +58,12 @@ pub(crate) struct Spec {
     pub(crate) channels: [Channel; CHANNELS],
     /// Server cancels that are due: channel and tag.
     pub(crate) cancels: Vec<(usize, &'static str)>,
+    /// What died and has not been moved yet.
+    dead: Vec<Letter>,
+    /// It died while other queues were still being settled.
+    racy: bool,
+    /// Dead letters were moved by the last operation: the broker does that in its own time.
+    pub(crate) moved: bool,
     instances: u64,
     messages: u64,
     consumers: u64,
@@ -109,15 +90,12 @@ impl Spec {
             }
             return Ok((there.ready.len(), there.consumers.len()));
         }
+        if QUEUES[queue].quorum.is_some() && flags != "durable" {
+            return Err(406);
+        }
         self.instances += 1;
-        let new = Queue {
-            instance: self.instances,
-            flags,
-            ready: BTreeMap::new(),
-            next_place: 0,
-            consumers: Vec::new(),
-        };
-        self.queues.insert(queue, new);
+        self.queues
+            .insert(queue, Queue::new(self.instances, queue, flags));
         Ok((0, 0))
     }
 
@@ -165,7 +143,9 @@ impl Spec {
     }
 
     pub(crate) fn purge(&mut self, queue: usize) -> Result<usize, Refused> {
-        Ok(std::mem::take(&mut self.queue(queue)?.ready).len())
+        let queue = self.queue(queue)?;
+        queue.any_order = false;
+        Ok(std::mem::take(&mut queue.ready).len())
     }
 
     pub(crate) fn declare_exchange(&mut self, exchange: usize) {
@@ -195,56 +175,71 @@ impl Spec {
         self.remove_binding((exchange, queue, key));
     }
 
-    /// Publishes; gives the body, and whether a queue has it.
+    /// Publishes; on the channel with transactions that waits for the commit.
     pub(crate) fn publish(
         &mut self,
         channel: usize,
         to: Target,
-        persistent: bool,
-    ) -> Result<(u64, bool), Refused> {
-        let (exchange, key, route) = match to {
-            Target::Queue(queue) => {
-                let route = self.queues.contains_key(&queue).then_some(queue);
-                ("", QUEUES[queue].0, route.into_iter().collect())
-            }
+        (persistent, mandatory, priority): (bool, bool, Option<u8>),
+    ) -> Result<Published, Refused> {
+        let (exchange, key) = match to {
+            Target::Queue(queue) => ("", QUEUES[queue].name),
             Target::Exchange { exchange, .. } if !self.exchanges.contains(&exchange) => return Err(404),
-            Target::Exchange { exchange, key } => {
-                (EXCHANGES[exchange].0, KEYS[key], self.route(exchange, KEYS[key]))
-            }
+            Target::Exchange { exchange, key } => (EXCHANGES[exchange].0, KEYS[key]),
         };
+        let route = self.route(exchange, key);
         self.messages += 1;
-        self.channels[channel].published += 1;
         let message = Message {
             id: self.messages,
             exchange,
             key,
             persistent,
+            priority,
             redelivered: Some(false),
+            deaths: VecDeque::new(),
+            failed: 0,
         };
-        for queue in &route {
-            let queue = self.queues.get_mut(queue).unwrap();
-            queue.ready.insert(queue.next_place, message.clone());
-            queue.next_place += 1;
+        let mut published = Published {
+            id: message.id,
+            routed: !route.is_empty(),
+            accepted: true,
+        };
+        if channel == TX {
+            let transaction = &mut self.channels[channel].transaction;
+            transaction.publishes.push((route, message, mandatory));
+            return Ok(published);
         }
-        Ok((message.id, !route.is_empty()))
+        self.channels[channel].published += 1;
+        published.accepted = self.put(&route, &message);
+        self.drop_excess(&route);
+        Ok(published)
     }
 
-    fn route(&self, exchange: usize, key: &str) -> BTreeSet<usize> {
-        let bound = self.bindings.iter().filter(|binding| binding.0 == exchange);
-        let matching = bound.filter(|binding| matches(EXCHANGES[exchange].1, KEYS[binding.2], key));
-        matching.map(|binding| binding.1).collect()
+    /// The queues a message goes to, ascending.
+    fn route(&self, exchange: &str, key: &str) -> BTreeSet<Instance> {
+        let index = EXCHANGES.iter().position(|known| known.0 == exchange);
+        let queues: BTreeSet<usize> = match index {
+            None => (0..QUEUES.len())
+                .filter(|queue| QUEUES[*queue].name == key)
+                .collect(),
+            Some(index) => {
+                let bound = self.bindings.iter().filter(|binding| binding.0 == index);
+                let matching = bound.filter(|binding| matches(EXCHANGES[index].1, KEYS[binding.2], key));
+                matching.map(|binding| binding.1).collect()
+            }
+        };
+        let there = queues.iter().filter_map(|queue| self.queues.get(queue));
+        there.map(|queue| queue.instance).collect()
     }
 
     pub(crate) fn consume(&mut self, queue: usize, mut consumer: Consumer) -> Result<(), Refused> {
         self.consumers += 1;
         consumer.id = self.consumers;
-        let queue = self.queue(queue)?;
-        let alone = queue.consumers.iter().any(|other| other.exclusive);
-        if alone || (consumer.exclusive && !queue.consumers.is_empty()) {
-            return Err(403);
+        if self.queue(queue)?.add_consumer(consumer) {
+            Ok(())
+        } else {
+            Err(403)
         }
-        queue.consumers.push(consumer);
-        Ok(())
     }
 
     pub(crate) fn has_tag(&self, channel: usize, tag: &str) -> bool {
@@ -260,9 +255,7 @@ impl Spec {
     fn remove_consumers(&mut self, which: impl Fn(&Consumer) -> bool) {
         let mut unused = Vec::new();
         for (name, queue) in &mut self.queues {
-            let before = queue.consumers.len();
-            queue.consumers.retain(|consumer| !which(consumer));
-            if before > 0 && queue.consumers.is_empty() && queue.flags.contains("auto-delete") {
+            if queue.remove_consumers(&which) && queue.flags.contains("auto-delete") {
                 unused.push(*name);
             }
         }
@@ -271,17 +264,33 @@ impl Spec {
         }
     }
 
-    /// basic.get; gives the message and what remains ready.
+    /// Whether basic.get is refused.
+    pub(crate) fn check_get(&mut self, queue: usize) -> Result<(), Refused> {
+        let kind = self.queue(queue)?.kind();
+        if kind.single && kind.quorum.is_some() {
+            return Err(405);
+        }
+        Ok(())
+    }
+
+    /// basic.get gave this message, or none; tells what it must have been, and what remains ready.
     pub(crate) fn get(
         &mut self,
         channel: usize,
         queue: usize,
         no_ack: bool,
-    ) -> Result<Option<(Message, usize)>, Refused> {
-        let queue = self.queue(queue)?;
-        let Some((place, message)) = queue.ready.pop_first() else {
-            return Ok(None);
+        id: Option<u64>,
+    ) -> Result<Option<(Message, usize)>, String> {
+        let queue = self.queues.get_mut(&queue).unwrap();
+        let Some(id) = id else {
+            let waits = queue.ready.len();
+            return if waits == 0 {
+                Ok(None)
+            } else {
+                Err(format!("nothing, but {waits} are ready"))
+            };
         };
+        let (place, message) = queue.take(id)?;
         let (instance, remaining) = (queue.instance, queue.ready.len());
         let tag = self.channels[channel].last_tag + 1;
         let unacked = Unacked {
@@ -318,42 +327,60 @@ impl Spec {
             .into_iter()
             .filter(|other| all || *other == tag || (multiple && *other < tag))
             .collect();
-        let requeue = match how {
-            Settle::Ack => false,
-            Settle::Nack { requeue } | Settle::Reject { requeue } => requeue,
-        };
+        let mut settled = Vec::new();
         for tag in tags {
-            self.settle_one(channel, tag, requeue);
+            settled.extend(
+                self.channels[channel]
+                    .unacked
+                    .remove(&tag)
+                    .map(|unacked| (tag, unacked)),
+            );
+        }
+        if channel == TX {
+            let transaction = &mut self.channels[channel].transaction;
+            transaction
+                .settled
+                .extend(settled.into_iter().map(|(tag, unacked)| (tag, unacked, how)));
+        } else {
+            self.settle_all(settled.into_iter().map(|(_, unacked)| (unacked, how)).collect());
         }
         Ok(())
     }
 
-    fn settle_one(&mut self, channel: usize, tag: u64, requeue: bool) {
-        let unacked = self.channels[channel].unacked.remove(&tag).unwrap();
-        let Some(queue) = self.by_instance(unacked.instance) else {
-            return;
-        };
-        let mut consumers = queue.consumers.iter_mut();
-        if let Some(consumer) = consumers.find(|consumer| Some(consumer.id) == unacked.consumer) {
-            consumer.unacked -= 1;
-        }
-        if requeue {
-            let mut message = unacked.message;
-            message.redelivered = Some(true);
-            queue.ready.insert(unacked.place, message);
-        }
+    /// Several queues dead-letter at once: in which order, and before or after what the others do next, is the broker's.
+    pub(crate) fn is_racy(&self, channel: usize, how: Settle) -> bool {
+        let rejects = matches!(
+            how,
+            Settle::Nack { requeue: false } | Settle::Reject { requeue: false }
+        );
+        let unacked = self.channels[channel].unacked.values();
+        let sources: BTreeSet<Instance> = unacked.map(|unacked| unacked.instance).collect();
+        rejects && sources.len() > 1
     }
 
     pub(crate) fn recover(&mut self, channel: usize) {
-        for tag in self.channels[channel].outstanding() {
-            self.settle_one(channel, tag, true);
-        }
+        let unacked = std::mem::take(&mut self.channels[channel].unacked);
+        let how = Settle::Nack { requeue: true };
+        self.settle_all(unacked.into_values().map(|unacked| (unacked, how)).collect());
     }
 
     /// A channel closes: consumers first, then what it has returns, then unused queues go.
     pub(crate) fn close_channel(&mut self, channel: usize) {
-        self.recover(channel);
-        self.remove_consumers(|consumer| consumer.channel == channel);
+        self.rollback(channel);
+        let unacked = std::mem::take(&mut self.channels[channel].unacked);
+        let mut unused = Vec::new();
+        for (name, queue) in &mut self.queues {
+            if queue.remove_consumers(|consumer| consumer.channel == channel)
+                && queue.flags.contains("auto-delete")
+            {
+                unused.push(*name);
+            }
+        }
+        let how = Settle::Reject { requeue: true };
+        self.settle_all(unacked.into_values().map(|unacked| (unacked, how)).collect());
+        for queue in unused {
+            self.delete_queue(queue, false, false).unwrap();
+        }
         self.channels[channel] = Channel::default();
         self.cancels.retain(|(other, _)| *other != channel);
     }
@@ -363,6 +390,9 @@ impl Spec {
         for channel in 0..CHANNELS {
             self.close_channel(channel);
         }
+        // The broker moves what died before it stops; which channel it closes first is its own affair.
+        self.racy = true;
+        self.move_dead();
         self.cancels.clear();
         self.queues.retain(|_, queue| queue.flags.contains("durable"));
         self.exchanges
@@ -370,13 +400,7 @@ impl Spec {
         let (queues, exchanges) = (&self.queues, &self.exchanges);
         self.bindings
             .retain(|binding| exchanges.contains(&binding.0) && queues.contains_key(&binding.1));
-        for queue in self.queues.values_mut() {
-            queue.ready.retain(|_, message| message.persistent);
-            // What was handed out stays marked. What was not may be marked as well, where it stands before something that was.
-            for message in queue.ready.values_mut() {
-                message.redelivered = message.redelivered.filter(|redelivered| *redelivered);
-            }
-        }
+        self.queues.values_mut().for_each(Queue::restart);
     }
 
     /// Takes a delivery as the broker made it: the head of a queue, to a consumer who may have it.
@@ -387,36 +411,24 @@ impl Spec {
         delivery: u64,
         id: u64,
     ) -> Result<Message, String> {
-        let Some(queue) = self.queues.values_mut().find(|queue| {
-            queue
-                .consumers
-                .iter()
-                .any(|consumer| consumer.channel == channel && consumer.tag == tag)
-        }) else {
+        let mine = |consumer: &Consumer| consumer.channel == channel && consumer.tag == tag;
+        let mut queues = self.queues.values_mut();
+        let Some(queue) = queues.find(|queue| queue.consumers.iter().any(mine)) else {
             return Err(format!("message {id} for a consumer {tag} that is not there"));
         };
-        let best = queue
-            .consumers
-            .iter()
-            .filter(|other| other.can_take())
-            .map(|other| other.priority)
-            .max();
-        let consumer = queue
-            .consumers
-            .iter_mut()
-            .find(|consumer| consumer.channel == channel && consumer.tag == tag)
-            .unwrap();
-        if !consumer.can_take() || Some(consumer.priority) != best {
+        let takers = queue.consumers.iter().filter(|other| queue.can_take(other));
+        let best = takers.map(|other| other.priority).max();
+        let consumer = queue.consumers.iter().find(|consumer| mine(consumer)).unwrap();
+        // Where the order is open, so is who was first.
+        let outranked = !queue.any_order && Some(consumer.priority) != best;
+        if !queue.can_take(consumer) || outranked {
             return Err(format!("message {id} went to {consumer:?}"));
         }
-        let Some((place, message)) = queue.ready.pop_first() else {
-            return Err(format!("message {id} was not ready"));
-        };
-        if message.id != id {
-            return Err(format!("message {id} came before {}", message.id));
-        }
-        let (consumer_id, no_ack, instance) = (consumer.id, consumer.no_ack, queue.instance);
-        if !no_ack {
+        let (consumer_id, no_ack) = (consumer.id, consumer.no_ack);
+        let (place, message) = queue.take(id)?;
+        let instance = queue.instance;
+        let mut consumers = queue.consumers.iter_mut();
+        if let Some(consumer) = consumers.find(|consumer| consumer.id == consumer_id && !no_ack) {
             consumer.unacked += 1;
         }
         let unacked = Unacked {
@@ -429,53 +441,29 @@ impl Spec {
         Ok(message)
     }
 
-    /// The place of a message among those ready for a consumer's queue, to put deliveries of several channels in order.
-    pub(crate) fn place(&self, channel: usize, tag: &str, id: u64) -> Option<(Instance, u64)> {
+    /// The place of a message among those ready for a consumer's queue, to put deliveries of several channels in order;
+    /// none where the order is open.
+    pub(crate) fn place(&self, channel: usize, tag: &str, id: u64) -> Option<(Instance, Option<Place>)> {
         let mine = |consumer: &Consumer| consumer.channel == channel && consumer.tag == tag;
         let queue = self
             .queues
             .values()
             .find(|queue| queue.consumers.iter().any(mine))?;
-        let place = queue.ready.iter().find(|(_, message)| message.id == id)?.0;
-        Some((queue.instance, *place))
+        let place = queue.place(id)?;
+        Some((queue.instance, (!queue.any_order).then_some(place)))
     }
 
     /// A message that waits although somebody could have it.
     pub(crate) fn idle(&self) -> Option<String> {
-        let waiting = self
-            .queues
-            .iter()
-            .find(|(_, queue)| !queue.ready.is_empty() && queue.consumers.iter().any(Consumer::can_take));
-        waiting.map(|(name, queue)| {
-            format!(
-                "{} waits in '{}' with {:?}",
-                queue.ready.len(),
-                QUEUES[*name].0,
-                queue.consumers
-            )
-        })
-    }
-}
-
-impl Consumer {
-    pub(crate) fn new(
-        channel: usize,
-        tag: &'static str,
-        no_ack: bool,
-        exclusive: bool,
-        prefetch: u16,
-        priority: i32,
-    ) -> Self {
-        Self {
-            id: 0,
-            channel,
-            tag,
-            no_ack,
-            exclusive,
-            prefetch: prefetch.into(),
-            priority,
-            unacked: 0,
-        }
+        let could = |queue: &Queue| queue.consumers.iter().any(|consumer| queue.can_take(consumer));
+        let mut queues = self.queues.values();
+        let waiting = queues.find(|queue| !queue.ready.is_empty() && could(queue))?;
+        Some(format!(
+            "{} waits in '{}' with {:?}",
+            waiting.ready.len(),
+            waiting.kind().name,
+            waiting.consumers
+        ))
     }
 }
 
