@@ -81,6 +81,13 @@ impl Index {
         parts.any(|(level, from, until)| *level == lane && (*from..*until).contains(&seq))
     }
 
+    /// Deadlines may have been found that have passed already.
+    fn found_late(&mut self) {
+        if let Some(((deadline, _), _)) = self.by_deadline.first_key_value() {
+            self.expired_through = self.expired_through.min(*deadline);
+        }
+    }
+
     /// A message on disk expired, of which the store hears later.
     fn leave_late(&mut self, place: Place, now: Timestamp) {
         if self.late_count == 0 {
@@ -335,9 +342,9 @@ impl<P: Port> QueueState<P> {
         let Some(Expiry::Indexed(index)) = &mut self.expiry else {
             return;
         };
-        let first = index.by_deadline.first_key_value();
-        let passed = first.map_or(limit, |((deadline, _), _)| limit.min(*deadline));
-        index.expired_through = index.expired_through.max(passed);
+        index.expired_through = index.expired_through.max(limit);
+        // What is still to be read to be dead-lettered has not left.
+        index.found_late();
         let over = empty && index.fetching.is_empty() && index.reading.is_none();
         let long_ago = index.late_until().is_some() && index.late_until() <= limit;
         if index.late_count >= LATE_MAX || long_ago || over {
@@ -417,6 +424,7 @@ impl<P: Port> QueueState<P> {
                     .insert((*deadline, *seq), (paged.lane, size(message)));
             }
         }
+        index.found_late();
         None
     }
 
@@ -441,6 +449,7 @@ impl<P: Port> QueueState<P> {
             }
             *deadline >= index.expired_through
         });
+        index.found_late();
     }
 
     /// The level was read up to here, or is in memory as a whole.

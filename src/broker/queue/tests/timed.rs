@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
-use super::bench::{Disk, LIMIT, Probe, message};
+use super::{
+    bench::{LIMIT, Probe, message},
+    disk::Disk,
+};
 use crate::broker::{
     ids::{QueueId, Seq, Timestamp},
     queue::{
