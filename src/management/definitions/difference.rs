@@ -70,7 +70,7 @@ fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
                 .as_ref()
                 .is_none_or(|new| *new == old.description)
                 && spec.tags.as_ref().is_none_or(|new| *new == old.tags)
-                && kind.is_none_or(|new| Some(new) == old.default_queue_type.as_ref())
+                && kind.is_none_or(|new| *new == old.default_queue_type.as_deref().unwrap_or("classic"))
                 && spec.protected.is_none_or(|new| new == old.protected)
                 && limits.as_ref().is_none_or(|new| {
                     crate::broker::limits::VhostLimits::parse(new).is_ok_and(|new| new == old.limits)
