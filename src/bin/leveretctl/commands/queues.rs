@@ -261,5 +261,5 @@ fn no_synchronisation(call: &mut Call) -> Result<Output, Failure> {
         call.vhost()
     ));
     call.client.get(&path(call, &queue)).map_err(not_found)?;
-    Ok(Output::Done { node: call.node() })
+    Ok(Output::sentence("not_syncing"))
 }
