@@ -334,6 +334,10 @@ impl<P: Port> QueueState<P> {
                     if let Some(keys) = &mut self.keys {
                         keys.forget(seq);
                     }
+                    if index.is_unread(level, seq) {
+                        // The read of that part would find it again.
+                        index.gone.insert((level, seq));
+                    }
                     index.leave_late(Place { seq, lane: level }, limit);
                 }
             }
