@@ -117,7 +117,7 @@ impl<P: Port> QueueState<P> {
         let lane = self.lanes.iter_mut().find(|lane| lane.level == place.lane);
         let on_disk = lane.as_ref().is_some_and(|lane| {
             let gap = lane.gap.as_ref();
-            gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&place.seq))
+            gap.is_some_and(|gap| gap.holds(place.seq))
         });
         let ready = lane.and_then(|lane| lane.ready.take(place.seq));
         if let Some(entry) = ready.or_else(|| self.returns.take(place)) {

@@ -290,10 +290,7 @@ impl<P: Port> QueueState<P> {
         {
             let ((deadline, seq), &(level, bytes)) = (*first.key(), first.get());
             let lane = self.lanes.at(level);
-            let on_disk = lane
-                .gap
-                .as_ref()
-                .is_some_and(|gap| (gap.from()..gap.until()).contains(&seq));
+            let on_disk = lane.gap.as_ref().is_some_and(|gap| gap.holds(seq));
             let fetch = on_disk && self.settings.dead_letter.is_some();
             if fetch && index.fetches >= FETCHES_MAX {
                 break;
@@ -477,7 +474,7 @@ impl<P: Port> QueueState<P> {
             let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
             for ((deadline, seq), fetch) in missing {
                 let gap = self.lanes.at(fetch.lane).gap.as_ref();
-                if !gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
+                if !gap.is_some_and(|gap| gap.holds(seq)) {
                     // All around it was read meanwhile: the next start looks at it again.
                     continue;
                 }
@@ -505,7 +502,7 @@ impl<P: Port> QueueState<P> {
             // They had left already, but the ranges that a purge names cover those that are stored.
             let stored = fetch.entry.as_ref().is_none_or(|entry| entry.stored);
             let gap = self.lanes.at(fetch.lane).gap.as_ref();
-            if stored && gap.is_some_and(|gap| (gap.from()..gap.until()).contains(&seq)) {
+            if stored && gap.is_some_and(|gap| gap.holds(seq)) {
                 purged.range_messages += 1;
                 purged.range_bytes += u64::from(fetch.bytes);
             } else if fetch.entry.is_none() {

@@ -67,6 +67,11 @@ impl Gap {
         self.until
     }
 
+    /// Whether this message is on disk only.
+    pub(super) fn holds(&self, seq: Seq) -> bool {
+        (self.from..self.until).contains(&seq)
+    }
+
     /// A read of all there is, for a client that waits or for a consumer that soon will.
     fn read(&mut self, queue: QueueId, lane: u8) -> ReadFrom {
         let pending = self.reading.is_some();
