@@ -275,23 +275,27 @@ class Watermill(Go):
     scenarios = ("publish_confirms", "nack_requeue", "transactions")
 
 
+# What the scripting languages' clients play beyond the scenarios of all.
+SCRIPTED = (
+    *SCENARIOS,
+    "length_limits",
+    "dead_letters",
+    "priorities",
+    "direct_reply_to",
+    "global_qos",
+    "transactions",
+    "quorum_queue",
+    "delays",
+    "settle",
+)
+
+
 class Ruby(Client):
     """Debian's Bunny."""
 
     name = "ruby"
     language = "Ruby"
-    scenarios = (
-        *SCENARIOS,
-        "length_limits",
-        "dead_letters",
-        "priorities",
-        "direct_reply_to",
-        "global_qos",
-        "transactions",
-        "quorum_queue",
-        "delays",
-        "settle",
-    )
+    scenarios = SCRIPTED
 
     def missing(self):
         return None if can_install_packages() else not_found("ruby")
@@ -307,19 +311,7 @@ class Php(Client):
 
     name = "php"
     language = "PHP"
-    scenarios = (
-        *SCENARIOS,
-        "length_limits",
-        "dead_letters",
-        "priorities",
-        "direct_reply_to",
-        "global_qos",
-        "transactions",
-        "quorum_queue",
-        "delays",
-        "delayed_retry",
-        "settle",
-    )
+    scenarios = (*SCRIPTED, "delayed_retry")
 
     def missing(self):
         return None if can_install_packages() else not_found("php")
