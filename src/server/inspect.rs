@@ -82,6 +82,7 @@ impl QueueLook {
             resident_bytes,
             memory_bytes: state.memory_bytes(),
             head_timestamp,
+            dead_letters: state.dead_letters_waiting(),
             consumers: state.consumer_count(),
             exclusive_consumer,
             single_active,
@@ -103,6 +104,8 @@ pub struct QueueNow {
     pub memory_bytes: u64,
     /// The timestamp property of the oldest message, seconds since 1970, when it is in memory and has one.
     pub head_timestamp: Option<u64>,
+    /// Dead letters that may not be lost and wait until their targets have them, and their bodies.
+    pub dead_letters: (u64, u64),
     pub consumers: usize,
     /// The tag of the consumer that excludes others.
     pub exclusive_consumer: Option<String>,

@@ -376,8 +376,7 @@ impl World {
             86..96 => {
                 self.answer();
             }
-            // Of dead letters that could not be read, the next start learns.
-            96 if self.settings.dead_letter.is_none() => {
+            96 => {
                 self.disk.fail();
                 self.queue.read_failed();
             }
