@@ -378,13 +378,7 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
 }
 
 /// Where the queue is, and since when it is quiet.
-fn placed(
-    call: &Call,
-    queue: &QueueLook,
-    now: &QueueNow,
-    shape: Shape,
-    object: &mut Map<String, Value>,
-) {
+fn placed(call: &Call, queue: &QueueLook, now: &QueueNow, shape: Shape, object: &mut Map<String, Value>) {
     let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     if queue_type(queue) == "quorum" {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name, QueueDefinition},
-    queue::{ConsumerOptions, Glimpse},
+    queue::ConsumerOptions,
 };
 use crate::protocol::{field::FieldTable, properties::RawProperties};
 use crate::server::{
@@ -67,13 +67,10 @@ impl QueueLook {
             }
         }
         let (resident, resident_bytes) = state.resident();
-        let head_timestamp = match state.look(crate::server::FIRST, 1) {
-            Glimpse::Memory { entries, .. } => entries.first().and_then(|entry| {
-                let raw = RawProperties::new(entry.message.properties());
-                raw.timestamp().ok().flatten()
-            }),
-            Glimpse::Store { .. } => None,
-        };
+        let head_timestamp = state.head().and_then(|entry| {
+            let raw = RawProperties::new(entry.message.properties());
+            raw.timestamp().ok().flatten()
+        });
         QueueNow {
             lengths,
             ready_bytes: state.ready_bytes(),

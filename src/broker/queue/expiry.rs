@@ -9,10 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
-    queue::{
-        Entry, PagedIn, Place, Port, Purged, QueueState, ReadFrom, Reason, Removed,
-        fetching::Fetching,
-    },
+    queue::{Entry, PagedIn, Place, Port, Purged, QueueState, ReadFrom, Reason, Removed, fetching::Fetching},
 };
 
 /// The store is told of messages that expired there when they are so many, or the first of them is so old. A restart

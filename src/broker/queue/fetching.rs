@@ -163,7 +163,10 @@ impl Fetching {
                 continue;
             }
             while entries.next_if(|(other, _)| *other < seq).is_some() {}
-            match (entries.next_if(|(other, _)| *other == seq), self.near.get_mut(&turn)) {
+            match (
+                entries.next_if(|(other, _)| *other == seq),
+                self.near.get_mut(&turn),
+            ) {
                 (Some((seq, message)), Some(fetch)) => {
                     fetch.entry = Some(Entry {
                         seq,
