@@ -148,8 +148,8 @@ impl Handle {
                 let deadline = deadlines.next_if(|(other, _)| *other == seq);
                 Sight {
                     place: Place { seq, lane },
+                    redelivered: seq <= delivered || message.was_delivered_before(),
                     message,
-                    redelivered: seq <= delivered,
                     expires_at: deadline.map_or(Timestamp::NONE, |(_, at)| at),
                     acquired: 0,
                     on_disk: true,

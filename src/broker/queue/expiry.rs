@@ -392,8 +392,8 @@ impl<P: Port> QueueState<P> {
                     fetch.entry = Some(Entry {
                         seq,
                         lane,
+                        redelivered: message.was_delivered_before(),
                         message,
-                        redelivered: false,
                         stored: true,
                         expires_at: key.0,
                         acquired: 0,
