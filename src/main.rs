@@ -211,7 +211,7 @@ fn hint(error: &StartError) -> String {
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
         StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
-            "; put the file back as it was, or fill a new directory from a backup: leveret --data-dir NEW restore BACKUP"
+            "; put the file back as it was, or restore a backup: leveretctl restore --replace BACKUP"
         }
         StartError::Store(StoreError::Io { .. }) | StartError::Definition(_) => "",
     };
