@@ -213,6 +213,9 @@ fn hint(error: &StartError) -> String {
         StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
             "; put the file back as it was, or restore a backup: leveretctl restore --replace BACKUP"
         }
+        StartError::Store(StoreError::NoBackup { .. }) => {
+            "; name the directory that `leveretctl backup` made"
+        }
         StartError::Store(StoreError::Io { .. }) | StartError::Definition(_) => "",
     };
     format!("{error}{advice}")
@@ -223,7 +226,7 @@ fn exit_code(error: &StartError) -> u8 {
         StartError::Store(StoreError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
         StartError::Store(StoreError::NotWritable { .. }) => exit::NO_PERMISSION,
         StartError::Store(StoreError::UnknownFormat { .. }) => exit::FORMAT,
-        StartError::Store(StoreError::Missing { .. }) => exit::MISSING,
+        StartError::Store(StoreError::Missing { .. } | StoreError::NoBackup { .. }) => exit::MISSING,
         StartError::Store(StoreError::Corrupt { .. }) | StartError::Definition(_) => exit::DATA,
         StartError::Store(StoreError::Full { .. }) => exit::FULL,
         StartError::Store(StoreError::Io { .. }) => exit::IO,

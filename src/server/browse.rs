@@ -135,7 +135,7 @@ impl Handle {
             settled: false,
         };
         let loaded = self.broker.store().look(&request).map_err(|error| {
-            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into");
+            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into; leveret check tells what is damaged");
             OperateError::Broker(crate::broker::error::BrokerError::StoreFailed)
         })?;
         let next = loaded.next.filter(|next| *next < until).unwrap_or(until);

@@ -30,9 +30,8 @@ pub(super) fn take(rocks: &Rocks, target: &Path) -> Result<(), StoreError> {
 /// When the backup is none, a broker runs on the target, it has a store, or the disk fails.
 pub fn restore(backup: &Path, target: &Path, replace: bool) -> Result<Option<PathBuf>, StoreError> {
     if !backup.join("db/CURRENT").exists() {
-        return Err(StoreError::Missing {
-            path: backup.join("db/CURRENT"),
-            what: "this is no backup".to_owned(),
+        return Err(StoreError::NoBackup {
+            path: backup.to_path_buf(),
         });
     }
     let failed = |error| StoreError::from_io(target, error);

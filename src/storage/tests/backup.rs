@@ -58,6 +58,6 @@ fn nothing_is_restored_under_a_running_broker() {
 fn what_is_no_backup_is_refused() {
     let place = tempfile::tempdir().unwrap();
     let error = restore(place.path(), &place.path().join("data"), false).unwrap_err();
-    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoBackup { .. }), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }

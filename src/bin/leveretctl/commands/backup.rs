@@ -96,6 +96,13 @@ fn restore(call: &mut Call) -> Result<Output, Failure> {
     let code = done.status.code().and_then(|code| u8::try_from(code).ok());
     let text = told.trim_end();
     Err(match code {
+        Some(exit::UNAVAILABLE) => Failure::new(
+            exit::UNAVAILABLE,
+            format!(
+                "{}\nStop it with leveretctl shutdown, or with systemctl stop leveret",
+                text.strip_prefix("leveret: ").unwrap_or(text)
+            ),
+        ),
         Some(code) => Failure::new(code, text.strip_prefix("leveret: ").unwrap_or(text)),
         None => Failure::new(exit::TEMPORARY, "interrupted; nothing was changed, run it again"),
     })

@@ -298,9 +298,8 @@ impl<'a> Source<'a> {
         let begun = Instant::now();
         loop {
             let unread = self.buffer.get(self.at..).unwrap_or_default();
-            let frame = parse(unread, NO_LIMIT).map_err(|error| {
-                Trouble::Connection(format!("this is no AMQP 0-9-1: {error}"))
-            })?;
+            let frame = parse(unread, NO_LIMIT)
+                .map_err(|error| Trouble::Connection(format!("this is no AMQP 0-9-1: {error}")))?;
             if let Some(frame) = frame {
                 self.at += frame.wire_len();
                 return Ok((frame.kind, frame.channel, frame.payload.to_vec()));

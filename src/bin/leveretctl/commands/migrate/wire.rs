@@ -71,7 +71,9 @@ impl Method {
 
     pub(super) fn frame(self) -> BytesMut {
         let mut frame = BytesMut::new();
-        write(&mut frame, METHOD, self.channel, |out| out.extend_from_slice(&self.payload));
+        write(&mut frame, METHOD, self.channel, |out| {
+            out.extend_from_slice(&self.payload)
+        });
         frame
     }
 }
@@ -136,7 +138,10 @@ mod tests {
     fn a_method_reads_back() {
         let bytes = Method::new(7, GET).u16(0).short("q").bytes(&[0]).frame();
         let frame = parse(&bytes, 0).unwrap().unwrap();
-        assert_eq!((frame.kind, frame.channel, frame.wire_len()), (METHOD, 7, bytes.len()));
+        assert_eq!(
+            (frame.kind, frame.channel, frame.wire_len()),
+            (METHOD, 7, bytes.len())
+        );
         let (id, mut arguments) = Reader::method(frame.payload).unwrap();
         assert_eq!((id, arguments.u16()), (GET, Some(0)));
         assert_eq!(
