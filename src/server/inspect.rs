@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use crate::broker::{
     definition::{BindingDefinition, Destination, ExchangeDefinition, Name, QueueDefinition},
-    queue::{ConsumerOptions, Glimpse},
+    queue::ConsumerOptions,
 };
 use crate::protocol::{field::FieldTable, properties::RawProperties};
 use crate::server::{
@@ -67,13 +67,10 @@ impl QueueLook {
             }
         }
         let (resident, resident_bytes) = state.resident();
-        let head_timestamp = match state.look(crate::server::FIRST, 1) {
-            Glimpse::Memory { entries, .. } => entries.first().and_then(|entry| {
-                let raw = RawProperties::new(entry.message.properties());
-                raw.timestamp().ok().flatten()
-            }),
-            Glimpse::Store { .. } => None,
-        };
+        let head_timestamp = state.head().and_then(|entry| {
+            let raw = RawProperties::new(entry.message.properties());
+            raw.timestamp().ok().flatten()
+        });
         QueueNow {
             lengths,
             ready_bytes: state.ready_bytes(),
@@ -82,6 +79,7 @@ impl QueueLook {
             resident_bytes,
             memory_bytes: state.memory_bytes(),
             head_timestamp,
+            dead_letters: state.dead_letters_waiting(),
             consumers: state.consumer_count(),
             exclusive_consumer,
             single_active,
@@ -103,6 +101,8 @@ pub struct QueueNow {
     pub memory_bytes: u64,
     /// The timestamp property of the oldest message, seconds since 1970, when it is in memory and has one.
     pub head_timestamp: Option<u64>,
+    /// Dead letters that may not be lost and wait until their targets have them, and their bodies.
+    pub dead_letters: (u64, u64),
     pub consumers: usize,
     /// The tag of the consumer that excludes others.
     pub exclusive_consumer: Option<String>,
