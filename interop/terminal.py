@@ -244,7 +244,7 @@ def restore(bench):
         while not os.path.exists(os.path.join(data, "db.part", "filler")):
             time.sleep(0.005)
         terminal.key("C-c")
-        screen = terminal.wait(r"code \d+")
+        screen = terminal.wait("code 75", "nothing was changed")
         bench.keep("restore-interrupted", screen)
         check(not os.path.exists(os.path.join(data, "db")), f"it was over before the key came:\n{screen}")
         os.remove(filler)

@@ -52,27 +52,37 @@ pub fn restore(backup: &Path, target: &Path, replace: bool) -> Result<Option<Pat
     }
     copy_files(&backup.join("db"), &part)?;
     hand_over(target, &part).map_err(failed)?;
-    let aside = db.exists().then(|| free_name(target));
     // Renamed when whole: a restore that was cut off is never taken for a store.
-    if let Some(aside) = &aside {
-        fs::rename(&db, aside).map_err(failed)?;
-    }
+    let aside = put_aside(target).map_err(failed)?;
     fs::rename(&part, &db)
         .and_then(|()| fs::File::open(target)?.sync_all())
         .map_err(failed)?;
     Ok(aside)
 }
 
-/// Where a store is kept that was replaced.
-fn free_name(target: &Path) -> PathBuf {
+/// Moves a store, and the mark of how far it was synced, into a data directory of their own inside of this one.
+fn put_aside(target: &Path) -> io::Result<Option<PathBuf>> {
+    let parts = ["db", "synced"].map(|name| (target.join(name), name));
+    if !parts.iter().any(|(path, _)| path.exists()) {
+        return Ok(None);
+    }
     let mut number = 1_u32;
-    loop {
-        let name = target.join(format!("db.replaced-{number}"));
+    let aside = loop {
+        let name = target.join(format!("replaced-{number}"));
         if !name.exists() {
-            return name;
+            break name;
         }
         number += 1;
+    };
+    fs::create_dir(&aside)?;
+    hand_over(target, &aside)?;
+    for (path, name) in parts {
+        if path.exists() {
+            fs::rename(path, aside.join(name))?;
+        }
     }
+    fs::File::open(&aside)?.sync_all()?;
+    Ok(Some(aside))
 }
 
 /// Gives what was made here to the owner of the directory.
