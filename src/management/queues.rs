@@ -106,17 +106,15 @@ fn list_detailed(call: &Call) -> Result<Answer, ApiError> {
 
 fn list_queues(call: &Call, detailed: bool) -> Result<Answer, ApiError> {
     let shape = Shape::of(call, detailed)?;
-    let mut rows = Vec::new();
-    for vhost in call.visible_vhosts() {
-        rows.extend(call.handle.queues_unsorted(&vhost));
-    }
+    let vhosts = call.visible_vhosts();
+    let rows = vhosts.iter().map(|vhost| call.handle.queues_unsorted(vhost));
     list_unsorted(
         call,
-        rows,
-        |queue| &queue.definition().name,
+        queue_order::placed(rows),
+        |row| &row.queue.definition().name,
         queue_order::by_name,
-        |queue, path| queue_order::key(&call.handle, queue, path),
-        |queue| Value::Object(render(call, queue, shape)),
+        |row, path| queue_order::key(&call.handle, &row.queue, path),
+        |row| Value::Object(render(call, &row.queue, shape)),
     )
 }
 
@@ -222,14 +220,13 @@ fn grow(_: &Call) -> Result<Answer, ApiError> {
 }
 
 /// The queue's type: what it was declared as.
-pub(super) fn queue_type(queue: &QueueLook) -> String {
-    queue
-        .definition()
-        .arguments
+pub(super) fn queue_type(queue: &QueueLook) -> &str {
+    let arguments = &queue.definition().arguments;
+    arguments
         .get("x-queue-type")
-        .and_then(|value| value.as_str_bytes())
-        .filter(|name| !name.is_empty() && *name != b"undefined")
-        .map_or("classic".to_owned(), amqp_json::text)
+        .and_then(|value| std::str::from_utf8(value.as_str_bytes()?).ok())
+        .filter(|name| !name.is_empty() && *name != "undefined")
+        .unwrap_or("classic")
 }
 
 /// The arguments as they are shown: with the type, whether it was sent or not, as in RabbitMQ since 4.0.

@@ -18,7 +18,7 @@ fn count(counts: &Tally, count: Count) -> u64 {
     counts.get(count as usize).copied().unwrap_or(0)
 }
 
-fn queue_labels(queue: &QueueLook) -> LabelList<'_> {
+fn queue_labels<'a>(queue: &'a &QueueLook) -> LabelList<'a> {
     let definition = queue.definition();
     LabelList::from_iter([("vhost", &*definition.vhost), ("queue", &*definition.name)])
 }
@@ -398,31 +398,26 @@ fn queues(page: &mut Page<'_>, handle: &Handle, choice: &Choice<'_>) {
         counts: queue.counts(),
         durable: queue.definition().durable,
     };
+    let queues = choice
+        .vhosts
+        .iter()
+        .flat_map(|vhost| handle.queues_unsorted(vhost));
     if !choice.labelled {
-        let rows = choice
-            .vhosts
-            .iter()
-            .flat_map(|vhost| handle.queues_unsorted(vhost));
-        page.sums(choice.prefix, &columns, rows.map(|queue| look(&queue)));
+        page.sums(choice.prefix, &columns, queues.map(|queue| look(&queue)));
         return;
     }
-    let chosen = || {
-        let queues = choice.vhosts.iter().flat_map(|vhost| handle.queues(Some(vhost)));
-        queues.filter(|queue| {
-            let name = &queue.definition().name;
-            choice.queue.is_none_or(|pattern| pattern.is_match(name))
-        })
-    };
-    let rows = chosen().map(|queue| {
-        let row = look(&queue);
-        (queue, row)
+    let chosen = queues.filter(|queue| {
+        let name = &queue.definition().name;
+        choice.queue.is_none_or(|pattern| pattern.is_match(name))
     });
+    let chosen: Vec<QueueLook> = chosen.collect();
+    let rows = chosen.iter().map(|queue| (queue, look(queue)));
     page.objects(choice.prefix, &columns, rows, queue_labels);
     if coarse || consumers || all {
         let name = format!("{}queue_info", choice.prefix);
         page.family(&name, Kind::Gauge, "Metadata about queues");
-        for queue in chosen() {
-            let kind = match queue_type(&queue).as_str() {
+        for queue in &chosen {
+            let kind = match queue_type(queue) {
                 "quorum" => "rabbit_quorum_queue",
                 "stream" => "rabbit_stream_queue",
                 _ => "rabbit_classic_queue",
