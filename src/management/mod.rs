@@ -41,7 +41,12 @@ mod take_in;
 mod users;
 mod vhosts;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::task::JoinHandle;
 
@@ -207,6 +212,15 @@ impl Management {
     /// What is wrong with the definitions, in the words of the API.
     pub fn import(handle: &Handle, document: Vec<u8>) -> Result<(), String> {
         definitions::take_in_locally(handle, &document).map_err(|error| error.to_string())
+    }
+
+    /// Carries out the imports of definitions that were begun when the broker last ended. For a thread that may wait,
+    /// before clients are served.
+    ///
+    /// # Errors
+    /// When the folder of imports cannot be read or cleared.
+    pub fn finish_imports(handle: &Handle, data_dir: &Path) -> io::Result<()> {
+        definitions::finish_imports(handle, data_dir)
     }
 
     /// Ends the listeners at once.
