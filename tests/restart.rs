@@ -102,13 +102,18 @@ impl Drop for Broker {
 }
 
 fn command(data_dir: &Path) -> Command {
+    serving(data_dir, "none")
+}
+
+/// With the HTTP API there.
+fn serving(data_dir: &Path, http: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
     command.arg("--data-dir").arg(data_dir);
     command.args([
         "--amqp-listen",
         "127.0.0.1:0",
         "--http-listen",
-        "none",
+        http,
         "--metrics-listen",
         "none",
     ]);
@@ -372,11 +377,7 @@ const IMPORTED: u64 = 1500;
 #[test]
 fn an_import_of_definitions_that_kill_9_interrupts_is_whole_after_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
-    let serving = || {
-        let mut command = command(dir.path());
-        command.args(["--http-listen", "127.0.0.1:0"]);
-        Broker::spawn(&mut command)
-    };
+    let start = || Broker::spawn(&mut serving(dir.path(), "127.0.0.1:0"));
     let names = || (0..IMPORTED).map(|number| format!("q{number}"));
     let definitions = serde_json::json!({
         "vhosts": [{"name": "v"}],
@@ -387,7 +388,7 @@ fn an_import_of_definitions_that_kill_9_interrupts_is_whole_after_the_next_start
         "bindings": names().map(|name| serde_json::json!({"vhost": "v", "source": "amq.direct",
             "destination": name, "destination_type": "queue", "routing_key": "key"})).collect::<Vec<_>>(),
     });
-    let broker = serving();
+    let broker = start();
     let api = broker.http.unwrap();
     let importing =
         std::thread::spawn(move || request(api, "POST", "/definitions", &definitions.to_string()));
@@ -399,7 +400,7 @@ fn an_import_of_definitions_that_kill_9_interrupts_is_whole_after_the_next_start
         "it was not half-way: use more queues"
     );
 
-    let broker = serving();
+    let broker = start();
     let api = broker.http.unwrap();
     assert_eq!(total(api, "queues"), IMPORTED);
     let (_, user) = request(api, "GET", "/users/imported", "").unwrap();
@@ -415,7 +416,7 @@ fn an_import_of_definitions_that_kill_9_interrupts_is_whole_after_the_next_start
     // It is over: what is deleted now does not come back.
     assert_eq!(request(api, "DELETE", "/queues/v/q7", "").unwrap().0, 204);
     broker.kill();
-    let broker = serving();
+    let broker = start();
     assert_eq!(total(broker.http.unwrap(), "queues"), IMPORTED - 1);
     broker.kill();
 }

@@ -331,9 +331,7 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     if let Some(stats) = stats {
         object.insert("message_stats".to_owned(), stats);
     }
-    let total = now.lengths.ready + now.lengths.unacked;
-    let durable = queue.definition().durable && !queue.is_exclusive();
-    let persistent = |value: u64| if durable { value } else { 0 };
+    let (persistent, persistent_bytes) = queue.persistent(&now);
     let bytes = now.ready_bytes + now.unacked_bytes;
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     set("messages_scheduled", queue.scheduled().into());
@@ -354,12 +352,12 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
         ("messages_ram", now.resident + now.lengths.unacked),
         ("messages_ready_ram", now.resident),
         ("messages_unacknowledged_ram", now.lengths.unacked),
-        ("messages_persistent", persistent(total)),
+        ("messages_persistent", persistent),
         ("message_bytes", bytes),
         ("message_bytes_ready", now.ready_bytes),
         ("message_bytes_unacknowledged", now.unacked_bytes),
         ("message_bytes_ram", now.resident_bytes + now.unacked_bytes),
-        ("message_bytes_persistent", persistent(bytes)),
+        ("message_bytes_persistent", persistent_bytes),
         (
             "messages_paged_out",
             now.lengths.ready.saturating_sub(now.resident),

@@ -36,6 +36,7 @@ mod outbox;
 mod paging;
 mod publisher;
 mod queue_cell;
+mod queue_look;
 mod queues;
 mod registry;
 mod relay;
@@ -65,13 +66,14 @@ pub use self::{
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     browse::{FIRST, Held, Outcome, Selected, Sight},
     handle::Handle,
-    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    inspect::{ChannelView, ConnectionView, ConsumerView},
     listener::listen,
     log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
+    queue_look::{QueueLook, QueueNow},
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
     spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},

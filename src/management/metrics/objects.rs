@@ -8,7 +8,8 @@ use crate::server::{ChannelView, ConnectionView, Count, Handle, QueueLook, Queue
 struct QueueRow {
     now: QueueNow,
     counts: Tally,
-    durable: bool,
+    /// Messages and bytes.
+    persistent: (u64, u64),
 }
 
 /// Vhost, name, and messages published into it.
@@ -107,14 +108,14 @@ const QUEUE: [Column<QueueRow>; 13] = [
     (
         "queue_messages_persistent",
         Kind::Gauge,
-        "Messages of a durable queue",
-        |row| if_durable(row, total(row)),
+        "Persistent messages of a durable queue",
+        |row| row.persistent.0,
     ),
     (
         "queue_messages_persistent_bytes",
         Kind::Gauge,
-        "Bytes of the bodies of a durable queue",
-        |row| if_durable(row, body_bytes(row)),
+        "Bytes of persistent bodies of a durable queue",
+        |row| row.persistent.1,
     ),
     (
         "queue_messages_bytes",
@@ -147,10 +148,6 @@ const QUEUE: [Column<QueueRow>; 13] = [
         |row| row.now.head_timestamp.unwrap_or(0),
     ),
 ];
-
-fn if_durable(row: &QueueRow, value: u64) -> u64 {
-    if row.durable { value } else { 0 }
-}
 
 fn body_bytes(row: &QueueRow) -> u64 {
     row.now.ready_bytes + row.now.unacked_bytes
@@ -393,10 +390,13 @@ fn queues(page: &mut Page<'_>, handle: &Handle, choice: &Choice<'_>) {
     if columns.is_empty() {
         return;
     }
-    let look = |queue: &QueueLook| QueueRow {
-        now: queue.state(),
-        counts: queue.counts(),
-        durable: queue.definition().durable,
+    let look = |queue: &QueueLook| {
+        let now = queue.state();
+        QueueRow {
+            counts: queue.counts(),
+            persistent: if all { queue.persistent(&now) } else { (0, 0) },
+            now,
+        }
     };
     let queues = choice
         .vhosts
