@@ -92,8 +92,13 @@ pub(super) mod names {
     }
 
     pub(in super::super) fn policy(policy: &Policy) -> Value {
-        let operator = policy.kind == PolicyKind::Operator;
-        json!({"vhost": &*policy.vhost, "name": &*policy.name, "operator": operator})
+        let mut name = in_vhost(&policy.vhost, &policy.name);
+        if policy.kind == PolicyKind::Operator
+            && let Value::Object(name) = &mut name
+        {
+            name.insert("operator".to_owned(), true.into());
+        }
+        name
     }
 
     pub(in super::super) fn parameter(parameter: &Parameter) -> Value {
