@@ -15,7 +15,7 @@ const CONDITIONS_MAX: usize = 32;
 const SEARCHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a filter in a body may have.
-const CONDITIONS: [&str; 8] = [
+const CONDITIONS: [&str; 9] = [
     "exchange",
     "routing_key",
     "headers",
@@ -24,6 +24,7 @@ const CONDITIONS: [&str; 8] = [
     "bytes_min",
     "bytes_max",
     "redelivered",
+    "state",
 ];
 
 /// All of its conditions must hold; none is every message.
@@ -39,11 +40,13 @@ pub(super) struct Filter {
     bytes_min: Option<u64>,
     bytes_max: Option<u64>,
     redelivered: Option<bool>,
+    /// `ready` or `waiting`.
+    state: Option<String>,
 }
 
 impl Filter {
     /// From a query: `exchange`, `routing_key`, `header.NAME`, `property.NAME`, `text`, `bytes_min`, `bytes_max`,
-    /// `redelivered`.
+    /// `redelivered`, `state`.
     ///
     /// # Errors
     /// 400.
@@ -89,6 +92,13 @@ impl Filter {
             Some(Value::String(word)) if word == "true" || word == "false" => Some(word == "true"),
             Some(_) => return Err(ApiError::bad_request("redelivered should be true or false")),
         };
+        let state = text("state")?.filter(|state| !state.is_empty());
+        if state
+            .as_deref()
+            .is_some_and(|state| !matches!(state, "ready" | "waiting"))
+        {
+            return Err(ApiError::bad_request("state should be ready or waiting"));
+        }
         Ok(Self {
             exchange: text("exchange")?,
             routing_key: text("routing_key")?,
@@ -100,6 +110,7 @@ impl Filter {
             bytes_min: number(object, "bytes_min")?,
             bytes_max: number(object, "bytes_max")?,
             redelivered: flag,
+            state,
         })
     }
 
@@ -112,6 +123,7 @@ impl Filter {
         is(&self.exchange, message.exchange())
             && is(&self.routing_key, message.routing_key())
             && self.redelivered.is_none_or(|wanted| wanted == sight.redelivered)
+            && self.state.as_ref().is_none_or(|wanted| wanted == sight.state())
             && self.bytes_min.is_none_or(|min| bytes >= min)
             && self.bytes_max.is_none_or(|max| bytes <= max)
             && self.accepts_properties(message.properties())
@@ -192,6 +204,8 @@ mod tests {
             redelivered: false,
             expires_at: Timestamp::NONE,
             acquired: 0,
+            failed: 0,
+            due: Timestamp::NONE,
             on_disk: false,
         }
     }
@@ -206,6 +220,8 @@ mod tests {
             ("exchange=x&bytes_min=11&bytes_max=11", true),
             ("bytes_min=12", false),
             ("redelivered=true", false),
+            ("state=ready", true),
+            ("state=waiting", false),
             ("header.a=1", false),
             ("property.type=t", false),
         ] {

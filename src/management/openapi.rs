@@ -30,7 +30,7 @@ const LIST: [Described; 7] = [
     ("columns", "Only these fields, separated by commas"),
 ];
 /// Parameters of a page of messages.
-const MESSAGES: [Described; 11] = [
+const MESSAGES: [Described; 12] = [
     ("from", "Position of the first message: `next` of the page before"),
     ("limit", "Messages of a page, up to 500"),
     ("truncate", "Bytes shown of a body"),
@@ -42,6 +42,7 @@ const MESSAGES: [Described; 11] = [
     ("bytes_min", "Only messages with so long a body"),
     ("bytes_max", "Only messages with no longer a body"),
     ("redelivered", "`true` or `false`"),
+    ("state", "`ready` or `waiting`"),
 ];
 
 /// Parameters of a query. Those of lists are taken wherever an object or a list is read.

@@ -12,7 +12,7 @@ use crate::management::{
     route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
-use crate::server::{History, QueueLook, QueueSpec, now_ms};
+use crate::server::{History, QueueLook, QueueNow, QueueSpec, now_ms};
 
 pub(super) static ROUTES: [Route; 13] = [
     get("/queues", Level::Vhost, list_all, "All queues"),
@@ -369,25 +369,19 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     ] {
         set(name, value.into());
     }
-    placed(call, queue, now.single_active.as_deref(), shape, object);
+    placed(call, queue, &now, shape, object);
 }
 
 /// Where the queue is, and since when it is quiet.
-fn placed(
-    call: &Call,
-    queue: &QueueLook,
-    single_active: Option<&str>,
-    shape: Shape,
-    object: &mut Map<String, Value>,
-) {
+fn placed(call: &Call, queue: &QueueLook, now: &QueueNow, shape: Shape, object: &mut Map<String, Value>) {
     let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     if queue_type(queue) == "quorum" {
         set("leader", node.as_str().into());
-        set("messages_dlx", 0.into());
-        set("message_bytes_dlx", 0.into());
+        set("messages_dlx", now.dead_letters.0.into());
+        set("message_bytes_dlx", now.dead_letters.1.into());
         set("open_files", json!({ node.as_str(): 0 }));
-        set("single_active_consumer_ctag", json!(single_active));
+        set("single_active_consumer_ctag", json!(now.single_active));
         set("single_active_consumer_pid", Value::Null);
     }
     set("reductions", 0.into());

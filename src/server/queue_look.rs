@@ -1,6 +1,6 @@
 //! A queue as the door shows it: what it was declared as, and its numbers at one moment.
 
-use crate::broker::{definition::QueueDefinition, queue::Glimpse};
+use crate::broker::definition::QueueDefinition;
 use crate::protocol::properties::RawProperties;
 use crate::server::{
     Subject, Tally,
@@ -72,13 +72,10 @@ impl QueueLook {
             }
         }
         let (resident, resident_bytes) = state.resident();
-        let head_timestamp = match state.look(crate::server::FIRST, 1) {
-            Glimpse::Memory { entries, .. } => entries.first().and_then(|entry| {
-                let raw = RawProperties::new(entry.message.properties());
-                raw.timestamp().ok().flatten()
-            }),
-            Glimpse::Store { .. } => None,
-        };
+        let head_timestamp = state.head().and_then(|entry| {
+            let raw = RawProperties::new(entry.message.properties());
+            raw.timestamp().ok().flatten()
+        });
         let (ready_bytes, unacked_bytes) = (state.ready_bytes(), state.unacked_bytes());
         QueueNow {
             lengths,
@@ -88,6 +85,7 @@ impl QueueLook {
             resident_bytes,
             memory_bytes: state.memory_bytes(),
             head_timestamp,
+            dead_letters: state.dead_letters_waiting(),
             consumers: state.consumer_count(),
             exclusive_consumer,
             single_active,
@@ -109,6 +107,8 @@ pub struct QueueNow {
     pub memory_bytes: u64,
     /// The timestamp property of the oldest message, seconds since 1970, when it is in memory and has one.
     pub head_timestamp: Option<u64>,
+    /// Dead letters that may not be lost and wait until their targets have them, and their bodies.
+    pub dead_letters: (u64, u64),
     pub consumers: usize,
     /// The tag of the consumer that excludes others.
     pub exclusive_consumer: Option<String>,
