@@ -224,7 +224,10 @@ fn hint(error: &StartError) -> String {
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
         StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
-            "; put the file back as it was, or fill a new directory from a backup: leveret --data-dir NEW restore BACKUP"
+            "; put the file back as it was, or restore a backup: leveretctl restore --replace BACKUP"
+        }
+        StartError::Store(StoreError::NoBackup { .. }) => {
+            "; name the directory that `leveretctl backup` made"
         }
         StartError::Store(StoreError::Io { .. }) | StartError::Definition(_) => "",
     };
@@ -236,7 +239,7 @@ fn exit_code(error: &StartError) -> u8 {
         StartError::Store(StoreError::Locked { .. }) | StartError::Listen { .. } => exit::UNAVAILABLE,
         StartError::Store(StoreError::NotWritable { .. }) => exit::NO_PERMISSION,
         StartError::Store(StoreError::UnknownFormat { .. }) => exit::FORMAT,
-        StartError::Store(StoreError::Missing { .. }) => exit::MISSING,
+        StartError::Store(StoreError::Missing { .. } | StoreError::NoBackup { .. }) => exit::MISSING,
         StartError::Store(StoreError::Corrupt { .. }) | StartError::Definition(_) => exit::DATA,
         StartError::Store(StoreError::Full { .. }) => exit::FULL,
         StartError::Store(StoreError::Io { .. }) => exit::IO,

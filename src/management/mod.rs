@@ -181,7 +181,9 @@ impl Management {
             match ControlSocket::open(&path) {
                 Ok(socket) => tasks.push(tokio::spawn(socket.serve(handle.clone(), settings))),
                 // The broker serves its clients without; operators have the HTTP listener.
-                Err(error) => tracing::warn!(%error, path = %path.display(), "no control socket"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "no control socket: leveretctl needs --url http://user:password@host:15672 to reach this broker")
+                }
             }
         }
         if let (Some(spans), Some(collector)) = (handle.spans(), options.collector) {

@@ -172,7 +172,7 @@ impl Handle {
             settled: false,
         };
         self.broker.store().look(&request).map_err(|error| {
-            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into");
+            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into; leveret check tells what is damaged");
             OperateError::Broker(crate::broker::error::BrokerError::StoreFailed)
         })
     }
@@ -341,8 +341,8 @@ fn stored_sights(loaded: Loaded, glimpse: &Glimpse, sights: &mut Vec<Sight>) -> 
                 seq,
                 lane: glimpse.lane,
             },
+            redelivered: known.is_some() || seq <= glimpse.delivered || message.was_delivered_before(),
             message,
-            redelivered: known.is_some() || seq <= glimpse.delivered,
             expires_at,
             acquired: known.map_or(0, |known| known.acquired),
             failed: known.map_or(0, |known| known.failed),

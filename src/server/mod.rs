@@ -455,7 +455,7 @@ impl Server {
         if tokio::time::timeout(PATIENCE, gone).await.is_err() {
             tracing::warn!(
                 connections = self.broker.connections.len(),
-                "clients did not answer the close in time"
+                "clients did not answer the close in time and are cut off"
             );
         }
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -465,7 +465,7 @@ impl Server {
             store.close()
         };
         if let Err(error) = tokio::task::spawn_blocking(close).await {
-            tracing::error!(%error, "the store did not close");
+            tracing::error!(%error, "the store did not close; the next start recovers what was confirmed");
         }
         self.store_failed.borrow().clone()
     }

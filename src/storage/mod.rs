@@ -318,7 +318,7 @@ impl Inner {
                 continue;
             }
             if thread.join().is_err() {
-                tracing::error!("a thread of the store panicked");
+                tracing::error!("a thread of the store panicked; the next start recovers what was confirmed");
             }
             if index == 0 {
                 self.shared.reads.end();

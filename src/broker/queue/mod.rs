@@ -335,8 +335,8 @@ impl<P: Port> QueueState<P> {
         self.lanes.at(lane).ready.push_tail(Entry {
             seq,
             lane,
+            redelivered: message.was_delivered_before(),
             message,
-            redelivered: false,
             stored,
             expires_at,
             acquired: 0,

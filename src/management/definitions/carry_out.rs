@@ -44,7 +44,7 @@ pub(super) fn carry_out(handle: &Handle, plan: Plan, made: &Made) -> Result<(), 
     if result.is_err() {
         for before in done.into_iter().rev() {
             if let Err(error) = undo(handle, before) {
-                tracing::error!(%error, "a step of a failed import could not be undone");
+                tracing::error!(%error, "a step of a failed import could not be undone; leveretctl definitions diff FILE shows what differs");
             }
         }
     }
