@@ -74,7 +74,7 @@ pub(super) async fn serve(handle: Handle, settings: Arc<Settings>, listener: Tcp
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "cannot accept an HTTP connection; trying again");
+                tracing::error!(%error, "cannot accept an HTTP connection; trying again (with too many open files: raise LimitNOFILE, or ulimit -n)");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

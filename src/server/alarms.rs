@@ -173,7 +173,7 @@ impl Alarms {
         queues: Arc<Queues>,
     ) -> Arc<Self> {
         let memory_total = memory::total_bytes().unwrap_or_else(|| {
-            tracing::warn!("the kernel does not tell how much memory there is: shares are taken of 4 GiB");
+            tracing::warn!("the kernel does not tell how much memory there is: shares are taken of 4 GiB; set alarms.vm_memory_high_watermark to a size");
             4 << 30
         });
         let announcer = Arc::clone(&queues.announcer);
@@ -377,10 +377,14 @@ impl Handle {
 
 fn log_change(before: bool, now: bool, name: &'static str, found: u64, limit: u64) {
     if now && !before {
+        let advice = match name {
+            "memory" => "let consumers drain what is queued, or raise alarms.vm_memory_high_watermark",
+            _ => "free some space, or lower alarms.disk_free_limit",
+        };
         tracing::warn!(
             found,
             limit,
-            "{name} alarm: publishers are blocked until it clears"
+            "{name} alarm: publishers are blocked until it clears; {advice}"
         );
     } else if before && !now {
         tracing::info!(found, limit, "{name} alarm cleared");

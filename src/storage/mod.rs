@@ -243,6 +243,13 @@ impl Store {
         reader::read(request, &self.inner.shared, &rocks)
     }
 
+    /// What a queue will have after a restart, as far as it is committed by now: messages, and the bytes of their bodies.
+    pub fn kept(&self, queue: QueueId) -> (u64, u64) {
+        let ledger = self.inner.shared.ledger.lock();
+        let queue = ledger.queues.get(&queue);
+        queue.map_or((0, 0), |queue| (queue.messages, queue.bytes))
+    }
+
     /// Bytes of ops logged and not yet written, for backpressure.
     pub fn pending_bytes(&self) -> usize {
         self.inner.shared.log.pending_bytes()
@@ -311,7 +318,7 @@ impl Inner {
                 continue;
             }
             if thread.join().is_err() {
-                tracing::error!("a thread of the store panicked");
+                tracing::error!("a thread of the store panicked; the next start recovers what was confirmed");
             }
             if index == 0 {
                 self.shared.reads.end();

@@ -30,8 +30,13 @@ pub enum Command {
         #[arg(long, default_value = "/")]
         vhost: String,
     },
-    /// Fill the data directory, which must be empty, from a backup
-    Restore { backup: PathBuf },
+    /// Fill the data directory from a backup, while no broker runs on it
+    Restore {
+        backup: PathBuf,
+        /// Put a store that is there aside, in the same directory
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 /// Why a subcommand did not do its work.
@@ -80,8 +85,15 @@ pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolErro
             let count = transfer::import(data_dir, vhost, queue, io::stdin().lock())?;
             Ok(writeln!(report, "{count} messages imported")?)
         }
-        Command::Restore { backup } => {
-            storage::restore(backup, data_dir)?;
+        Command::Restore { backup, replace } => {
+            let aside = storage::restore(backup, data_dir, *replace)?;
+            if let Some(aside) = aside {
+                writeln!(
+                    report,
+                    "what was there is kept in {}; delete it once the restored store serves",
+                    aside.display()
+                )?;
+            }
             if let Outlook::Older { format, .. } = storage::outlook(data_dir)? {
                 // The check would change it, and it may be wanted as it was.
                 return Ok(writeln!(report, "a store of format {format} restored")?);

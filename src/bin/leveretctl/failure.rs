@@ -92,7 +92,11 @@ impl Failure {
     /// Says, for a wrong argument, what was given and what would be right.
     pub(crate) fn with_usage(mut self, words: &[String], usage: &str) -> Self {
         if std::mem::take(&mut self.usage) {
-            let given = words.join(" ");
+            let given = words
+                .iter()
+                .map(|word| without_password(word))
+                .collect::<Vec<_>>()
+                .join(" ");
             self.text = format!("{}\nArguments given:\n\t{given}\n\nUsage\n\n{usage}", self.text);
         }
         self
@@ -106,5 +110,16 @@ impl Failure {
     /// What a file or a pipe said.
     pub(crate) fn io(what: &str, error: &std::io::Error) -> Self {
         Self::new(exit::IO, format!("{what}: {error}"))
+    }
+}
+
+/// A URL without who logs in: what is wrong is told to terminals and logs.
+fn without_password(word: &str) -> String {
+    let parts = word
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    match parts {
+        Some((scheme, rest)) => format!("{scheme}://...@{rest}"),
+        None => word.to_owned(),
     }
 }

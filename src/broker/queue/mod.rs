@@ -7,6 +7,7 @@ mod consumers;
 pub mod dead_letter;
 mod deduplication;
 mod expiry;
+mod fetching;
 mod lanes;
 mod limits;
 mod paging;
@@ -139,8 +140,8 @@ pub struct QueueState<P> {
     resident_limit: usize,
     /// Left the queue for its dead-letter exchange; the caller takes them after every change.
     dead: Vec<DeadLetter>,
-    /// Dead letters that may not be lost and have not arrived.
-    dying: u64,
+    /// Dead letters that may not be lost and have not arrived, and their bodies.
+    dying: (u64, u64),
     /// Nothing while no message has a deadline.
     expiry: Option<Expiry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
@@ -220,7 +221,7 @@ impl<P: Port> QueueState<P> {
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
             dead: Vec::new(),
-            dying: 0,
+            dying: (0, 0),
             expiry: None,
             reads: Vec::new(),
             schedule: None,
@@ -334,8 +335,8 @@ impl<P: Port> QueueState<P> {
         self.lanes.at(lane).ready.push_tail(Entry {
             seq,
             lane,
+            redelivered: message.was_delivered_before(),
             message,
-            redelivered: false,
             stored,
             expires_at,
             acquired: 0,
@@ -433,7 +434,10 @@ impl<P: Port> QueueState<P> {
         let reason = self.settings.holds.map_or(reason, |_| Reason::Due);
         match &self.settings.dead_letter {
             Some(route) => {
-                self.dying += u64::from(route.at_least_once);
+                if route.at_least_once {
+                    self.dying.0 += 1;
+                    self.dying.1 += entry.message.body_len();
+                }
                 self.dead.push(DeadLetter {
                     stored: entry.stored.then(|| entry.place()),
                     seq: entry.seq,
@@ -447,9 +451,15 @@ impl<P: Port> QueueState<P> {
         }
     }
 
-    /// A dead letter that may not be lost is where it should go.
-    pub fn dead_letter_left(&mut self) {
-        self.dying = self.dying.saturating_sub(1);
+    /// A dead letter that may not be lost, with so many bytes of body, is where it should go.
+    pub fn dead_letter_left(&mut self, bytes: u64) {
+        let (count, sum) = self.dying;
+        self.dying = (count.saturating_sub(1), sum.saturating_sub(bytes));
+    }
+
+    /// Dead letters that may not be lost and still wait here until their targets have them, and their bodies.
+    pub fn dead_letters_waiting(&self) -> (u64, u64) {
+        self.dying
     }
 
     /// What died since the last call, in order.

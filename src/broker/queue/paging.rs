@@ -184,8 +184,8 @@ impl Lane {
                 returns.not_recalled(Entry {
                     seq,
                     lane: level,
+                    redelivered: seq <= delivered || message.was_delivered_before(),
                     message,
-                    redelivered: seq <= delivered,
                     stored: true,
                     expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
                     acquired: acquired(seq),

@@ -311,7 +311,7 @@ impl Connection {
             ..DeleteIf::default()
         };
         if let Err(error) = self.vhost.delete_queue(queue, only, &self.user) {
-            tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted");
+            tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted; rabbitmqctl delete_queue tries again");
         }
     }
 }

@@ -32,7 +32,7 @@ impl Connection {
         );
         for queue in self.exclusive.drain(..) {
             if let Err(error) = self.vhost.delete_queue(&queue, DeleteIf::default(), &self.user) {
-                tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted");
+                tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted; it is gone after a restart");
             }
         }
     }

@@ -27,9 +27,14 @@ fn a_backup_under_load_holds_what_was_confirmed_before_it() {
     bench.store.close();
 
     let restored = tempfile::tempdir().unwrap();
-    restore(&copy, restored.path()).unwrap();
-    let error = restore(&copy, restored.path()).unwrap_err();
+    // A restore that was cut off, and a disk's own folder, are no store.
+    fs::create_dir_all(restored.path().join("db.part/x")).unwrap();
+    fs::create_dir(restored.path().join("lost+found")).unwrap();
+    assert_eq!(restore(&copy, restored.path(), false).unwrap(), None);
+    let error = restore(&copy, restored.path(), false).unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
+    let aside = restore(&copy, restored.path(), true).unwrap().unwrap();
+    assert!(aside.join("CURRENT").exists(), "the replaced store is kept");
     let restored = Bench::in_dir(restored);
     let seqs = restored.seqs(queue);
     assert!(seqs.len() >= 200);
@@ -39,9 +44,20 @@ fn a_backup_under_load_holds_what_was_confirmed_before_it() {
 }
 
 #[test]
+fn nothing_is_restored_under_a_running_broker() {
+    let bench = Bench::new();
+    let place = tempfile::tempdir().unwrap();
+    let copy = place.path().join("backup");
+    bench.store.backup(&copy).unwrap();
+    let error = restore(&copy, bench.dir.path(), true).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    bench.store.close();
+}
+
+#[test]
 fn what_is_no_backup_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let error = restore(place.path(), &place.path().join("data")).unwrap_err();
-    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    let error = restore(place.path(), &place.path().join("data"), false).unwrap_err();
+    assert!(matches!(error, StoreError::NoBackup { .. }), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }

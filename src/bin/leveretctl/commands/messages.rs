@@ -31,7 +31,7 @@ const BYTES_MAX: Opt = value("bytes-max", "number", "with a body of so many byte
 const LIMIT: Opt = value("limit", "number", "so many at most");
 
 /// Which messages.
-const CHOICE: [Opt; 9] = [
+const CHOICE: [Opt; 10] = [
     EXCHANGE,
     ROUTING_KEY,
     HEADER,
@@ -40,6 +40,7 @@ const CHOICE: [Opt; 9] = [
     BYTES_MIN,
     BYTES_MAX,
     value("redelivered", "true|false", "delivered before, or not"),
+    value("state", "ready|waiting", "ready, or waiting for another attempt"),
     LIMIT,
 ];
 
@@ -184,6 +185,11 @@ fn filter(call: &Call) -> Result<Map<String, Value>, Failure> {
     {
         filter.insert("redelivered".to_owned(), (text == "true").into());
     }
+    if call.spec.name != "redrive"
+        && let Some(text) = call.option("state")
+    {
+        filter.insert("state".to_owned(), text.into());
+    }
     Ok(filter)
 }
 
@@ -211,8 +217,14 @@ fn line(message: &Value) -> String {
     let text = |key: &str| message.get(key).map(cell).unwrap_or_default();
     let exchange = text("exchange");
     let redelivered = message.get("redelivered") == Some(&Value::Bool(true));
+    let due = text("due");
+    let waits = if due.is_empty() {
+        due
+    } else {
+        format!(" waits until {due}")
+    };
     format!(
-        "{}\t{}\t{}\t{}{}\t{}",
+        "{}\t{}\t{}\t{}{}{waits}\t{}",
         text("position"),
         if exchange.is_empty() {
             "(default)"

@@ -122,6 +122,31 @@ impl Output {
         Self::Sentence(text.into(), Map::new())
     }
 
+    /// The answer as JSON.
+    pub(crate) fn into_value(self) -> Value {
+        match self {
+            Self::Silent | Self::Done { .. } => Value::Null,
+            Self::Sentence(text, mut fields) | Self::Remark(text, mut fields) => {
+                fields.insert("message".to_owned(), text.into());
+                fields.into()
+            }
+            Self::Report { json, .. } => json,
+            Self::Document(text) => text.into(),
+            Self::Table(table) => {
+                let row = |row: Vec<Value>| -> Value {
+                    table
+                        .columns
+                        .iter()
+                        .cloned()
+                        .zip(row)
+                        .collect::<Map<_, _>>()
+                        .into()
+                };
+                table.rows.into_iter().map(row).collect()
+            }
+        }
+    }
+
     /// Writes the answer to stdout.
     pub(crate) fn show(self, shape: &Shape) -> Result<(), Failure> {
         let json = shape.format.is_json();

@@ -4,6 +4,13 @@
 //! be moved is what is still there.
 
 mod definitions;
+#[path = "../../../../protocol/frame.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the broker's own file: this program is not linked with the library, which would bring RocksDB along"
+)]
+mod frame;
 mod source;
 mod tally;
 #[path = "../../../leveretperf/uri.rs"]
