@@ -93,7 +93,7 @@ fn send_parts(peer: &mut Peer, octets: usize) {
     for _ in 0..octets / PART {
         peer.send(&part);
     }
-    if octets % PART > 0 {
+    if !octets.is_multiple_of(PART) {
         peer.send(&body(1, &[7; PART][..octets % PART]));
     }
 }
