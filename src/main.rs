@@ -224,7 +224,8 @@ fn hint(error: &StartError) -> String {
         StartError::Store(StoreError::Full { .. }) => "; free some space and start again",
         StartError::Listen { .. } => "; stop what listens there or choose another address (see --help)",
         StartError::Store(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {
-            "; put the file back as it was, or restore a backup: leveretctl restore --replace BACKUP"
+            "; put the file back as it was, or restore a backup: leveretctl restore --replace BACKUP; or see what of a damaged \
+             log can be kept: leveret salvage"
         }
         StartError::Store(StoreError::NoBackup { .. }) => {
             "; name the directory that `leveretctl backup` made"

@@ -35,6 +35,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod salvage;
 mod schedule;
 mod spill;
 mod stats;
@@ -63,6 +64,7 @@ pub use format::{Outlook, outlook};
 pub use lock::holder;
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
+pub use salvage::{Loss, Salvaged, loss, salvage};
 pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;
