@@ -34,8 +34,10 @@ impl Queues {
         }
         // What is handed out stays until it is settled, and takes its part.
         let room = budget.saturating_sub(handed_out).max(budget / PART);
+        // A queue may hold more than its share: a message is not divided.
+        let crowded = sizes.iter().map(|size| *size as u64).sum::<u64>() > room;
         let share = next_share(&mut sizes, room, before);
-        if share == before && share == RESIDENT_BYTES {
+        if share == before && share == RESIDENT_BYTES && !crowded {
             return;
         }
         if share != before {

@@ -24,6 +24,7 @@ mod handle;
 mod handshake;
 mod holding;
 mod inspect;
+mod intake;
 mod listener;
 mod live_limits;
 mod log_exchange;
