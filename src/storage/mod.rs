@@ -35,6 +35,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod salvage;
 mod schedule;
 mod spill;
 mod stats;
@@ -63,6 +64,7 @@ pub use format::{Outlook, outlook};
 pub use lock::holder;
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
+pub use salvage::{Loss, Salvaged, loss, salvage};
 pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;
@@ -241,6 +243,13 @@ impl Store {
             what: "the store is closed".to_owned(),
         })?;
         reader::read(request, &self.inner.shared, &rocks)
+    }
+
+    /// What a queue will have after a restart, as far as it is committed by now: messages, and the bytes of their bodies.
+    pub fn kept(&self, queue: QueueId) -> (u64, u64) {
+        let ledger = self.inner.shared.ledger.lock();
+        let queue = ledger.queues.get(&queue);
+        queue.map_or((0, 0), |queue| (queue.messages, queue.bytes))
     }
 
     /// Bytes of ops logged and not yet written, for backpressure.

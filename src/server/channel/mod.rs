@@ -265,6 +265,7 @@ impl Connection {
             return;
         };
         channel.closing = true;
+        self.share.give_back(channel.assembler.received());
         channel.assembler = Assembler::default();
         let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
