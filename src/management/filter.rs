@@ -14,6 +14,19 @@ const CONDITIONS_MAX: usize = 32;
 /// What of a body is searched, bytes.
 const SEARCHED_BYTES: usize = 16 * 1024 * 1024;
 
+/// What a filter in a body may have.
+const CONDITIONS: [&str; 9] = [
+    "exchange",
+    "routing_key",
+    "headers",
+    "properties",
+    "text",
+    "bytes_min",
+    "bytes_max",
+    "redelivered",
+    "state",
+];
+
 /// All of its conditions must hold; none is every message.
 #[derive(Default)]
 pub(super) struct Filter {
@@ -51,14 +64,23 @@ impl Filter {
         }
         object.insert("headers".to_owned(), headers.into());
         object.insert("properties".to_owned(), properties.into());
-        Self::of_object(&object)
+        Self::read(&object)
     }
 
     /// From a body, with `headers` and `properties` as objects.
     ///
     /// # Errors
-    /// 400.
+    /// 400, also for a condition that is not known: who misspells one must not have every message deleted.
     pub(super) fn of_object(object: &Map<String, Value>) -> Result<Self, ApiError> {
+        match object.keys().find(|key| !CONDITIONS.contains(&key.as_str())) {
+            Some(unknown) => Err(ApiError::bad_request(format!(
+                "unknown condition '{unknown}' in filter"
+            ))),
+            None => Self::read(object),
+        }
+    }
+
+    fn read(object: &Map<String, Value>) -> Result<Self, ApiError> {
         let text = |key: &str| match object.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),

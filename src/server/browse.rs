@@ -56,7 +56,7 @@ pub struct Held {
     /// `None` for basic.get.
     pub consumer_tag: Option<String>,
     /// Milliseconds since 1970 between which it was handed out, as far as that is known; 0 where it is not. Deliveries
-    /// carry no time of their own: marks are set now and then.
+    /// carry no time of their own: marks are set every few seconds.
     pub not_before: u64,
     pub not_after: u64,
 }
@@ -172,7 +172,7 @@ impl Handle {
             settled: false,
         };
         self.broker.store().look(&request).map_err(|error| {
-            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into");
+            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into; leveret check tells what is damaged");
             OperateError::Broker(crate::broker::error::BrokerError::StoreFailed)
         })
     }
@@ -185,7 +185,8 @@ impl Handle {
         clients.sort_by_key(|client| client.id);
         for client in clients {
             for (number, channel) in client.channels() {
-                let ledger = channel.unacked.lock();
+                let mut ledger = channel.unacked.lock();
+                ledger.note_age(clock::now());
                 for (tag, delivery) in ledger.iter() {
                     if delivery.queue != queue.0 {
                         continue;
@@ -341,8 +342,8 @@ fn stored_sights(loaded: Loaded, glimpse: &Glimpse, sights: &mut Vec<Sight>) -> 
                 seq,
                 lane: glimpse.lane,
             },
+            redelivered: known.is_some() || seq <= glimpse.delivered || message.was_delivered_before(),
             message,
-            redelivered: known.is_some() || seq <= glimpse.delivered,
             expires_at,
             acquired: known.map_or(0, |known| known.acquired),
             failed: known.map_or(0, |known| known.failed),

@@ -93,7 +93,7 @@ impl StoreEvents for Events {
 
     fn read_failed(&self, id: QueueId, error: StoreError) {
         let Some(queue) = self.queues.get(id) else { return };
-        tracing::error!(queue = %queue.name(), vhost = %queue.definition.vhost, %error, "messages cannot be read");
+        tracing::error!(queue = %queue.name(), vhost = %queue.definition.vhost, %error, "messages cannot be read: the queue is closed; leveret check tells what is damaged, a backup has it whole");
         queue.read_failed();
     }
 
@@ -106,7 +106,9 @@ impl StoreEvents for Events {
     fn full(&self, full: bool) {
         self.alarms.set_disk_full(full);
         if full {
-            tracing::error!("the disk is full: publishes wait and nothing is confirmed until there is room");
+            tracing::error!(
+                "the disk is full: publishes wait and nothing is confirmed until there is room; free some"
+            );
         } else {
             tracing::info!("the disk has room again: commits go on");
         }

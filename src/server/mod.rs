@@ -24,6 +24,7 @@ mod handle;
 mod handshake;
 mod holding;
 mod inspect;
+mod intake;
 mod listener;
 mod live_limits;
 mod log_exchange;
@@ -36,6 +37,7 @@ mod outbox;
 mod paging;
 mod publisher;
 mod queue_cell;
+mod queue_look;
 mod queues;
 mod registry;
 mod relay;
@@ -65,13 +67,14 @@ pub use self::{
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     browse::{FIRST, Held, Outcome, Selected, Sight},
     handle::Handle,
-    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    inspect::{ChannelView, ConnectionView, ConsumerView},
     listener::listen,
     log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
+    queue_look::{QueueLook, QueueNow},
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
     spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
@@ -453,7 +456,7 @@ impl Server {
         if tokio::time::timeout(PATIENCE, gone).await.is_err() {
             tracing::warn!(
                 connections = self.broker.connections.len(),
-                "clients did not answer the close in time"
+                "clients did not answer the close in time and are cut off"
             );
         }
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -463,7 +466,7 @@ impl Server {
             store.close()
         };
         if let Err(error) = tokio::task::spawn_blocking(close).await {
-            tracing::error!(%error, "the store did not close");
+            tracing::error!(%error, "the store did not close; the next start recovers what was confirmed");
         }
         self.store_failed.borrow().clone()
     }

@@ -301,7 +301,7 @@ impl Handle {
     ) -> Result<Vec<(Turn, Message)>, OperateError> {
         let page = self.broker.store.scheduled_page(queue, from, at_most);
         page.map_err(|error| {
-            tracing::error!(%error, queue = queue.0, "waiting messages could not be read");
+            tracing::error!(%error, queue = queue.0, "waiting messages could not be read; leveret check tells what is damaged");
             BrokerError::StoreFailed.into()
         })
     }

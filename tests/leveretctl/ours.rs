@@ -129,13 +129,11 @@ fn a_backup_is_taken_while_serving_and_restored() {
     let remote = run("leveretctl", &["backup", copy, "--url", &url], "", &[]);
     assert_eq!(remote.code, 64, "{remote:?}");
     let new = broker.dir.path().join("new");
-    let restored = Command::new(env!("CARGO_BIN_EXE_leveret"))
-        .arg("--data-dir")
-        .arg(&new)
-        .args(["restore", copy])
-        .output()
-        .unwrap();
-    assert!(restored.status.success(), "{restored:?}");
+    let restored = ours(&broker, &["restore", copy, "--data-dir", new.to_str().unwrap()]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(restored.out, "1 queues with 0 messages restored\n");
+    let running = ours(&broker, &["restore", copy, "--replace"]);
+    assert_eq!(running.code, 69, "a broker runs there: {running:?}");
     let checked = Command::new(env!("CARGO_BIN_EXE_leveret"))
         .arg("--data-dir")
         .arg(&new)

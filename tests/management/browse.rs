@@ -207,6 +207,41 @@ async fn dead_letters_go_back_to_where_they_came_from() {
     broker.expect(404, "GET", "/leveret/jobs/99", "").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_is_not_known_is_refused_and_not_ignored() {
+    let broker = Broker::start().await;
+    queue(&broker, "q", json!({})).await;
+    publish(&broker, "q", "kept", 1).await;
+    let misspelt = json!({"filter": {"header": {"n": 2}}}).to_string();
+    for change in ["messages/delete", "redrive"] {
+        let path = format!("/leveret/queues/%2F/q/{change}");
+        broker.expect(400, "POST", &path, &misspelt).await;
+    }
+    assert_eq!(length(&broker, "q").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_persistent_messages_count_as_such() {
+    let broker = Broker::start().await;
+    queue(&broker, "q", json!({})).await;
+    for (payload, mode) in [("one", 1), ("three", 2), ("seven", 1)] {
+        let body = json!({"routing_key": "q", "payload": payload, "payload_encoding": "string",
+            "properties": {"delivery_mode": mode}});
+        let path = "/exchanges/%2F/amq.default/publish";
+        broker.expect(200, "POST", path, &body.to_string()).await;
+    }
+    let seen = broker.get("/queues/%2F/q").await;
+    assert_eq!(
+        (&seen["messages"], &seen["message_bytes"]),
+        (&json!(3), &json!(13))
+    );
+    let persistent = (&seen["messages_persistent"], &seen["message_bytes_persistent"]);
+    assert_eq!(persistent, (&json!(1), &json!(5)));
+    let page = broker.scrape("/metrics/detailed?family=queue_metrics").await.body;
+    let line = r#"rabbitmq_detailed_queue_messages_persistent{vhost="/",queue="q"} 1"#;
+    assert!(page.contains(line), "{page}");
+}
+
 /// A page with all its fields.
 async fn items(broker: &Broker, query: &str) -> Vec<Value> {
     let page = broker

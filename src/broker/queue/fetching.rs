@@ -171,8 +171,8 @@ impl Fetching {
                     fetch.entry = Some(Entry {
                         seq,
                         lane: fetch.lane,
+                        redelivered: message.was_delivered_before(),
                         message,
-                        redelivered: false,
                         stored: true,
                         expires_at: due,
                         acquired: 0,

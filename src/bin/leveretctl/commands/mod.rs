@@ -33,6 +33,7 @@ mod users;
 mod vhosts;
 
 pub(crate) use documents::bench;
+use documents::beside;
 
 use crate::{
     command::Spec,
