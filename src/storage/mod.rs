@@ -57,7 +57,7 @@ use crate::broker::{
     queue::{ScheduleRead, Turn},
 };
 
-pub use backup::restore;
+pub use backup::{give_to_owner, restore};
 pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use format::{Outlook, outlook};

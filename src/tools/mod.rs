@@ -66,6 +66,13 @@ pub enum ToolError {
 /// # Errors
 /// [`ToolError`].
 pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolError> {
+    let outcome = carry_out(command, data_dir);
+    // A store is opened, and written to, by looking into it.
+    storage::give_to_owner(data_dir)?;
+    outcome
+}
+
+fn carry_out(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolError> {
     let mut report = io::stderr();
     match command {
         Command::Check => {
