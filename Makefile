@@ -10,7 +10,7 @@ export LEVERET_CACHE := $(CACHE)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO := cargo
 
-.PHONY: help setup build run install deb test check fmt lint unit interop bench torture model fuzz clean
+.PHONY: help setup build run install deb test check fmt lint unit interop lapin-scenarios bench torture model fuzz clean
 
 help: ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-22s %s\n", $$1, $$2}'
@@ -50,6 +50,11 @@ interop: build ## Other people's clients against the broker
 	python3 interop/prometheus.py --binary $(TARGET)/release/leveret
 	python3 interop/otel.py --binary $(TARGET)/release/leveret
 	python3 interop/migrate.py --binary $(TARGET)/release/leveret
+	python3 interop/ctl.py --binary $(TARGET)/release/leveret
+	python3 interop/terminal.py --binary $(TARGET)/release/leveret
+
+lapin-scenarios: setup
+	$(CARGO) build --release --locked --example lapin-scenarios
 
 bench: setup ## The store alone beside a raw file (ARGS=... for flags)
 	$(CARGO) bench --locked --bench storage -- $(ARGS)

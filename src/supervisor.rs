@@ -58,7 +58,7 @@ impl Supervisor {
         if let Some(socket) = &self.socket
             && let Err(error) = send(socket, state)
         {
-            tracing::warn!(%error, "the service manager cannot be told: {state}");
+            tracing::warn!(%error, "the service manager cannot be told: {state}; NOTIFY_SOCKET is where it should listen");
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
     path::Path,
     pin::Pin,
     process::{Child, Command, Stdio},
@@ -28,6 +29,8 @@ use lapin::{
 struct Broker {
     process: Child,
     uri: String,
+    /// Where the HTTP API is, if it is served.
+    http: Option<SocketAddr>,
 }
 
 impl Broker {
@@ -38,9 +41,12 @@ impl Broker {
     fn spawn(command: &mut Command) -> Self {
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut address = None;
+        let (mut address, mut http) = (None, None);
         for line in lines.by_ref() {
             let line = line.unwrap();
+            if let Some((_, found)) = line.split_once("HTTP API listens on ") {
+                http = found.trim().parse().ok();
+            }
             if let Some((_, found)) = line.split_once("AMQP 0-9-1 listens on ") {
                 address = Some(found.to_owned());
             }
@@ -56,6 +62,7 @@ impl Broker {
                 "amqp://guest:guest@{}/%2f",
                 address.expect("the log names the listener")
             ),
+            http,
         }
     }
 
@@ -95,13 +102,18 @@ impl Drop for Broker {
 }
 
 fn command(data_dir: &Path) -> Command {
+    serving(data_dir, "none")
+}
+
+/// With the HTTP API there.
+fn serving(data_dir: &Path, http: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
     command.arg("--data-dir").arg(data_dir);
     command.args([
         "--amqp-listen",
         "127.0.0.1:0",
         "--http-listen",
-        "none",
+        http,
         "--metrics-listen",
         "none",
     ]);
@@ -328,5 +340,83 @@ async fn publishers_that_never_stop_are_held_back_at_the_watermark_and_lose_noth
         "{} MiB were resident",
         peak >> 20
     );
+    broker.kill();
+}
+
+/// Sends a request to the HTTP API and reads the answer to its end: the status and the body. `None` when the broker is
+/// gone before it has answered.
+fn request(api: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut socket = TcpStream::connect(api).ok()?;
+    let length = body.len();
+    let head = format!(
+        "{method} /api{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).ok()?;
+    socket.write_all(body.as_bytes()).ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// How many there are in a list.
+fn total(api: SocketAddr, list: &str) -> u64 {
+    let (status, body) = request(api, "GET", &format!("/{list}?page=1&page_size=1"), "").unwrap();
+    assert_eq!(status, 200, "{body}");
+    let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+    page.get("total_count")
+        .and_then(serde_json::Value::as_u64)
+        .unwrap()
+}
+
+/// Queues of an import, enough to be found half-way.
+const IMPORTED: u64 = 1500;
+
+#[test]
+fn an_import_of_definitions_that_kill_9_interrupts_is_whole_after_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Broker::spawn(&mut serving(dir.path(), "127.0.0.1:0"));
+    let names = || (0..IMPORTED).map(|number| format!("q{number}"));
+    let definitions = serde_json::json!({
+        "vhosts": [{"name": "v"}],
+        "users": [{"name": "imported", "password": "p", "tags": "monitoring"}],
+        "permissions": [{"user": "guest", "vhost": "v", "configure": ".*", "write": ".*", "read": ".*"}],
+        "policies": [{"vhost": "v", "name": "p", "pattern": ".*", "definition": {"max-length": 10}}],
+        "queues": names().map(|name| serde_json::json!({"vhost": "v", "name": name})).collect::<Vec<_>>(),
+        "bindings": names().map(|name| serde_json::json!({"vhost": "v", "source": "amq.direct",
+            "destination": name, "destination_type": "queue", "routing_key": "key"})).collect::<Vec<_>>(),
+    });
+    let broker = start();
+    let api = broker.http.unwrap();
+    let importing =
+        std::thread::spawn(move || request(api, "POST", "/definitions", &definitions.to_string()));
+    while total(api, "queues") < 10 {}
+    broker.kill();
+    assert_eq!(
+        importing.join().unwrap(),
+        None,
+        "it was not half-way: use more queues"
+    );
+
+    let broker = start();
+    let api = broker.http.unwrap();
+    assert_eq!(total(api, "queues"), IMPORTED);
+    let (_, user) = request(api, "GET", "/users/imported", "").unwrap();
+    assert!(user.contains("monitoring"), "{user}");
+    let (_, bindings) = request(
+        api,
+        "GET",
+        "/exchanges/v/amq.direct/bindings/source?columns=destination",
+        "",
+    )
+    .unwrap();
+    assert_eq!(bindings.matches("\"q").count() as u64, IMPORTED);
+    // It is over: what is deleted now does not come back.
+    assert_eq!(request(api, "DELETE", "/queues/v/q7", "").unwrap().0, 204);
+    broker.kill();
+    let broker = start();
+    assert_eq!(total(broker.http.unwrap(), "queues"), IMPORTED - 1);
     broker.kill();
 }

@@ -275,6 +275,43 @@ class Watermill(Go):
     scenarios = ("publish_confirms", "nack_requeue", "transactions")
 
 
+class Rust(Client):
+    """lapin, which the broker's own tests use too; built with them."""
+
+    name = "lapin"
+    language = "Rust"
+    scenarios = (
+        *SCENARIOS,
+        "consistent_hash",
+        "headers_matching",
+        "alternate_exchange",
+        "exchange_cycle",
+        "carbon_copies",
+        "length_limits",
+        "dead_letters",
+        "priorities",
+        "single_active_consumer",
+        "consumer_priorities",
+        "exclusive_consumer",
+        "cancel_notify",
+        "direct_reply_to",
+        "global_qos",
+        "transactions",
+        "update_secret",
+        "expiry",
+        "quorum_queue",
+        *BEYOND_RABBITMQ,
+    )
+
+    def missing(self):
+        return not_found("cargo")
+
+    def prepare(self):
+        run(["make", "--silent", "lapin-scenarios"], cwd=INTEROP.parent)
+        target = Path(os.environ.get("CARGO_TARGET_DIR") or INTEROP.parent / "target")
+        return [target / "release" / "examples" / "lapin-scenarios"]
+
+
 # What the scripting languages' clients play beyond the scenarios of all.
 SCRIPTED = (
     *SCENARIOS,
@@ -431,6 +468,7 @@ CLIENTS = (
     Spring(),
     Go(),
     Watermill(),
+    Rust(),
     Ruby(),
     Php(),
     Perl(),

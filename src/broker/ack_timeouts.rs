@@ -16,6 +16,8 @@ pub type Holder = (QueueId, Option<ConsumerId>);
 const RUNS: u64 = 256;
 /// Marks that a channel keeps at most.
 const MARKS: u64 = 32;
+/// Marks that a channel keeps at most to tell ages by.
+const AGES: usize = 64;
 /// Deliveries taken back whose late acks are forgiven.
 const FORGIVEN_MAX: usize = 16_384;
 
@@ -27,6 +29,8 @@ pub(super) struct AckTimeouts {
     extended: BTreeMap<u64, Timestamp>,
     /// Tags below were delivered before that time, ascending.
     marks: VecDeque<(Timestamp, u64)>,
+    /// The same, for whoever asks how old deliveries are: close together when recent, further apart when old.
+    ages: VecDeque<(Timestamp, u64)>,
     /// Tags taken back because their time was over.
     forgiven: BTreeSet<u64>,
 }
@@ -124,14 +128,43 @@ impl AckTimeouts {
         }
     }
 
+    /// Tags below `next` have been given out by now, and those below `oldest` are settled.
+    pub(super) fn note_age(&mut self, now: Timestamp, next: u64, oldest: u64) {
+        let mut latest = self.ages.iter().rev().map(|(_, next)| *next);
+        // The first mark of a number is the latest time for the tags below it, the last one the earliest for the others.
+        if (latest.next(), latest.next()) == (Some(next), Some(next)) {
+            self.ages.pop_back();
+        }
+        self.ages.push_back((now, next));
+        while self.ages.get(1).is_some_and(|(_, next)| *next <= oldest) {
+            self.ages.pop_front();
+        }
+        if self.ages.len() > AGES {
+            // The one that is missed least: its neighbours are close, for its age.
+            let times: Vec<u64> = self.ages.iter().map(|(at, _)| at.0).collect();
+            let gap = |around: &[u64]| match around {
+                [before, at, after] => (after - before).saturating_mul(1 << 16) / (now.0 - at + 1),
+                _ => u64::MAX,
+            };
+            let gaps = times.windows(3).map(gap).enumerate();
+            if let Some((at, _)) = gaps.min_by_key(|(_, gap)| *gap) {
+                self.ages.remove(at + 1);
+            }
+        }
+    }
+
     /// Between which marks a tag was given out.
     pub(super) fn handed_out(&self, tag: u64) -> (Timestamp, Timestamp) {
-        let at = self.marks.partition_point(|(_, next)| *next <= tag);
-        let mark = |at: Option<usize>| {
-            at.and_then(|at| self.marks.get(at))
-                .map_or(Timestamp::NONE, |(at, _)| *at)
+        let between = |marks: &VecDeque<(Timestamp, u64)>| {
+            let at = marks.partition_point(|(_, next)| *next <= tag);
+            let mark = |at: Option<usize>| {
+                at.and_then(|at| marks.get(at))
+                    .map_or(Timestamp::NONE, |(at, _)| *at)
+            };
+            (mark(at.checked_sub(1)), mark(Some(at)))
         };
-        (mark(at.checked_sub(1)), mark(Some(at)))
+        let (marked, aged) = (between(&self.marks), between(&self.ages));
+        (Timestamp(marked.0.0.max(aged.0.0)), marked.1.earlier(aged.1))
     }
 
     pub(super) fn clear_marks(&mut self) {
@@ -169,5 +202,38 @@ impl AckTimeouts {
     /// Whether a late ack of this tag is forgiven; once.
     pub(super) fn is_forgiven(&mut self, tag: u64) -> bool {
         self.forgiven.remove(&tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_to_a_quarter_of_them_and_cost_a_few_marks() {
+        let mut timeouts = AckTimeouts::default();
+        // A delivery each second, nothing settled, for three hours; a mark every five seconds.
+        let seconds = 3 * 3600;
+        for second in (5..=seconds).step_by(5) {
+            timeouts.note_age(Timestamp(second * 1000), second + 1, 1);
+        }
+        assert!(timeouts.ages.len() <= AGES);
+        for second in 6..=seconds {
+            let (from, until) = timeouts.handed_out(second);
+            let told = format!("{second}: {from:?} {until:?}");
+            assert!(from.0 <= second * 1000 && second * 1000 <= until.0, "{told}");
+            let age = seconds * 1000 - from.0;
+            assert!(until.0 - from.0 <= 5000 + age / 4, "{told}");
+        }
+        // What follows a long silence is not old.
+        for now in 1..=100 {
+            timeouts.note_age(Timestamp((seconds + 5 * now) * 1000), seconds + 1, 1);
+        }
+        timeouts.note_age(Timestamp((seconds + 505) * 1000), seconds + 2, 1);
+        let (from, until) = timeouts.handed_out(seconds + 1);
+        assert_eq!(until.0 - from.0, 5000);
+        // What is settled is forgotten.
+        timeouts.note_age(Timestamp((seconds + 510) * 1000), seconds + 2, seconds + 2);
+        assert!(timeouts.ages.len() <= 2);
     }
 }

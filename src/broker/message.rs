@@ -22,6 +22,8 @@ const PERSISTENT: u8 = 1;
 const DIED: u8 = 2;
 /// Behind the properties stands a BCC header as it came, tag and value.
 const HIDDEN: u8 = 4;
+/// The broker that it was taken over from had handed it out before.
+const DELIVERED_BEFORE: u8 = 8;
 /// Tag and length in front of an array's elements.
 const ARRAY_HEAD: usize = 5;
 
@@ -158,6 +160,19 @@ impl Message {
         }
     }
 
+    /// The same message, which another broker had handed out before it came here: its first delivery is a redelivery.
+    #[must_use]
+    pub fn delivered_before(&self) -> Self {
+        let mut record = self.record.to_vec();
+        if let Some(flags) = record.get_mut(2) {
+            *flags |= DELIVERED_BEFORE;
+        }
+        Self {
+            record: Arc::from(record),
+            large_body: self.large_body.clone(),
+        }
+    }
+
     /// The same message with other properties.
     #[must_use]
     pub fn with_properties(&self, properties: &Properties) -> Self {
@@ -248,6 +263,11 @@ impl Message {
     /// The broker dead-lettered it before, so that its `x-death` header can be believed.
     pub fn has_died(&self) -> bool {
         self.byte(2) & DIED != 0
+    }
+
+    /// It was handed out before it came here.
+    pub fn was_delivered_before(&self) -> bool {
+        self.byte(2) & DELIVERED_BEFORE != 0
     }
 
     /// Whether it has an expiration property.

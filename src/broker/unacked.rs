@@ -243,6 +243,16 @@ impl<Q> Unacked<Q> {
         slots.filter_map(|(tag, delivery)| Some((*tag, delivery.as_ref()?)))
     }
 
+    /// Called now and then, so that it can be told how old deliveries are.
+    pub fn note_age(&mut self, now: Timestamp) {
+        let next = self.next_tag;
+        match (self.oldest(), &mut self.timeouts) {
+            (Some(oldest), timeouts) => timeouts.get_or_insert_default().note_age(now, next, oldest),
+            (None, Some(timeouts)) => timeouts.note_age(now, next, next),
+            (None, None) => {}
+        }
+    }
+
     /// Between which times a delivery was handed out, as far as marks were set; [`Timestamp::NONE`] where none was.
     pub fn handed_out(&self, tag: u64) -> (Timestamp, Timestamp) {
         let timeouts = self.timeouts.as_ref();

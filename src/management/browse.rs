@@ -124,8 +124,10 @@ fn list(call: &Call) -> Result<Answer, ApiError> {
 fn render(sight: &Sight, shown: usize) -> Value {
     let message = &sight.message;
     let (payload, encoding) = content(message, false, Some(shown));
+    let state = sight.state();
     let mut object = json!({
         "position": position(sight.place),
+        "state": state,
         "exchange": amqp_json::text(message.exchange()),
         "routing_key": amqp_json::text(message.routing_key()),
         "redelivered": sight.redelivered,
@@ -142,6 +144,12 @@ fn render(sight: &Sight, shown: usize) -> Value {
         }
         if sight.acquired > 0 {
             object.insert("acquired_count".to_owned(), sight.acquired.into());
+        }
+        if sight.failed > 0 {
+            object.insert("delivery_count".to_owned(), sight.failed.into());
+        }
+        if state == "waiting" {
+            object.insert("due".to_owned(), sight.due.0.into());
         }
     }
     object

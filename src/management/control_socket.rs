@@ -76,7 +76,7 @@ impl ControlSocket {
                     });
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection to the control socket; trying again");
+                    tracing::error!(%error, "cannot accept a connection to the control socket; trying again (with too many open files: raise LimitNOFILE)");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -14,6 +14,19 @@ const CONDITIONS_MAX: usize = 32;
 /// What of a body is searched, bytes.
 const SEARCHED_BYTES: usize = 16 * 1024 * 1024;
 
+/// What a filter in a body may have.
+const CONDITIONS: [&str; 9] = [
+    "exchange",
+    "routing_key",
+    "headers",
+    "properties",
+    "text",
+    "bytes_min",
+    "bytes_max",
+    "redelivered",
+    "state",
+];
+
 /// All of its conditions must hold; none is every message.
 #[derive(Default)]
 pub(super) struct Filter {
@@ -27,11 +40,13 @@ pub(super) struct Filter {
     bytes_min: Option<u64>,
     bytes_max: Option<u64>,
     redelivered: Option<bool>,
+    /// `ready` or `waiting`.
+    state: Option<String>,
 }
 
 impl Filter {
     /// From a query: `exchange`, `routing_key`, `header.NAME`, `property.NAME`, `text`, `bytes_min`, `bytes_max`,
-    /// `redelivered`.
+    /// `redelivered`, `state`.
     ///
     /// # Errors
     /// 400.
@@ -49,14 +64,23 @@ impl Filter {
         }
         object.insert("headers".to_owned(), headers.into());
         object.insert("properties".to_owned(), properties.into());
-        Self::of_object(&object)
+        Self::read(&object)
     }
 
     /// From a body, with `headers` and `properties` as objects.
     ///
     /// # Errors
-    /// 400.
+    /// 400, also for a condition that is not known: who misspells one must not have every message deleted.
     pub(super) fn of_object(object: &Map<String, Value>) -> Result<Self, ApiError> {
+        match object.keys().find(|key| !CONDITIONS.contains(&key.as_str())) {
+            Some(unknown) => Err(ApiError::bad_request(format!(
+                "unknown condition '{unknown}' in filter"
+            ))),
+            None => Self::read(object),
+        }
+    }
+
+    fn read(object: &Map<String, Value>) -> Result<Self, ApiError> {
         let text = |key: &str| match object.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -68,6 +92,13 @@ impl Filter {
             Some(Value::String(word)) if word == "true" || word == "false" => Some(word == "true"),
             Some(_) => return Err(ApiError::bad_request("redelivered should be true or false")),
         };
+        let state = text("state")?.filter(|state| !state.is_empty());
+        if state
+            .as_deref()
+            .is_some_and(|state| !matches!(state, "ready" | "waiting"))
+        {
+            return Err(ApiError::bad_request("state should be ready or waiting"));
+        }
         Ok(Self {
             exchange: text("exchange")?,
             routing_key: text("routing_key")?,
@@ -79,6 +110,7 @@ impl Filter {
             bytes_min: number(object, "bytes_min")?,
             bytes_max: number(object, "bytes_max")?,
             redelivered: flag,
+            state,
         })
     }
 
@@ -91,6 +123,7 @@ impl Filter {
         is(&self.exchange, message.exchange())
             && is(&self.routing_key, message.routing_key())
             && self.redelivered.is_none_or(|wanted| wanted == sight.redelivered)
+            && self.state.as_ref().is_none_or(|wanted| wanted == sight.state())
             && self.bytes_min.is_none_or(|min| bytes >= min)
             && self.bytes_max.is_none_or(|max| bytes <= max)
             && self.accepts_properties(message.properties())
@@ -171,6 +204,8 @@ mod tests {
             redelivered: false,
             expires_at: Timestamp::NONE,
             acquired: 0,
+            failed: 0,
+            due: Timestamp::NONE,
             on_disk: false,
         }
     }
@@ -185,6 +220,8 @@ mod tests {
             ("exchange=x&bytes_min=11&bytes_max=11", true),
             ("bytes_min=12", false),
             ("redelivered=true", false),
+            ("state=ready", true),
+            ("state=waiting", false),
             ("header.a=1", false),
             ("property.type=t", false),
         ] {

@@ -74,7 +74,7 @@ pub(super) async fn serve(handle: Handle, settings: Arc<Settings>, listener: Tcp
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "cannot accept an HTTP connection; trying again");
+                tracing::error!(%error, "cannot accept an HTTP connection; trying again (with too many open files: raise LimitNOFILE, or ulimit -n)");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -106,16 +106,24 @@ pub(super) async fn client(
             } else {
                 settings.body_bytes_max
             };
+            let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
             let received = receive(request, max, peer).await;
             let (method, path) = (received.method.clone(), received.path.clone());
             let answered = tokio::task::spawn_blocking(move || respond(&handle, &settings, received)).await;
-            Ok::<_, std::convert::Infallible>(answered.unwrap_or_else(|error| {
+            let mut answer = answered.unwrap_or_else(|error| {
                 tracing::error!(%error, %method, path, "an HTTP call failed");
                 write(
                     ApiError::internal("the call failed; see the broker's log").into_answer(),
                     false,
                 )
-            }))
+            });
+            if chunked {
+                // It may have told a length as well, which is not seen here: whoever believed that one sees another
+                // request in what follows (RFC 9112, 6.1).
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, std::convert::Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
@@ -141,8 +149,14 @@ pub(super) async fn client(
 /// Takes the request in, its body bounded in size and time.
 async fn receive(request: Request<Incoming>, max: usize, peer: Peer) -> Received {
     let (head, body) = request.into_parts();
-    let body = if head.headers.contains_key(header::CONTENT_ENCODING) {
+    let header = |name| head.headers.get(name);
+    let told = header(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let body = if header(header::CONTENT_ENCODING).is_some() {
         Err(ApiError::compressed())
+    } else if told.is_some() && header(header::TRANSFER_ENCODING).is_some() {
+        Err(ApiError::bad_request("the body has two lengths"))
+    } else if told.is_some_and(|told| told > max) {
+        Err(ApiError::too_large())
     } else {
         let reading = axum::body::to_bytes(Body::new(body), max);
         match tokio::time::timeout(BODY_TIMEOUT, reading).await {

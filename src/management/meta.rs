@@ -11,7 +11,7 @@ use crate::management::{
 };
 use crate::server::Protocol;
 
-pub(super) static ROUTES: [Route; 32] = [
+pub(super) static ROUTES: [Route; 36] = [
     get("/whoami", Level::Any, whoami, "Who the credentials belong to"),
     get(
         "/version",
@@ -88,6 +88,30 @@ pub(super) static ROUTES: [Route; 32] = [
         Level::Monitor,
         nothing,
         "Shovels, which this broker does not have",
+    ),
+    get(
+        "/shovels/vhost/{vhost}/{name}",
+        Level::Monitor,
+        absent,
+        "A shovel, of which there is none",
+    ),
+    delete(
+        "/shovels/vhost/{vhost}/{name}",
+        Level::Monitor,
+        absent,
+        "A shovel, of which there is none",
+    ),
+    delete(
+        "/shovels/vhost/{vhost}/{name}/restart",
+        Level::Monitor,
+        absent,
+        "A shovel, of which there is none",
+    ),
+    delete(
+        "/federation-links/vhost/{vhost}/{id}/{node}/restart",
+        Level::Monitor,
+        absent,
+        "A federation link, of which there is none",
     ),
     get(
         "/federation-links",
@@ -183,6 +207,10 @@ pub(super) static ROUTES: [Route; 32] = [
 
 fn nothing(_: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(json!([])))
+}
+
+fn absent(_: &Call) -> Result<Answer, ApiError> {
+    Err(ApiError::not_found())
 }
 
 fn done(_: &Call) -> Result<Answer, ApiError> {

@@ -41,7 +41,12 @@ mod take_in;
 mod users;
 mod vhosts;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::task::JoinHandle;
 
@@ -111,6 +116,9 @@ pub struct Management {
     http_address: Option<SocketAddr>,
     metrics_address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
+    /// Serves the metrics, if they are served; ends when this is dropped.
+    #[expect(dead_code, reason = "it runs as long as it is held")]
+    aside: Option<metrics::Aside>,
 }
 
 /// A listener could not be opened.
@@ -133,7 +141,11 @@ impl Management {
                 .transpose()
         };
         let http = open(options.http_listen)?;
-        let metrics = open(options.metrics_listen)?;
+        let aside = start_aside(options.metrics_listen)?;
+        let metrics = match &aside {
+            Some(aside) => aside.open(|| open(options.metrics_listen))?,
+            None => None,
+        };
         let address = |listener: &Option<tokio::net::TcpListener>| {
             listener.as_ref().and_then(|listener| listener.local_addr().ok())
         };
@@ -155,20 +167,23 @@ impl Management {
                 .filter_map(|(protocol, address)| Some((protocol, address?)))
                 .collect(),
         });
-        let serving = [
-            (http, api::respond as listener::Respond),
-            (metrics, metrics::respond as listener::Respond),
-        ];
-        let tasks = serving.into_iter().filter_map(|(listener, respond)| {
-            let serving = listener::serve(handle.clone(), Arc::clone(&settings), listener?, respond);
-            Some(tokio::spawn(serving))
-        });
-        let mut tasks: Vec<JoinHandle<()>> = tasks.collect();
+        let serve = |listener, respond: listener::Respond| {
+            listener::serve(handle.clone(), Arc::clone(&settings), listener, respond)
+        };
+        let mut tasks = Vec::new();
+        if let Some(listener) = http {
+            tasks.push(tokio::spawn(serve(listener, api::respond)));
+        }
+        if let (Some(listener), Some(aside)) = (metrics, &aside) {
+            tasks.extend(aside.spawn(serve(listener, metrics::respond)));
+        }
         if let Some(path) = options.control_socket {
             match ControlSocket::open(&path) {
                 Ok(socket) => tasks.push(tokio::spawn(socket.serve(handle.clone(), settings))),
                 // The broker serves its clients without; operators have the HTTP listener.
-                Err(error) => tracing::warn!(%error, path = %path.display(), "no control socket"),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "no control socket: leveretctl needs --url http://user:password@host:15672 to reach this broker")
+                }
             }
         }
         if let (Some(spans), Some(collector)) = (handle.spans(), options.collector) {
@@ -178,6 +193,7 @@ impl Management {
             http_address,
             metrics_address,
             tasks,
+            aside,
         })
     }
 
@@ -200,10 +216,26 @@ impl Management {
         definitions::take_in_locally(handle, &document).map_err(|error| error.to_string())
     }
 
+    /// Carries out the imports of definitions that were begun when the broker last ended. For a thread that may wait,
+    /// before clients are served.
+    ///
+    /// # Errors
+    /// When the folder of imports cannot be read or cleared.
+    pub fn finish_imports(handle: &Handle, data_dir: &Path) -> io::Result<()> {
+        definitions::finish_imports(handle, data_dir)
+    }
+
     /// Ends the listeners at once.
     pub fn stop(self) {
         for task in self.tasks {
             task.abort();
         }
     }
+}
+
+/// Threads for the metrics, where they are served.
+fn start_aside(listen: Option<SocketAddr>) -> Result<Option<metrics::Aside>, ListenError> {
+    listen
+        .map(|address| metrics::Aside::start().map_err(|source| ListenError { address, source }))
+        .transpose()
 }

@@ -304,9 +304,45 @@ fn clear_operator(call: &Call) -> Result<Answer, ApiError> {
     clear_kind(call, PolicyKind::Operator)
 }
 
+/// Under which component a policy is seen as a parameter: RabbitMQ keeps it there.
+fn component_of(kind: PolicyKind) -> &'static str {
+    match kind {
+        PolicyKind::User => "policy",
+        PolicyKind::Operator => "operator_policy",
+    }
+}
+
+fn kind_of(component: &str) -> Option<PolicyKind> {
+    let kinds = [PolicyKind::User, PolicyKind::Operator];
+    kinds.into_iter().find(|kind| component_of(*kind) == component)
+}
+
+/// A policy as the parameter that it is in RabbitMQ.
+pub(super) fn as_parameter(policy: &Policy) -> Parameter {
+    let mut value = render(policy);
+    if let Value::Object(value) = &mut value {
+        value.retain(|key, _| key != "vhost" && key != "name");
+    }
+    Parameter {
+        vhost: policy.vhost.clone(),
+        component: component_of(policy.kind).into(),
+        name: policy.name.clone(),
+        value,
+    }
+}
+
+/// Operator policies are among all parameters, policies only where they are asked for.
 fn list_parameters(call: &Call) -> Result<Answer, ApiError> {
     let component = call.name("component");
     let mut rows = call.handle.parameters();
+    let kind = if component.is_empty() {
+        Some(PolicyKind::Operator)
+    } else {
+        kind_of(component)
+    };
+    if let Some(kind) = kind {
+        rows.extend(call.handle.policies(kind, None).iter().map(as_parameter));
+    }
     rows.retain(|row| component.is_empty() || *row.component == *component);
     rows.retain(|row| call.vhost().is_none_or(|vhost| *row.vhost == *vhost));
     rows.retain(|row| call.caller.sees_vhost(&call.handle, &row.vhost));
@@ -315,9 +351,11 @@ fn list_parameters(call: &Call) -> Result<Answer, ApiError> {
 
 fn find_parameter(call: &Call) -> Result<Parameter, ApiError> {
     let (component, name) = (call.name("component"), call.name("name"));
-    let found = call
-        .handle
-        .parameter(call.vhost().unwrap_or("/"), component, name);
+    let vhost = call.vhost().unwrap_or("/");
+    let found = match kind_of(component) {
+        Some(kind) => call.handle.policy(kind, vhost, name).as_ref().map(as_parameter),
+        None => call.handle.parameter(vhost, component, name),
+    };
     found.ok_or_else(ApiError::not_found)
 }
 
@@ -344,6 +382,11 @@ fn set_parameter(call: &Call) -> Result<Answer, ApiError> {
 
 fn clear_parameter(call: &Call) -> Result<Answer, ApiError> {
     let found = find_parameter(call)?;
+    if kind_of(&found.component).is_some() {
+        return Err(ApiError::bad_request(
+            "policies may not be cleared using this method",
+        ));
+    }
     block_on(
         call.handle
             .clear_parameter(&found.vhost, &found.component, &found.name),

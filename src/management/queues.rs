@@ -12,7 +12,7 @@ use crate::management::{
     route::{Level, Route, delete, get, post, put},
     samples::{self, LENGTHS, OF_QUEUE, Ranges},
 };
-use crate::server::{History, QueueLook, QueueSpec, now_ms};
+use crate::server::{History, QueueLook, QueueNow, QueueSpec, now_ms};
 
 pub(super) static ROUTES: [Route; 13] = [
     get("/queues", Level::Vhost, list_all, "All queues"),
@@ -106,17 +106,15 @@ fn list_detailed(call: &Call) -> Result<Answer, ApiError> {
 
 fn list_queues(call: &Call, detailed: bool) -> Result<Answer, ApiError> {
     let shape = Shape::of(call, detailed)?;
-    let mut rows = Vec::new();
-    for vhost in call.visible_vhosts() {
-        rows.extend(call.handle.queues_unsorted(&vhost));
-    }
+    let vhosts = call.visible_vhosts();
+    let rows = vhosts.iter().map(|vhost| call.handle.queues_unsorted(vhost));
     list_unsorted(
         call,
-        rows,
-        |queue| &queue.definition().name,
+        queue_order::placed(rows),
+        |row| &row.queue.definition().name,
         queue_order::by_name,
-        |queue, path| queue_order::key(&call.handle, queue, path),
-        |queue| Value::Object(render(call, queue, shape)),
+        |row, path| queue_order::key(&call.handle, &row.queue, path),
+        |row| Value::Object(render(call, &row.queue, shape)),
     )
 }
 
@@ -222,14 +220,13 @@ fn grow(_: &Call) -> Result<Answer, ApiError> {
 }
 
 /// The queue's type: what it was declared as.
-pub(super) fn queue_type(queue: &QueueLook) -> String {
-    queue
-        .definition()
-        .arguments
+pub(super) fn queue_type(queue: &QueueLook) -> &str {
+    let arguments = &queue.definition().arguments;
+    arguments
         .get("x-queue-type")
-        .and_then(|value| value.as_str_bytes())
-        .filter(|name| !name.is_empty() && *name != b"undefined")
-        .map_or("classic".to_owned(), amqp_json::text)
+        .and_then(|value| std::str::from_utf8(value.as_str_bytes()?).ok())
+        .filter(|name| !name.is_empty() && *name != "undefined")
+        .unwrap_or("classic")
 }
 
 /// The arguments as they are shown: with the type, whether it was sent or not, as in RabbitMQ since 4.0.
@@ -334,9 +331,7 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     if let Some(stats) = stats {
         object.insert("message_stats".to_owned(), stats);
     }
-    let total = now.lengths.ready + now.lengths.unacked;
-    let durable = queue.definition().durable && !queue.is_exclusive();
-    let persistent = |value: u64| if durable { value } else { 0 };
+    let (persistent, persistent_bytes) = queue.persistent(&now);
     let bytes = now.ready_bytes + now.unacked_bytes;
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     set("messages_scheduled", queue.scheduled().into());
@@ -357,12 +352,12 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
         ("messages_ram", now.resident + now.lengths.unacked),
         ("messages_ready_ram", now.resident),
         ("messages_unacknowledged_ram", now.lengths.unacked),
-        ("messages_persistent", persistent(total)),
+        ("messages_persistent", persistent),
         ("message_bytes", bytes),
         ("message_bytes_ready", now.ready_bytes),
         ("message_bytes_unacknowledged", now.unacked_bytes),
         ("message_bytes_ram", now.resident_bytes + now.unacked_bytes),
-        ("message_bytes_persistent", persistent(bytes)),
+        ("message_bytes_persistent", persistent_bytes),
         (
             "messages_paged_out",
             now.lengths.ready.saturating_sub(now.resident),
@@ -374,25 +369,19 @@ fn statistics(call: &Call, queue: &QueueLook, shape: Shape, object: &mut Map<Str
     ] {
         set(name, value.into());
     }
-    placed(call, queue, now.single_active.as_deref(), shape, object);
+    placed(call, queue, &now, shape, object);
 }
 
 /// Where the queue is, and since when it is quiet.
-fn placed(
-    call: &Call,
-    queue: &QueueLook,
-    single_active: Option<&str>,
-    shape: Shape,
-    object: &mut Map<String, Value>,
-) {
+fn placed(call: &Call, queue: &QueueLook, now: &QueueNow, shape: Shape, object: &mut Map<String, Value>) {
     let node = call.handle.node_name();
     let mut set = |name: &str, value: Value| object.insert(name.to_owned(), value);
     if queue_type(queue) == "quorum" {
         set("leader", node.as_str().into());
-        set("messages_dlx", 0.into());
-        set("message_bytes_dlx", 0.into());
+        set("messages_dlx", now.dead_letters.0.into());
+        set("message_bytes_dlx", now.dead_letters.1.into());
         set("open_files", json!({ node.as_str(): 0 }));
-        set("single_active_consumer_ctag", json!(single_active));
+        set("single_active_consumer_ctag", json!(now.single_active));
         set("single_active_consumer_pid", Value::Null);
     }
     set("reductions", 0.into());

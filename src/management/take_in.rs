@@ -18,14 +18,15 @@ pub(super) static ROUTES: [Route; 1] = [post(
     Level::Admin,
     take_in,
     "Puts messages of another broker at the end of a queue as they were there; answered when durable. The body holds them \
-     one after another: exchange and routing key as short strings, then properties (flags and values as in AMQP) and body, \
-     each after its length in 32 bits",
+     one after another: exchange and routing key as short strings, an octet that is 1 when it had been delivered there \
+     before, then properties (flags and values as in AMQP) and body, each after its length in 32 bits",
 )];
 
 /// The parts of a message in a body.
 struct Part<'a> {
     exchange: &'a [u8],
     routing_key: &'a [u8],
+    delivered_before: bool,
     properties: &'a [u8],
     body: &'a [u8],
 }
@@ -75,11 +76,13 @@ fn take_in(call: &Call) -> Result<Answer, ApiError> {
 fn split(bytes: &[u8]) -> Option<(Part<'_>, &[u8])> {
     let (exchange, rest) = short(bytes)?;
     let (routing_key, rest) = short(rest)?;
+    let (flag, rest) = rest.split_first()?;
     let (properties, rest) = long(rest)?;
     let (body, rest) = long(rest)?;
     let part = Part {
         exchange,
         routing_key,
+        delivered_before: *flag & 1 != 0,
         properties,
         body,
     };
@@ -117,8 +120,13 @@ fn message(part: &Part<'_>) -> Option<Message> {
     // The other broker wrote this history, and only brokers do: cycles are found by it and redrive reads it.
     let headers = properties.headers().ok()?;
     let died = headers.is_some_and(|headers| matches!(headers.get("x-death"), Some(FieldValue::Array(_))));
-    Some(if died {
+    let message = if died {
         message.dead_lettered(&parts, &mut scratch)
+    } else {
+        message
+    };
+    Some(if part.delivered_before {
+        message.delivered_before()
     } else {
         message
     })
@@ -129,11 +137,12 @@ mod tests {
     use super::*;
 
     /// As `leveretctl migrate` writes it.
-    fn packed(exchange: &[u8], key: &[u8], properties: &[u8], body: &[u8]) -> Vec<u8> {
+    fn packed(exchange: &[u8], key: &[u8], before: u8, properties: &[u8], body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![u8::try_from(exchange.len()).unwrap()];
         bytes.extend(exchange);
         bytes.push(u8::try_from(key.len()).unwrap());
         bytes.extend(key);
+        bytes.push(before);
         for part in [properties, body] {
             bytes.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
             bytes.extend(part);
@@ -143,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_body_splits_into_its_messages_and_is_refused_at_every_cut() {
-        let bytes = packed(b"ex", b"key", b"\x18\x00\x02\x07", b"body");
+        let bytes = packed(b"ex", b"key", 1, b"\x18\x00\x02\x07", b"body");
         for cut in 1..bytes.len() {
             assert!(split(&bytes[..cut]).is_none(), "cut at {cut}");
         }
@@ -159,12 +168,12 @@ mod tests {
             (message.persistent(), message.priority(), message.inline_body()),
             (true, 7, &b"body"[..])
         );
-        assert!(!message.has_died());
+        assert!(message.was_delivered_before() && !message.has_died());
     }
 
     #[test]
     fn broken_properties_make_no_message() {
-        let bytes = packed(b"", b"q", b"\x20\x00\x00\x00\x00\x09", b"");
+        let bytes = packed(b"", b"q", 0, b"\x20\x00\x00\x00\x00\x09", b"");
         assert!(message(&split(&bytes).unwrap().0).is_none());
     }
 }

@@ -51,6 +51,16 @@ impl Control {
         self.tell(|told| told.timeouts = true);
     }
 
+    /// Closes this connection.
+    pub(super) fn close(&self, reason: &str) {
+        self.tell(|told| told.close = Some(reason.to_owned()));
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_told(&self) -> bool {
+        self.told.lock().close.is_some()
+    }
+
     fn tell(&self, order: impl FnOnce(&mut Told)) {
         order(&mut self.told.lock());
         self.notify.notify_one();

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::server::{Handle, announcer::Announcer, budget, memory, queues::Queues};
+use crate::server::{Handle, announcer::Announcer, budget, intake::Intake, memory, queues::Queues};
 use crate::storage::Store;
 
 /// Memory is looked at this often when the limit is near, and more seldom when it is far.
@@ -150,6 +150,8 @@ pub struct Alarms {
     /// Theirs and the store's books: read only when memory is short.
     queues: Arc<Queues>,
     store: Store,
+    /// Told what there is for bodies under assembly.
+    intake: Arc<Intake>,
 }
 
 struct State {
@@ -171,7 +173,7 @@ impl Alarms {
         queues: Arc<Queues>,
     ) -> Arc<Self> {
         let memory_total = memory::total_bytes().unwrap_or_else(|| {
-            tracing::warn!("the kernel does not tell how much memory there is: shares are taken of 4 GiB");
+            tracing::warn!("the kernel does not tell how much memory there is: shares are taken of 4 GiB; set alarms.vm_memory_high_watermark to a size");
             4 << 30
         });
         let announcer = Arc::clone(&queues.announcer);
@@ -190,6 +192,7 @@ impl Alarms {
             memory_total,
             announcer,
             queues,
+            intake: Intake::new(Some(store.clone())),
             store,
         });
         alarms.check();
@@ -199,6 +202,15 @@ impl Alarms {
     /// Whether publishers must not be read now.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
+    }
+
+    /// What is on now.
+    pub(super) fn raised(&self) -> Raised {
+        *self.raised.borrow()
+    }
+
+    pub(super) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     /// What is on now, and the place to wait for a change.
@@ -248,6 +260,9 @@ impl Alarms {
                 alarms
                     .queues
                     .share_memory(status.memory_used, status.memory_limit);
+                alarms
+                    .queues
+                    .bound_unacked(status.raised.memory, status.memory_limit);
             };
             if tokio::task::spawn_blocking(look).await.is_err() {
                 return;
@@ -257,6 +272,9 @@ impl Alarms {
 
     /// Long when all limits are far.
     fn pause(&self) -> Duration {
+        if self.intake.is_crowded() {
+            return CHECK_MIN;
+        }
         let status = self.status();
         let memory = status.memory_limit.abs_diff(status.memory_used);
         let disk = status.disk_free.abs_diff(status.disk_free_limit);
@@ -274,6 +292,7 @@ impl Alarms {
         state.memory_used = self.memory_used(&mut state);
         let before = *self.raised.borrow();
         let memory_limit = state.options.memory_high_watermark.bytes(self.memory_total);
+        self.intake.measure(state.memory_used, memory_limit);
         let disk_limit = state.options.disk_free_limit.bytes(self.memory_total);
         let low_memory = if before.memory {
             state.memory_used >= memory_limit - memory_limit / 100 * HYSTERESIS_PERCENT
@@ -331,7 +350,8 @@ impl Alarms {
         let books = self
             .queues
             .memory_bytes()
-            .saturating_add(self.store.pending_bytes() as u64);
+            .saturating_add(self.store.pending_bytes() as u64)
+            .saturating_add(self.intake.held());
         let given_back = state.resident_before.saturating_sub(resident);
         state.books_peak = state.books_peak.saturating_sub(given_back).max(books);
         state.resident_before = resident;
@@ -360,10 +380,14 @@ impl Handle {
 
 fn log_change(before: bool, now: bool, name: &'static str, found: u64, limit: u64) {
     if now && !before {
+        let advice = match name {
+            "memory" => "let consumers drain what is queued, or raise alarms.vm_memory_high_watermark",
+            _ => "free some space, or lower alarms.disk_free_limit",
+        };
         tracing::warn!(
             found,
             limit,
-            "{name} alarm: publishers are blocked until it clears"
+            "{name} alarm: publishers are blocked until it clears; {advice}"
         );
     } else if before && !now {
         tracing::info!(found, limit, "{name} alarm cleared");

@@ -6,25 +6,27 @@ use smallvec::{SmallVec, smallvec};
 use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
-    queue::{Entry, Glimpse, Place, Withdrawn},
+    queue::{Entry, Glimpse, Place, Returned, Withdrawn},
 };
 use crate::server::{
-    Handle, OperateError, QueueLook,
+    Handle, OperateError, QueueLook, clock,
     operate::stored,
     queue_cell::{QueueGuard, QueueHandle},
     registry::durable_done,
 };
-use crate::storage::{Op, ReadRequest, Target};
+use crate::storage::{Loaded, Op, ReadRequest, Target};
 
 /// What one look reads from the store, bytes; at least one page.
 const LOOK_BYTES: usize = 512 * 1024;
+/// Two messages that stand no further apart are read together.
+const NEAR: u64 = 256;
 /// Where a look begins.
 pub const FIRST: Place = Place {
     lane: u8::MAX,
     seq: Seq(0),
 };
 
-/// A ready message, seen where it stands.
+/// A message that is ready or waits for another attempt, seen where it stands.
 #[derive(Clone)]
 pub struct Sight {
     pub place: Place,
@@ -33,6 +35,10 @@ pub struct Sight {
     pub expires_at: Timestamp,
     /// How often it was handed out and came back, where that is counted.
     pub acquired: u16,
+    /// And how many of those attempts failed.
+    pub failed: u16,
+    /// Until when it waits for another attempt; [`Timestamp::NONE`] when it does not.
+    pub due: Timestamp,
     /// Only the store has it.
     pub on_disk: bool,
 }
@@ -50,7 +56,7 @@ pub struct Held {
     /// `None` for basic.get.
     pub consumer_tag: Option<String>,
     /// Milliseconds since 1970 between which it was handed out, as far as that is known; 0 where it is not. Deliveries
-    /// carry no time of their own: marks are set now and then.
+    /// carry no time of their own: marks are set every few seconds.
     pub not_before: u64,
     pub not_after: u64,
 }
@@ -89,21 +95,33 @@ impl QueueLook {
     }
 }
 
-impl From<&Entry> for Sight {
-    fn from(entry: &Entry) -> Self {
+impl Sight {
+    /// `waiting` for another attempt, or `ready`.
+    pub fn state(&self) -> &'static str {
+        if self.due.is_some() && self.due > clock::now() {
+            "waiting"
+        } else {
+            "ready"
+        }
+    }
+
+    fn in_memory((entry, due): (Entry, Timestamp)) -> Self {
         Self {
             place: entry.place(),
-            message: entry.message.clone(),
             redelivered: entry.redelivered,
             expires_at: entry.expires_at,
             acquired: entry.acquired,
+            failed: entry.failed,
+            due,
             on_disk: false,
+            message: entry.message,
         }
     }
 }
 
 impl Handle {
-    /// Ready messages from a place on, at most about `limit`, and where to go on; there may be fewer before the end.
+    /// Messages from a place on that are ready or wait for another attempt, about `limit` or more if they are small and in
+    /// the store, and where to go on; there may be fewer before the end.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -114,18 +132,37 @@ impl Handle {
         limit: usize,
     ) -> Result<(Vec<Sight>, Option<Place>), OperateError> {
         let glimpse = queue.0.lock().state.look(from, limit.max(1));
-        let (lane, from, until, beside, delivered) = match glimpse {
-            Glimpse::Memory { entries, next } => {
-                return Ok((entries.iter().map(Sight::from).collect(), next));
+        let (mut sights, mut bytes, mut end) = (Vec::new(), 0, glimpse.until);
+        'parts: for (mut first, until) in parts(&glimpse) {
+            while first < until {
+                if bytes >= LOOK_BYTES {
+                    end = first;
+                    break 'parts;
+                }
+                let loaded = self.look_on_disk(queue, glimpse.lane, first, until)?;
+                first = loaded.next.filter(|next| *next < until).unwrap_or(until);
+                bytes += stored_sights(loaded, &glimpse, &mut sights) + 1;
             }
-            Glimpse::Store {
-                lane,
-                from,
-                until,
-                beside,
-                delivered,
-            } => (lane, from, until, beside, delivered),
+        }
+        let next = if end < glimpse.until {
+            let lane = glimpse.lane;
+            Some(Place { seq: end, lane })
+        } else {
+            glimpse.next
         };
+        let here = glimpse.here.into_iter().map(Sight::in_memory);
+        sights.extend(here.filter(|sight| sight.place.seq < end));
+        sights.sort_by_key(|sight| sight.place.seq);
+        Ok((sights, next))
+    }
+
+    fn look_on_disk(
+        &self,
+        queue: &QueueLook,
+        lane: u8,
+        from: Seq,
+        until: Seq,
+    ) -> Result<Loaded, OperateError> {
         let request = ReadRequest {
             queue: queue.0.id(),
             lane,
@@ -134,33 +171,10 @@ impl Handle {
             max_bytes: LOOK_BYTES,
             settled: false,
         };
-        let loaded = self.broker.store().look(&request).map_err(|error| {
-            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into");
+        self.broker.store().look(&request).map_err(|error| {
+            tracing::error!(%error, queue = queue.0.id().0, "a queue could not be looked into; leveret check tells what is damaged");
             OperateError::Broker(crate::broker::error::BrokerError::StoreFailed)
-        })?;
-        let next = loaded.next.filter(|next| *next < until).unwrap_or(until);
-        let mut deadlines = loaded.deadlines.into_iter().peekable();
-        let mut sights: Vec<Sight> = loaded
-            .entries
-            .into_iter()
-            .map(|(seq, message)| {
-                while deadlines.next_if(|(other, _)| *other < seq).is_some() {}
-                let deadline = deadlines.next_if(|(other, _)| *other == seq);
-                Sight {
-                    place: Place { seq, lane },
-                    message,
-                    redelivered: seq <= delivered,
-                    expires_at: deadline.map_or(Timestamp::NONE, |(_, at)| at),
-                    acquired: 0,
-                    on_disk: true,
-                }
-            })
-            .collect();
-        // What the store still shows of a message in memory is the same message.
-        sights.retain(|sight| !beside.iter().any(|entry| entry.seq == sight.place.seq));
-        sights.extend(beside.iter().filter(|entry| entry.seq < next).map(Sight::from));
-        sights.sort_by_key(|sight| sight.place.seq);
-        Ok((sights, Some(Place { seq: next, lane })))
+        })
     }
 
     /// Deliveries of a queue that wait for their ack, by connection, channel and tag; at most so many.
@@ -171,7 +185,8 @@ impl Handle {
         clients.sort_by_key(|client| client.id);
         for client in clients {
             for (number, channel) in client.channels() {
-                let ledger = channel.unacked.lock();
+                let mut ledger = channel.unacked.lock();
+                ledger.note_age(clock::now());
                 for (tag, delivery) in ledger.iter() {
                     if delivery.queue != queue.0 {
                         continue;
@@ -241,7 +256,7 @@ impl Handle {
                 else {
                     continue;
                 };
-                match guard.state.withdraw(sight.place, sight.message.body_len()) {
+                match withdraw(guard, &sight) {
                     Withdrawn::Gone => {
                         outcome.gone += 1;
                         continue;
@@ -283,6 +298,65 @@ impl Handle {
         stored(durable)?;
         Ok(outcome)
     }
+}
+
+fn withdraw(guard: &mut QueueGuard<'_>, sight: &Sight) -> Withdrawn {
+    let bytes = sight.message.body_len();
+    guard.state.withdraw(sight.place, sight.due, bytes)
+}
+
+/// What of a glimpse is to be read: all of it, or what lies around those that are known to be there.
+fn parts(glimpse: &Glimpse) -> Vec<(Seq, Seq)> {
+    if glimpse.on_disk {
+        return vec![(glimpse.from, glimpse.until)];
+    }
+    let close = |one: &Returned, other: &Returned| other.seq.0 - one.seq.0 <= NEAR;
+    let groups = glimpse.known.chunk_by(close);
+    let ends = |group: &[Returned]| Some((group.first()?.seq, group.last()?.seq.next()));
+    groups.filter_map(ends).collect()
+}
+
+/// What the store has of a glimpse, but for what is in memory or has just expired; gives the bytes of what was read.
+fn stored_sights(loaded: Loaded, glimpse: &Glimpse, sights: &mut Vec<Sight>) -> usize {
+    let now = clock::now();
+    let mut bytes = 0;
+    let mut deadlines = loaded.deadlines.into_iter().peekable();
+    for (seq, message) in loaded.entries {
+        bytes += message.memory_bytes();
+        while deadlines.next_if(|(other, _)| *other < seq).is_some() {}
+        let deadline = deadlines.next_if(|(other, _)| *other == seq);
+        let expires_at = deadline.map_or(Timestamp::NONE, |(_, at)| at);
+        let known = glimpse.known.binary_search_by_key(&seq, |known| known.seq);
+        let known = known.ok().and_then(|at| glimpse.known.get(at));
+        let is_here = glimpse
+            .here
+            .binary_search_by_key(&seq, |(entry, _)| entry.seq)
+            .is_ok();
+        let expired = expires_at.is_some() && expires_at <= now;
+        if is_here || expired || (known.is_none() && !glimpse.on_disk) {
+            continue;
+        }
+        let due = known.map_or(Timestamp::NONE, |known| known.due);
+        sights.push(Sight {
+            place: Place {
+                seq,
+                lane: glimpse.lane,
+            },
+            redelivered: known.is_some() || seq <= glimpse.delivered || message.was_delivered_before(),
+            message,
+            expires_at,
+            acquired: known.map_or(0, |known| known.acquired),
+            failed: known.map_or(0, |known| known.failed),
+            // As the queue notes it.
+            due: if due.is_some() {
+                due.earlier(expires_at)
+            } else {
+                due
+            },
+            on_disk: true,
+        });
+    }
+    bytes
 }
 
 /// The tags of a queue's consumers.

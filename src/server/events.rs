@@ -25,7 +25,15 @@ pub(super) struct Events {
     /// A publisher waits for the store.
     lagging: AtomicBool,
     caught_up: Notify,
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<StoreFailed>>,
+}
+
+/// The store takes no more, and the broker must stop.
+#[derive(Clone, Debug)]
+pub struct StoreFailed {
+    pub reason: String,
+    /// For want of space: of a quota, for a disk that fills up is waited out.
+    pub full: bool,
 }
 
 impl Events {
@@ -33,7 +41,7 @@ impl Events {
     pub(super) fn new(
         queues: Arc<Queues>,
         alarms: Arc<Alarms>,
-    ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
+    ) -> (Arc<Self>, watch::Receiver<Option<StoreFailed>>) {
         let (failed, receiver) = watch::channel(None);
         let lagging = AtomicBool::new(false);
         (
@@ -93,20 +101,25 @@ impl StoreEvents for Events {
 
     fn read_failed(&self, id: QueueId, error: StoreError) {
         let Some(queue) = self.queues.get(id) else { return };
-        tracing::error!(queue = %queue.name(), vhost = %queue.definition.vhost, %error, "messages cannot be read");
+        tracing::error!(queue = %queue.name(), vhost = %queue.definition.vhost, %error, "messages cannot be read: the queue is closed; leveret check tells what is damaged, a backup has it whole");
         queue.read_failed();
     }
 
     fn failed(&self, error: StoreError) {
         tracing::error!(%error, "the store failed: nothing more is confirmed");
-        self.failed.send_replace(Some(error.to_string()));
+        self.failed.send_replace(Some(StoreFailed {
+            reason: error.to_string(),
+            full: matches!(error, StoreError::Full { .. }),
+        }));
         self.caught_up.notify_waiters();
     }
 
     fn full(&self, full: bool) {
         self.alarms.set_disk_full(full);
         if full {
-            tracing::error!("the disk is full: publishes wait and nothing is confirmed until there is room");
+            tracing::error!(
+                "the disk is full: publishes wait and nothing is confirmed until there is room; free some"
+            );
         } else {
             tracing::info!("the disk has room again: commits go on");
         }

@@ -3,112 +3,19 @@
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use crate::broker::{
-    definition::{BindingDefinition, Destination, ExchangeDefinition, Name, QueueDefinition},
-    queue::{ConsumerOptions, Glimpse},
+    definition::{BindingDefinition, Destination, ExchangeDefinition, Name},
+    queue::ConsumerOptions,
 };
-use crate::protocol::{field::FieldTable, properties::RawProperties};
+use crate::protocol::field::FieldTable;
 use crate::server::{
-    AlarmStatus, Handle, History, Subject, Tally,
+    AlarmStatus, Handle, History, QueueLook, Subject, Tally,
     clients::Client,
     consumer_port::ChannelOut,
-    queue_cell::{ConnectionId, Lengths, QueueHandle},
+    queue_cell::ConnectionId,
     registry::Vhost,
     stats::{BUCKETS, Protocol},
 };
 use crate::storage::StoreStats;
-
-/// A queue that can be looked at. Cheap to clone; a list of a hundred thousand is sorted before anything is copied.
-#[derive(Clone)]
-pub struct QueueLook(pub(super) QueueHandle);
-
-impl QueueLook {
-    pub fn definition(&self) -> &QueueDefinition {
-        &self.0.definition
-    }
-
-    pub fn lengths(&self) -> Lengths {
-        self.0.lengths()
-    }
-
-    pub fn counts(&self) -> Tally {
-        self.0.counters.read()
-    }
-
-    pub fn subject(&self) -> Subject {
-        Subject::Queue(self.0.id())
-    }
-
-    pub fn is_exclusive(&self) -> bool {
-        self.0.owner.is_some()
-    }
-
-    /// The connection it belongs to, if it is exclusive.
-    pub fn owner(&self) -> Option<ConnectionId> {
-        self.0.owner
-    }
-
-    /// Everything that changes, read under one lock.
-    pub fn state(&self) -> QueueNow {
-        let queue = self.0.lock();
-        let state = &queue.state;
-        let lengths = Lengths {
-            ready: state.ready_count(),
-            unacked: state.unacked_count(),
-        };
-        let active = state.active_consumer();
-        let (mut exclusive_consumer, mut single_active) = (None, None);
-        for (id, options, port, _) in state.consumers() {
-            let tag = || Some(String::from_utf8_lossy(&port.tag).into_owned());
-            if options.exclusive {
-                exclusive_consumer = tag();
-            }
-            if active == Some(id) {
-                single_active = tag();
-            }
-        }
-        let (resident, resident_bytes) = state.resident();
-        let head_timestamp = match state.look(crate::server::FIRST, 1) {
-            Glimpse::Memory { entries, .. } => entries.first().and_then(|entry| {
-                let raw = RawProperties::new(entry.message.properties());
-                raw.timestamp().ok().flatten()
-            }),
-            Glimpse::Store { .. } => None,
-        };
-        QueueNow {
-            lengths,
-            ready_bytes: state.ready_bytes(),
-            unacked_bytes: state.unacked_bytes(),
-            resident,
-            resident_bytes,
-            memory_bytes: state.memory_bytes(),
-            head_timestamp,
-            consumers: state.consumer_count(),
-            exclusive_consumer,
-            single_active,
-        }
-    }
-}
-
-/// A queue's changing numbers at one moment.
-#[derive(Clone, Debug)]
-pub struct QueueNow {
-    pub lengths: Lengths,
-    /// Bodies, wherever they are.
-    pub ready_bytes: u64,
-    pub unacked_bytes: u64,
-    /// Ready messages in memory, and their bodies.
-    pub resident: u64,
-    pub resident_bytes: u64,
-    /// Memory its messages take.
-    pub memory_bytes: u64,
-    /// The timestamp property of the oldest message, seconds since 1970, when it is in memory and has one.
-    pub head_timestamp: Option<u64>,
-    pub consumers: usize,
-    /// The tag of the consumer that excludes others.
-    pub exclusive_consumer: Option<String>,
-    /// The tag of the one that is served, in a queue that serves one at a time.
-    pub single_active: Option<String>,
-}
 
 /// An open connection.
 #[derive(Clone, Debug)]

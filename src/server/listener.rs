@@ -50,7 +50,7 @@ pub(super) async fn accept_loop(broker: Arc<Broker>, listener: TcpListener) {
                 tokio::spawn(client(Arc::clone(&broker), socket, peer).instrument(span));
             }
             Err(error) => {
-                tracing::error!(%error, "cannot accept a connection; trying again");
+                tracing::error!(%error, "cannot accept a connection; trying again (with too many open files: raise LimitNOFILE, or ulimit -n)");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -96,7 +96,9 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         Ok(Ok(established)) => established,
         Ok(Err(Refusal::Silent)) => return tracing::debug!("closed before a byte was sent"),
         Ok(Err(refusal)) => return tracing::warn!(%refusal, "no connection"),
-        Err(_) => return tracing::warn!("the handshake took too long"),
+        Err(_) => {
+            return tracing::warn!("the handshake took too long; amqp.handshake_timeout_ms is its limit");
+        }
     };
     let span = tracing::Span::current();
     span.record("user", &*established.user);
@@ -135,7 +137,7 @@ async fn client(broker: Arc<Broker>, mut socket: TcpStream, peer: SocketAddr) {
         End::MissedHeartbeats(interval) => {
             tracing::warn!(
                 name,
-                "missed heartbeats from client, timeout: {}s",
+                "missed heartbeats from client, timeout: {}s; it hangs, or the network between",
                 interval.as_secs()
             );
         }

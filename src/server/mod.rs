@@ -24,6 +24,7 @@ mod handle;
 mod handshake;
 mod holding;
 mod inspect;
+mod intake;
 mod listener;
 mod live_limits;
 mod log_exchange;
@@ -36,6 +37,7 @@ mod outbox;
 mod paging;
 mod publisher;
 mod queue_cell;
+mod queue_look;
 mod queues;
 mod registry;
 mod relay;
@@ -64,14 +66,16 @@ pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     browse::{FIRST, Held, Outcome, Selected, Sight},
+    events::StoreFailed,
     handle::Handle,
-    inspect::{ChannelView, ConnectionView, ConsumerView, QueueLook, QueueNow},
+    inspect::{ChannelView, ConnectionView, ConsumerView},
     listener::listen,
     log_exchange::LogExchange,
     login::LoginRefusal,
     operate::{Fetch, Fetched, OperateError, QueueSpec},
     options::{Limits, Options, Permits},
     queue_cell::Lengths,
+    queue_look::{QueueLook, QueueNow},
     sampler::{History, Subject, now_ms},
     scheduled::{Scheduled, ScheduledPage, Waiting},
     spans::{Attribute, SPAN_NAMES, Span, SpanCounts, SpanOptions, Spans, in_hex},
@@ -291,7 +295,7 @@ pub struct Server {
     found: Found,
     /// Samples, dead letters, timers, alarms, announcements.
     tasks: [JoinHandle<()>; 6],
-    store_failed: watch::Receiver<Option<String>>,
+    store_failed: watch::Receiver<Option<StoreFailed>>,
 }
 
 /// Starts what runs beside the connections for as long as the broker does.
@@ -429,18 +433,21 @@ impl Server {
     }
 
     /// Resolves, with the reason, when the store failed and the broker must stop.
-    pub async fn store_failed(&self) -> String {
+    pub async fn store_failed(&self) -> StoreFailed {
         let mut failed = self.store_failed.clone();
         let reason = failed
             .wait_for(Option::is_some)
             .await
             .ok()
             .and_then(|reason| reason.clone());
-        reason.unwrap_or_else(|| "the store's thread ended".to_owned())
+        reason.unwrap_or_else(|| StoreFailed {
+            reason: "the store's thread ended".to_owned(),
+            full: false,
+        })
     }
 
     /// Stops accepting, closes clients with 320, commits what waits and closes the store. Gives what went wrong with that.
-    pub async fn stop(self, reason: &str) -> Option<String> {
+    pub async fn stop(self, reason: &str) -> Option<StoreFailed> {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.broker.doors.shut().await;
@@ -453,7 +460,7 @@ impl Server {
         if tokio::time::timeout(PATIENCE, gone).await.is_err() {
             tracing::warn!(
                 connections = self.broker.connections.len(),
-                "clients did not answer the close in time"
+                "clients did not answer the close in time and are cut off"
             );
         }
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -463,7 +470,7 @@ impl Server {
             store.close()
         };
         if let Err(error) = tokio::task::spawn_blocking(close).await {
-            tracing::error!(%error, "the store did not close");
+            tracing::error!(%error, "the store did not close; the next start recovers what was confirmed");
         }
         self.store_failed.borrow().clone()
     }

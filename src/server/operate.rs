@@ -22,6 +22,7 @@ use crate::protocol::{
 use crate::server::{
     Handle, QueueLook,
     consumer_port::told,
+    firehose::Tap,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
     registry::{DeleteIf, Durable, Vhost},
@@ -34,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GET_MAX: usize = 10_000;
 /// Bodies of one get together, bytes; the message that crosses it is the last.
 const GET_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What traces call the connection and the channel of a call.
+const CONNECTION: &str = "HTTP API";
+const CHANNEL: u16 = 1;
 /// No connection has this number: exclusive queues belong to others.
 const NOBODY: ConnectionId = 0;
 
@@ -215,6 +219,7 @@ impl Handle {
             return Err(BrokerError::MessageTooLarge { size, max }.into());
         }
         wait(self.broker.wait_for_store())?;
+        let tap = self.tap(&vhost);
         let mut encoded = BytesMut::new();
         properties.encode(&mut encoded);
         let raw = RawProperties::new(&encoded);
@@ -236,6 +241,10 @@ impl Handle {
             Message::new(&parts, &body, &mut scratch)
         } else {
             Message::with_large_body(&parts, vec![body.into()], &mut scratch)
+        };
+        let message = match tap {
+            Some(tap) => tap.published(CHANNEL, message, &route),
+            None => message,
         };
         let mut tally = PublishTally::default();
         tally.count(&vhost, exchange.as_bytes(), route.len(), message.body_len());
@@ -294,6 +303,21 @@ impl Handle {
         guard.dispatch();
         drop(guard);
         result.map(|()| fetched)
+    }
+
+    /// Who looks at what is published here, if anybody does.
+    fn tap(&self, vhost: &std::sync::Arc<Vhost>) -> Option<std::sync::Arc<Tap>> {
+        let (announcer, spans) = (&self.broker.queues.announcer, &self.broker.spans);
+        let node = crate::server::node_name();
+        let tap = Tap::new(
+            vhost,
+            announcer.clone(),
+            CONNECTION,
+            &self.by,
+            &node,
+            spans.clone(),
+        );
+        tap.begin_read().then_some(tap)
     }
 
     fn add_queue(

@@ -33,6 +33,9 @@ impl QueueCell {
         }
         if queue.state.resident_bytes() > bytes {
             queue.dispatch();
+            if queue.state.page_out_front() {
+                queue.note_paging();
+            }
         }
     }
 

@@ -312,7 +312,7 @@ impl QueueCell {
         let mut queue = self.lock();
         let mut removed = Removed::new();
         for letter in &letters {
-            queue.state.dead_letter_left();
+            queue.state.dead_letter_left(letter.message.body_len());
             if let Some(place) = letter.stored {
                 removed.push(place);
             }

@@ -146,7 +146,7 @@ impl Vhost {
                 && policy.vhost == self.name
                 && let Err(problem) = self.policies.write().set(policy.clone())
             {
-                tracing::warn!(policy = %policy.name, problem, "a stored policy was dropped");
+                tracing::warn!(policy = %policy.name, problem, "a stored policy was dropped; set it again with rabbitmqctl set_policy");
             }
         }
         let rows: AHashMap<QueueId, _> = recovered.queues.iter().map(|row| (row.id, row)).collect();
@@ -187,7 +187,7 @@ impl Vhost {
                 && binding.vhost == self.name
                 && let Err(error) = topology.bind(binding.clone())
             {
-                tracing::warn!(source = %binding.source, key = %binding.routing_key, %error, "a stored binding was dropped");
+                tracing::warn!(source = %binding.source, key = %binding.routing_key, %error, "a stored binding was dropped; declare it again");
             }
         }
         Ok(())

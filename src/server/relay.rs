@@ -252,7 +252,7 @@ impl Relay {
         };
         let mut guards: SmallVec<[QueueGuard<'_>; 4]> = targets.iter().map(|queue| queue.lock()).collect();
         let mut ops = Vec::with_capacity(moves.len());
-        let mut safe: Vec<QueueHandle> = Vec::new();
+        let mut safe: Vec<(QueueHandle, u64)> = Vec::new();
         for moved in moves {
             if moved.letter.route.at_least_once {
                 let refuses =
@@ -261,7 +261,7 @@ impl Relay {
                     self.parked.lock().push((moved.source, moved.letter));
                     continue;
                 }
-                safe.push(moved.source.clone());
+                safe.push((moved.source.clone(), moved.letter.message.body_len()));
             }
             let publish = moved.message.and_then(|message| enqueue(&mut guards, &message));
             let ack = moved
@@ -281,8 +281,8 @@ impl Relay {
         }
         guards.iter_mut().for_each(QueueGuard::dispatch);
         drop(guards);
-        for source in safe {
-            source.lock().state.dead_letter_left();
+        for (source, bytes) in safe {
+            source.lock().state.dead_letter_left(bytes);
         }
     }
 }

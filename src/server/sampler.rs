@@ -10,7 +10,10 @@ use std::{
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
-use crate::broker::{definition::Name, ids::QueueId};
+use crate::broker::{
+    definition::Name,
+    ids::{QueueId, Timestamp},
+};
 use crate::server::{Broker, clock, queue_cell::ConnectionId, stats::COUNTS};
 
 /// One sample of an object. What stands where depends on the kind of object, see [`Subject`].
@@ -273,6 +276,7 @@ fn take(broker: &Broker) {
         let (received, sent) = connection.octets();
         sampler.push(Subject::Connection(connection.id), row([received, sent]), now);
         for (number, channel) in connection.channels() {
+            channel.unacked.lock().note_age(Timestamp(now));
             let subject = Subject::Channel(connection.id, number);
             let counts = channel.counters.read();
             if counts.iter().any(|count| *count > 0) || sampler.has(&subject) {

@@ -14,7 +14,7 @@ use crate::broker::{
 use crate::server::{
     Handle, OperateError, QueueLook,
     holding::HeldFor,
-    queue_cell::QueueHandle,
+    queue_cell::{QueueGuard, QueueHandle},
     registry::{Vhost, durable_done},
 };
 use crate::storage::{Op, Target};
@@ -184,12 +184,7 @@ impl Handle {
                 });
             }
         }
-        let (done, durable) = durable_done();
-        let done = Some(done);
-        self.broker.store.log(&mut vec![Op::Tx { ops, done }]);
-        queue.dispatch();
-        drop(queue);
-        super::operate::stored(Some(durable))?;
+        self.log_together(queue, ops)?;
         Ok((count, page.next))
     }
 
@@ -259,13 +254,18 @@ impl Handle {
                 bytes: message.body_len(),
             });
         }
+        self.log_together(queue, ops)?;
+        Ok(Some(number))
+    }
+
+    /// Logs changes of a locked queue as one operation, lets the queue go on, and waits until they are durable.
+    fn log_together(&self, mut queue: QueueGuard<'_>, ops: Vec<Op>) -> Result<(), OperateError> {
         let (done, durable) = durable_done();
         let done = Some(done);
         self.broker.store.log(&mut vec![Op::Tx { ops, done }]);
         queue.dispatch();
         drop(queue);
-        super::operate::stored(Some(durable))?;
-        Ok(Some(number))
+        super::operate::stored(Some(durable))
     }
 
     /// Where messages wait for this exchange or queue; `None` when none ever did.
@@ -301,7 +301,7 @@ impl Handle {
     ) -> Result<Vec<(Turn, Message)>, OperateError> {
         let page = self.broker.store.scheduled_page(queue, from, at_most);
         page.map_err(|error| {
-            tracing::error!(%error, queue = queue.0, "waiting messages could not be read");
+            tracing::error!(%error, queue = queue.0, "waiting messages could not be read; leveret check tells what is damaged");
             BrokerError::StoreFailed.into()
         })
     }

@@ -85,6 +85,8 @@ fn wake(queue: &QueueHandle) {
         Ok(_) => {
             tracing::info!(queue = %queue.name(), vhost = %queue.definition.vhost, "an unused queue expired")
         }
-        Err(error) => tracing::error!(queue = %queue.name(), %error, "an expired queue could not be deleted"),
+        Err(error) => {
+            tracing::error!(queue = %queue.name(), %error, "an expired queue could not be deleted; rabbitmqctl delete_queue tries again")
+        }
     }
 }

@@ -103,14 +103,21 @@ impl Bodies {
                 let stored = match rocks.get(Family::BodyCount, keys::body(id)) {
                     // Damage keeps the body; it must not end the store.
                     Err(StoreError::Corrupt { what, .. }) => {
-                        tracing::warn!(body = id, what, "a body's reference count cannot be read");
+                        tracing::warn!(
+                            body = id,
+                            what,
+                            "a body's reference count cannot be read; leveret check tells what is damaged"
+                        );
                         None
                     }
                     stored => stored?,
                 };
                 let Some(count) = stored.as_deref().and_then(Count::decode) else {
                     // Its pieces stay until the next start sweeps them; nobody can read them any more.
-                    tracing::warn!(body = id, "a stored body has no reference count");
+                    tracing::warn!(
+                        body = id,
+                        "a stored body has no reference count; the next start sweeps it away"
+                    );
                     return Ok(());
                 };
                 self.counts.entry(id).or_insert(count)

@@ -193,7 +193,7 @@ impl Disk {
         match self.rocks.put_synced(Family::Default, keys::PROBE, &[]) {
             Ok(()) => tracing::warn!(failures, "the store failed in the background and got over it"),
             Err(error) if is_full(&error) => {
-                tracing::warn!(%error, "the disk is full: tables wait for room");
+                tracing::warn!(%error, "the disk is full: tables wait for room; free some");
             }
             Err(error) => return Err(self.rocks.error(&error)),
         }

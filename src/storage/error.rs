@@ -29,6 +29,9 @@ pub enum StoreError {
     /// A file that must be there is not.
     #[error("{} is missing: {what}", path.display())]
     Missing { path: PathBuf, what: String },
+    /// What was to be restored is no copy of a store.
+    #[error("{} is no backup: it has no db/CURRENT", path.display())]
+    NoBackup { path: PathBuf },
     /// The file system has no room left.
     #[error("no space left for {}: {what}", path.display())]
     Full { path: PathBuf, what: String },

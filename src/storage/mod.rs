@@ -36,6 +36,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod salvage;
 mod schedule;
 mod spill;
 mod stats;
@@ -57,13 +58,14 @@ use crate::broker::{
     queue::{ScheduleRead, Turn},
 };
 
-pub use backup::restore;
+pub use backup::{give_to_owner, restore};
 pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use format::{Outlook, outlook};
 pub use lock::holder;
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
+pub use salvage::{Loss, Salvaged, loss, salvage};
 pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;
@@ -244,6 +246,13 @@ impl Store {
         reader::read(request, &self.inner.shared, &rocks)
     }
 
+    /// What a queue will have after a restart, as far as it is committed by now: messages, and the bytes of their bodies.
+    pub fn kept(&self, queue: QueueId) -> (u64, u64) {
+        let ledger = self.inner.shared.ledger.lock();
+        let queue = ledger.queues.get(&queue);
+        queue.map_or((0, 0), |queue| (queue.messages, queue.bytes))
+    }
+
     /// Bytes of ops logged and not yet written, for backpressure.
     pub fn pending_bytes(&self) -> usize {
         self.inner.shared.log.pending_bytes()
@@ -312,7 +321,7 @@ impl Inner {
                 continue;
             }
             if thread.join().is_err() {
-                tracing::error!("a thread of the store panicked");
+                tracing::error!("a thread of the store panicked; the next start recovers what was confirmed");
             }
             if index == 0 {
                 self.shared.reads.end();

@@ -353,7 +353,12 @@ fn read_meta(
     let acks = rocks.get(Family::Ack, keys::page(id, lane, first))?;
     let meta = Page::decode(value).and_then(|page| PageMeta::of_page(first, &page, acks.as_deref(), low));
     if meta.is_none() {
-        tracing::warn!(queue = id.0, lane, first, "a damaged page is removed unread");
+        tracing::warn!(
+            queue = id.0,
+            lane,
+            first,
+            "a damaged page is removed unread; leveret check tells what else is damaged"
+        );
     }
     Ok(meta)
 }
@@ -362,7 +367,7 @@ fn read_meta(
 fn tolerate(result: Result<(), StoreError>) -> Result<(), StoreError> {
     match result {
         Err(error @ StoreError::Corrupt { .. }) => {
-            tracing::warn!(%error, "damaged pages are removed unread");
+            tracing::warn!(%error, "damaged pages are removed unread; leveret check tells what else is damaged");
             Ok(())
         }
         other => other,

@@ -76,7 +76,7 @@ pub(super) fn run(shared: &Shared, rocks: &Rocks, events: &Arc<dyn StoreEvents>)
                 match schedule::read(&request, rocks) {
                     Ok(loaded) => events.schedule_loaded(request.queue, loaded),
                     Err(error) => {
-                        tracing::error!(%error, queue = request.queue.0, "waiting messages could not be read");
+                        tracing::error!(%error, queue = request.queue.0, "waiting messages could not be read; leveret check tells what is damaged");
                         events.read_failed(request.queue, error);
                     }
                 }
@@ -89,7 +89,7 @@ pub(super) fn run(shared: &Shared, rocks: &Rocks, events: &Arc<dyn StoreEvents>)
         match read(&request, shared, rocks) {
             Ok(loaded) => events.loaded(request.queue, loaded),
             Err(error) => {
-                tracing::error!(%error, queue = request.queue.0, "a queue could not be read");
+                tracing::error!(%error, queue = request.queue.0, "a queue could not be read; leveret check tells what is damaged");
                 events.read_failed(request.queue, error);
             }
         }

@@ -35,7 +35,7 @@ pub(super) fn spawn(rocks: Arc<Rocks>, shared: Arc<Shared>) -> Option<JoinHandle
         let before = family_bytes(&rocks);
         // All of them: a family that is not written out keeps the log of all.
         if let Err(error) = rocks.flush_all() {
-            tracing::warn!(%error, "could not flush before reclaiming space");
+            tracing::warn!(%error, "could not flush before reclaiming space; the next deletes try again");
             return;
         }
         for family in FAMILIES {

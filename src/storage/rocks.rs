@@ -92,6 +92,16 @@ impl Family {
     }
 }
 
+/// How a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// Made when it is not there.
+    Usual,
+    AsItIs,
+    /// Logs may lack what the manifest knows to be synced.
+    CutShort,
+}
+
 /// The open database.
 pub(super) struct Rocks {
     db: DB,
@@ -103,7 +113,12 @@ pub(super) struct Rocks {
 impl Rocks {
     /// Opens or creates the database with all families.
     pub(super) fn open(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
-        Self::open_families(path, store, &ALL, true)
+        Self::open_families(path, store, &ALL, Opening::Usual)
+    }
+
+    /// Opens a database whose logs end before what was synced, which is refused otherwise.
+    pub(super) fn open_cut_short(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_families(path, store, &ALL, Opening::CutShort)
     }
 
     /// Opens a database that has just these families, as older formats did, and creates none.
@@ -116,18 +131,19 @@ impl Rocks {
             .into_iter()
             .filter(|family| names.contains(family.name()))
             .collect();
-        Self::open_families(path, store, &known, false)
+        Self::open_families(path, store, &known, Opening::AsItIs)
     }
 
     fn open_families(
         path: &Path,
         store: &StoreOptions,
         families: &[Family],
-        create: bool,
+        opening: Opening,
     ) -> Result<Self, StoreError> {
         let mut options = Options::default();
-        options.create_if_missing(create);
-        options.create_missing_column_families(create);
+        let creates = opening == Opening::Usual;
+        options.create_if_missing(creates);
+        options.create_missing_column_families(creates);
         options.set_max_background_jobs(2);
         // Compaction can wait, messages cannot; when it falls behind, RocksDB slows the writers and it gets its turn.
         let mut env = Env::new().map_err(|error| StoreError::from_rocks(path, &error))?;
@@ -139,7 +155,7 @@ impl Rocks {
         options.set_max_open_files(-1);
         // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_track_and_verify_wals_in_manifest(opening != Opening::CutShort);
         options.set_paranoid_checks(true);
         options.set_recycle_log_file_num(0);
         options.set_keep_log_file_num(5);

@@ -261,7 +261,12 @@ impl Committer {
             let delayed = self
                 .rocks
                 .property(Family::Page, "rocksdb.actual-delayed-write-rate");
-            tracing::warn!(?took, stopped, delayed, "a write to the store was slow");
+            tracing::warn!(
+                ?took,
+                stopped,
+                delayed,
+                "a write to the store was slow: something else keeps the disk busy, or it is too slow (iostat -x)"
+            );
         }
         Ok(())
     }

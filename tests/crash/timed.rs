@@ -249,7 +249,15 @@ impl Known {
             }
             client.flush()?;
             if let Event::Method(Method::BasicAck { .. }) = client.next()? {
-                *self.failed.entry(id).or_default() = count.max(failed) + 1;
+                let attempts = count.max(failed) + 1;
+                // Past the limit the message moves to another queue instead, at its own time: what is confirmed on this
+                // channel does not wait for that, and a crash between them gives the last attempt again.
+                let counted = if queue == "retried" {
+                    i64::from(LIMIT)
+                } else {
+                    attempts
+                };
+                self.failed.insert(id, attempts.min(counted));
             }
         }
         Ok(())

@@ -383,6 +383,26 @@ fn recover_requeues_what_the_channel_has() {
     channel.fails(recover(false), 540, "NOT_IMPLEMENTED - requeue=false");
 }
 
+/// The answer comes first: lapin forgets at it what it was delivered and has not read.
+/// Proves: BAS-030
+#[test]
+fn recover_is_answered_before_what_it_requeues_is_delivered_again() {
+    let broker = Broker::start();
+    let channel = broker.channel();
+    channel.queue("q");
+    channel.fill("q", &["1", "2"]);
+    channel.consume("q", "t", "");
+    assert_eq!(channel.deliveries(2), ["1", "2"]);
+    channel.send(recover(true));
+    let answer = channel.next();
+    let expected = AMQPClass::Basic(basic::AMQPMethod::RecoverOk(basic::RecoverOk {}));
+    assert!(
+        matches!(&answer, Event::Method(method) if *method == expected),
+        "{answer:?}"
+    );
+    assert_eq!(channel.deliveries(2), ["1", "2"]);
+}
+
 /// Proves: BAS-035
 #[test]
 fn methods_that_only_a_server_sends_or_nobody_knows_are_not_implemented() {

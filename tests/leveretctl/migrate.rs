@@ -2,7 +2,7 @@
 
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
+    options::{BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions},
 };
 
 use crate::broker::{Broker, Ran};
@@ -67,6 +67,14 @@ fn definitions_and_messages_come_over_in_order_and_as_they_were() {
             .with_user_id("guest".into())
             .with_priority(3);
         publish(&channel, "q", b"last", properties).await;
+        // Somebody had the first one already.
+        let options = BasicGetOptions { no_ack: false };
+        let first = channel.basic_get("q".into(), options).await.unwrap().unwrap();
+        let back = BasicNackOptions {
+            requeue: true,
+            ..BasicNackOptions::default()
+        };
+        first.nack(back).await.unwrap();
     });
     let done = migrate(&old, &new, &["--formatter", "json"]);
     assert_eq!(done.code, 0, "{done:?}");
@@ -90,6 +98,7 @@ fn definitions_and_messages_come_over_in_order_and_as_they_were() {
             };
             assert_eq!(message.data, expected.as_bytes());
             assert_eq!(message.routing_key.as_str(), "q");
+            assert_eq!(message.redelivered, number == 0, "{number}");
             if number == 50 {
                 assert_eq!(message.properties.priority(), &Some(3));
                 assert!(message.properties.user_id().is_some());

@@ -190,3 +190,30 @@ async fn a_vhosts_firehose_is_switched_with_it() {
         .await;
     assert_eq!(traced().await, false);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_policies_are_parameters_too_and_set_by_their_own_route() {
+    let broker = Broker::start().await;
+    let policy = r#"{"pattern":"^q","definition":{"max-length":5},"apply-to":"queues","priority":3}"#;
+    for kind in ["policies", "operator-policies"] {
+        broker.expect(201, "PUT", &format!("/{kind}/%2F/p"), policy).await;
+    }
+    let seen = |component: &str| {
+        json!({"vhost": "/", "component": component, "name": "p", "value":
+            {"pattern": "^q", "definition": {"max-length": 5}, "apply-to": "queues", "priority": 3}})
+    };
+    assert_eq!(broker.get("/parameters").await, json!([seen("operator_policy")]));
+    for component in ["policy", "operator_policy"] {
+        assert_eq!(
+            broker.get(&format!("/parameters/{component}")).await,
+            json!([seen(component)])
+        );
+        let one = format!("/parameters/{component}/%2F/p");
+        assert_eq!(broker.get(&one).await, seen(component));
+        broker.expect(400, "DELETE", &one, "").await;
+        broker
+            .expect(400, "PUT", &one, r#"{"value":{"pattern":"","definition":{}}}"#)
+            .await;
+    }
+    broker.expect(404, "GET", "/shovels/vhost/%2F/none", "").await;
+}

@@ -206,3 +206,122 @@ async fn dead_letters_go_back_to_where_they_came_from() {
     }
     broker.expect(404, "GET", "/leveret/jobs/99", "").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_is_not_known_is_refused_and_not_ignored() {
+    let broker = Broker::start().await;
+    queue(&broker, "q", json!({})).await;
+    publish(&broker, "q", "kept", 1).await;
+    let misspelt = json!({"filter": {"header": {"n": 2}}}).to_string();
+    for change in ["messages/delete", "redrive"] {
+        let path = format!("/leveret/queues/%2F/q/{change}");
+        broker.expect(400, "POST", &path, &misspelt).await;
+    }
+    assert_eq!(length(&broker, "q").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_persistent_messages_count_as_such() {
+    let broker = Broker::start().await;
+    queue(&broker, "q", json!({})).await;
+    for (payload, mode) in [("one", 1), ("three", 2), ("seven", 1)] {
+        let body = json!({"routing_key": "q", "payload": payload, "payload_encoding": "string",
+            "properties": {"delivery_mode": mode}});
+        let path = "/exchanges/%2F/amq.default/publish";
+        broker.expect(200, "POST", path, &body.to_string()).await;
+    }
+    let seen = broker.get("/queues/%2F/q").await;
+    assert_eq!(
+        (&seen["messages"], &seen["message_bytes"]),
+        (&json!(3), &json!(13))
+    );
+    let persistent = (&seen["messages_persistent"], &seen["message_bytes_persistent"]);
+    assert_eq!(persistent, (&json!(1), &json!(5)));
+    let page = broker.scrape("/metrics/detailed?family=queue_metrics").await.body;
+    let line = r#"rabbitmq_detailed_queue_messages_persistent{vhost="/",queue="q"} 1"#;
+    assert!(page.contains(line), "{page}");
+}
+
+/// A page with all its fields.
+async fn items(broker: &Broker, query: &str) -> Vec<Value> {
+    let page = broker
+        .get(&format!("{MESSAGES}?limit=500&truncate=2&{query}"))
+        .await;
+    page["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_wait_for_another_attempt_are_seen_wherever_they_are() {
+    let broker = Broker::start().await;
+    let retry = json!({"x-delayed-retry-type": "all", "x-delayed-retry-min": 3_600_000});
+    queue(&broker, "q", retry).await;
+    queue(&broker, "other", json!({})).await;
+    // More than stays in memory of those that wait.
+    let body = "x".repeat(90_000);
+    for n in 0..60 {
+        publish(&broker, "q", &body, n).await;
+    }
+    let get = json!({"count": 55, "ackmode": "reject_requeue_true", "encoding": "auto", "truncate": 2});
+    broker
+        .expect(200, "POST", "/queues/%2F/q/get", &get.to_string())
+        .await;
+    let all = items(&broker, "").await;
+    let numbers = all
+        .iter()
+        .map(|item| item["properties"]["headers"]["n"].as_u64().unwrap());
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+    let waiting = items(&broker, "state=waiting").await;
+    assert_eq!(
+        (waiting.len(), items(&broker, "state=ready").await.len()),
+        (55, 5)
+    );
+    let on_disk: Vec<&Value> = waiting.iter().filter(|item| item["on_disk"] == true).collect();
+    assert!(!on_disk.is_empty() && on_disk.len() < 55, "{}", on_disk.len());
+    for item in &waiting {
+        assert_eq!(
+            (&item["delivery_count"], &item["redelivered"]),
+            (&json!(1), &json!(true))
+        );
+        assert!(item["due"].as_u64().unwrap() > 1_700_000_000_000, "{item}");
+    }
+    // What the store alone has can be taken out and moved as well.
+    let positions: Vec<&Value> = on_disk.iter().take(2).map(|item| &item["position"]).collect();
+    let change = json!({"positions": positions, "to": "other"}).to_string();
+    let moved = broker
+        .expect(200, "POST", &format!("{MESSAGES}/move"), &change)
+        .await;
+    assert_eq!(moved.json(), json!({"done": 2, "gone": 0, "refused": 0}));
+    let delete = json!({"filter": {"state": "waiting"}}).to_string();
+    let deleted = broker
+        .expect(200, "POST", &format!("{MESSAGES}/delete"), &delete)
+        .await;
+    assert_eq!(deleted.json()["done"], json!(53));
+    assert_eq!(
+        (length(&broker, "q").await, length(&broker, "other").await),
+        (5, 2)
+    );
+    broker
+        .expect(400, "GET", &format!("{MESSAGES}?state=x"), "")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_wait_for_a_target_are_counted() {
+    let broker = Broker::start().await;
+    let arguments = json!({"x-queue-type": "quorum", "x-overflow": "reject-publish",
+        "x-dead-letter-strategy": "at-least-once", "x-dead-letter-exchange": "later"});
+    queue(&broker, "q", arguments).await;
+    for n in 0..3 {
+        publish(&broker, "q", "four", n).await;
+    }
+    let get = json!({"count": 2, "ackmode": "reject_requeue_false", "encoding": "auto"}).to_string();
+    broker.expect(200, "POST", "/queues/%2F/q/get", &get).await;
+    let counts = async || {
+        let queue = broker.get("/queues/%2F/q").await;
+        (queue["messages_dlx"].clone(), queue["message_bytes_dlx"].clone())
+    };
+    assert_eq!(counts().await, (json!(2), json!(8)));
+    // A purge takes them along.
+    broker.expect(204, "DELETE", "/queues/%2F/q/contents", "").await;
+    assert_eq!(counts().await, (json!(0), json!(0)));
+}

@@ -38,6 +38,16 @@ async fn bodies_paths_and_origins_are_bounded() {
         ))
         .await;
     assert_eq!(zipped.status, 415);
+    for (lengths, status) in [
+        (
+            "content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("content-length: 5000000000\r\n\r\n", 413),
+    ] {
+        let request = format!("PUT /api/queues/%2F/q HTTP/1.1\r\n{head}{lengths}");
+        assert_eq!(broker.raw(request).await.status, status, "{lengths}");
+    }
     let foreign = broker
         .raw(format!(
             "DELETE /api/queues/%2F/q HTTP/1.1\r\n{head}origin: http://evil\r\n\r\n"

@@ -319,3 +319,32 @@ async fn what_finds_no_room_is_counted_and_holds_nothing_up() {
     // 400 were made. Three may wait, and three more each time that the exporter took those.
     assert!(lost > 300 && lost < 400, "{lost}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_published_by_a_call_is_traced_too() {
+    let mut receiver = Receiver::start().await;
+    let broker = broker(&receiver, 0.0).await;
+    broker
+        .expect(201, "PUT", "/queues/%2F/orders", r#"{"durable":true}"#)
+        .await;
+    let body = serde_json::json!({"routing_key": "orders", "payload": "x", "payload_encoding": "string",
+        "properties": {"headers": {"traceparent": sampled()}}});
+    broker
+        .expect(
+            200,
+            "POST",
+            "/exchanges/%2F/amq.default/publish",
+            &body.to_string(),
+        )
+        .await;
+    let publish = receiver.span("publish amq.default").await;
+    assert_eq!(
+        (&*publish.trace, publish.parent.as_deref()),
+        (TRACE, Some(SENDER))
+    );
+    assert_eq!(publish.says("leveret.user"), "guest");
+    assert_eq!(publish.says("leveret.connection"), "HTTP API");
+    let route = receiver.span("route amq.default").await;
+    assert_eq!(route.parent, Some(publish.id.clone()));
+    assert_eq!(receiver.span("enqueue orders").await.parent, Some(publish.id));
+}

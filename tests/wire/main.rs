@@ -17,6 +17,7 @@ mod ending;
 mod frames;
 mod header;
 mod heartbeat;
+mod large;
 mod login;
 mod mutation;
 mod opening;

@@ -10,6 +10,8 @@ pub(crate) mod exit {
     pub(crate) const IO: u8 = 74;
     pub(crate) const TEMPORARY: u8 = 75;
     pub(crate) const NO_PERMISSION: u8 = 77;
+    /// What shells report for a program that Ctrl-C ended.
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 /// A command that came to nothing.
@@ -92,7 +94,11 @@ impl Failure {
     /// Says, for a wrong argument, what was given and what would be right.
     pub(crate) fn with_usage(mut self, words: &[String], usage: &str) -> Self {
         if std::mem::take(&mut self.usage) {
-            let given = words.join(" ");
+            let given = words
+                .iter()
+                .map(|word| without_password(word))
+                .collect::<Vec<_>>()
+                .join(" ");
             self.text = format!("{}\nArguments given:\n\t{given}\n\nUsage\n\n{usage}", self.text);
         }
         self
@@ -103,8 +109,24 @@ impl Failure {
         self.reason.as_ref().is_some_and(|refusal| refusal.status == 404)
     }
 
+    /// Ctrl-C between two steps: nothing is half done.
+    pub(crate) fn interrupted() -> Self {
+        Self::plain(exit::TEMPORARY, "interrupted; the same command goes on from here")
+    }
+
     /// What a file or a pipe said.
     pub(crate) fn io(what: &str, error: &std::io::Error) -> Self {
         Self::new(exit::IO, format!("{what}: {error}"))
+    }
+}
+
+/// A URL without who logs in: what is wrong is told to terminals and logs.
+fn without_password(word: &str) -> String {
+    let parts = word
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    match parts {
+        Some((scheme, rest)) => format!("{scheme}://...@{rest}"),
+        None => word.to_owned(),
     }
 }

@@ -2,27 +2,32 @@
 //! here is on the way of a message.
 
 use crate::broker::{
-    ids::Seq,
-    queue::{Entry, Place, Port, QueueState},
+    ids::{Seq, Timestamp},
+    queue::{Entry, Place, Port, QueueState, Returned, lanes::Lane},
 };
 
-/// A part of what waits, in the order of levels (highest first) and places.
-pub enum Glimpse {
-    /// Messages in memory, and where to go on; `None` at the end.
-    Memory {
-        entries: Vec<Entry>,
-        next: Option<Place>,
-    },
-    /// The next messages are in the store only. Whoever looks reads them there, from `from` up to `until` (exclusive), and
-    /// puts those that stand between them in memory (`beside`) in their places.
-    Store {
-        lane: u8,
-        from: Seq,
-        until: Seq,
-        beside: Vec<Entry>,
-        /// Messages up to here were handed out before.
-        delivered: Seq,
-    },
+/// So many times the messages asked for may be named that only the store has: finding them is what costs, and one read
+/// brings many.
+const KNOWN_TIMES: usize = 16;
+
+/// A part of one level of what waits. Parts come in the order of levels (highest first) and places.
+pub struct Glimpse {
+    pub lane: u8,
+    /// The places of the part; the last one is exclusive.
+    pub from: Seq,
+    pub until: Seq,
+    /// Messages in memory, ascending, each with the time at which its wait for another attempt ends; [`Timestamp::NONE`]
+    /// when it does not wait.
+    pub here: Vec<(Entry, Timestamp)>,
+    /// All others that stand here are in the store, for whoever looks to read.
+    pub on_disk: bool,
+    /// What is known of those in the store that came back, ascending. Where not all of the part is `on_disk`, only these
+    /// are to be read.
+    pub known: Vec<Returned>,
+    /// Messages up to here were handed out before.
+    pub delivered: Seq,
+    /// Where the next part begins; `None` at the end.
+    pub next: Option<Place>,
 }
 
 /// What became of a message that was to be taken out.
@@ -36,81 +41,111 @@ pub enum Withdrawn {
 }
 
 impl<P: Port> QueueState<P> {
-    /// Up to `limit` ready messages from a place on. The place of level 255 and number 0 is the beginning.
+    /// Up to `limit` messages in memory from a place on, and what waits in the store between them. The place of level 255 and
+    /// number 0 is the beginning.
     pub fn look(&self, from: Place, limit: usize) -> Glimpse {
-        let mut levels = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.level <= from.lane)
-            .peekable();
-        while let Some(lane) = levels.next() {
-            let first = if lane.level == from.lane { from.seq } else { Seq(0) };
+        let mut place = from;
+        loop {
+            let levels: Vec<&Lane> = self
+                .lanes
+                .iter()
+                .filter(|lane| lane.level <= place.lane)
+                .take(2)
+                .collect();
+            let below = levels.get(1).map(|lane| Place {
+                seq: Seq(0),
+                lane: lane.level,
+            });
+            let Some(lane) = levels.first() else {
+                return self.part(&Lane::default(), (Seq(0), Seq(0)), false, limit, None);
+            };
+            let first = if lane.level == place.lane {
+                place.seq
+            } else {
+                Seq(0)
+            };
             let gap = lane.gap.as_ref().map(|gap| (gap.from(), gap.until()));
-            let gap = gap.filter(|(begin, end)| begin < end);
-            if let Some((begin, end)) = gap
-                && (begin..end).contains(&first)
-            {
-                return self.behind(lane.level, first, end, limit);
-            }
-            let until = match gap {
-                Some((begin, _)) if first < begin => begin,
-                _ => Seq(u64::MAX),
+            let (until, on_disk) = match gap.filter(|(begin, end)| begin < end && first < *end) {
+                Some((begin, _)) if first < begin => (begin, false),
+                Some((_, end)) => (end, true),
+                None => (Seq(u64::MAX), false),
             };
-            let entries = self.in_memory(lane.level, first, until, limit);
-            let next = match entries.last() {
-                Some(last) if entries.len() >= limit => Some((lane.level, last.seq.next())),
-                _ if until < Seq(u64::MAX) => Some((lane.level, until)),
-                _ => levels.peek().map(|lane| (lane.level, Seq(0))),
+            let next = match until {
+                Seq(u64::MAX) => below,
+                seq => Some(Place {
+                    seq,
+                    lane: lane.level,
+                }),
             };
-            let next = next.map(|(lane, seq)| Place { seq, lane });
-            if !entries.is_empty() || next.is_none() {
-                return Glimpse::Memory { entries, next };
+            let part = self.part(lane, (first, until), on_disk, limit, next);
+            match part.next {
+                Some(next) if !on_disk && part.here.is_empty() && part.known.is_empty() => place = next,
+                _ => return part,
             }
-            if let Some((begin, end)) = gap.filter(|(begin, _)| *begin == until) {
-                return self.behind(lane.level, begin, end, limit);
-            }
-        }
-        Glimpse::Memory {
-            entries: Vec::new(),
-            next: None,
         }
     }
 
-    /// The part of a level that the store has.
-    fn behind(&self, level: u8, from: Seq, until: Seq, limit: usize) -> Glimpse {
-        let beside = self.in_memory(level, from, until, limit);
-        let until = match beside.last() {
-            Some(last) if beside.len() >= limit => last.seq.next(),
-            _ => until,
-        };
-        let lane = self.lanes.iter().find(|lane| lane.level == level);
-        Glimpse::Store {
-            lane: level,
+    /// What stands between two places of a level, or the first of it if it is much.
+    fn part(
+        &self,
+        lane: &Lane,
+        (from, mut until): (Seq, Seq),
+        on_disk: bool,
+        limit: usize,
+        mut next: Option<Place>,
+    ) -> Glimpse {
+        let mut here = self.in_memory(lane, from, until, limit);
+        if let Some((last, _)) = here.last().filter(|_| here.len() >= limit) {
+            until = last.seq.next();
+        }
+        let known_max = limit.saturating_mul(KNOWN_TIMES);
+        let known = self.returns.known(lane.level, from, until, known_max);
+        if let Some(last) = known.last().filter(|_| known.len() >= known_max) {
+            until = last.seq.next();
+            here.retain(|(entry, _)| entry.seq < until);
+        }
+        if known.len() >= known_max || here.len() >= limit {
+            next = Some(Place {
+                seq: until,
+                lane: lane.level,
+            });
+        }
+        Glimpse {
+            lane: lane.level,
             from,
             until,
-            beside,
-            delivered: lane.map_or(Seq(0), |lane| lane.delivered),
+            here,
+            on_disk,
+            known,
+            delivered: lane.delivered,
+            next,
         }
     }
 
-    /// Messages of a level that are in memory, ascending.
-    fn in_memory(&self, level: u8, from: Seq, until: Seq, limit: usize) -> Vec<Entry> {
-        let lane = self.lanes.iter().find(|lane| lane.level == level);
-        let mut found = lane.map_or(Vec::new(), |lane| lane.ready.between(from, until, limit));
+    /// Messages of a level that are in memory, ascending, with the times until which they wait.
+    fn in_memory(&self, lane: &Lane, from: Seq, until: Seq, limit: usize) -> Vec<(Entry, Timestamp)> {
+        let ready = lane.ready.between(from, until, limit).into_iter();
+        let mut found: Vec<_> = ready.map(|entry| (entry, Timestamp::NONE)).collect();
         let returned = self.returns.iter();
         found.extend(
             returned
-                .filter(|entry| entry.lane == level && (from..until).contains(&entry.seq))
-                .cloned(),
+                .filter(|(entry, _)| entry.lane == lane.level && (from..until).contains(&entry.seq))
+                .map(|(entry, due)| (entry.clone(), due)),
         );
-        found.sort_by_key(|entry| entry.seq);
+        found.sort_by_key(|(entry, _)| entry.seq);
         found.truncate(limit);
         found
     }
 
-    /// Takes a ready message out. `bytes` is the length of its body, as whoever looked saw it. Log what is stored, then
-    /// [`Self::dispatch`].
-    pub fn withdraw(&mut self, place: Place, bytes: u64) -> Withdrawn {
+    /// The message that is next, if it is in memory.
+    pub fn head(&self) -> Option<&Entry> {
+        let lane = self.lanes.iter().find(|lane| !lane.is_empty());
+        self.returns.front().or_else(|| lane?.peek())
+    }
+
+    /// Takes out a message that is ready, or waits for another attempt at the time `due`. `bytes` is the length of its body,
+    /// as whoever looked saw it. Log what is stored, then [`Self::dispatch`].
+    pub fn withdraw(&mut self, place: Place, due: Timestamp, bytes: u64) -> Withdrawn {
         if self.deleted {
             return Withdrawn::Gone;
         }
@@ -127,6 +162,11 @@ impl<P: Port> QueueState<P> {
             }
             self.forget(place.seq);
             return Withdrawn::Entry(Box::new(entry));
+        }
+        if due.is_some() && self.returns.take_away((due, place.seq)) {
+            self.ready_bytes = self.ready_bytes.saturating_sub(bytes);
+            self.forget(place.seq);
+            return Withdrawn::OnDisk;
         }
         if on_disk && self.gone_from_disk(place) {
             self.ready_bytes = self.ready_bytes.saturating_sub(bytes);

@@ -9,20 +9,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::broker::{
     ids::{Seq, Timestamp},
     message::Message,
-    queue::{Entry, PagedIn, Place, Port, Purged, QueueState, ReadFrom, Reason, Removed},
+    queue::{Entry, PagedIn, Place, Port, Purged, QueueState, ReadFrom, Reason, Removed, fetching::Fetching},
 };
 
-/// Expired messages on disk that are read at one time, to be dead-lettered.
-const FETCHES_MAX: usize = 32;
 /// The store is told of messages that expired there when they are so many, or the first of them is so old. A restart
 /// before finds them expired by their deadlines; so all that waiting costs is room, and it lets one write to a page
 /// stand for many messages.
 const LATE_MAX: usize = 64 * 1024;
 const LATE_MS: u64 = 120_000;
-/// With so many deadlines, those that nobody hears of when they pass are looked at on this grid. Who takes a message
-/// always looks first.
+/// With so many deadlines, those that nobody hears of when they pass are looked at on this grid: waking costs more than a
+/// message. Who takes a message always looks first.
 const MANY: usize = 1024;
-const GRID_MS: u64 = 100;
+const GRID_MS: u64 = 1000;
 
 /// The deadlines of a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +49,8 @@ pub(super) struct Index {
     unread: VecDeque<(u8, Seq, Seq)>,
     /// The part being read.
     reading: Option<(u8, Seq, Seq)>,
-    /// Expired on disk and being read to be dead-lettered, until they are here; and what is due after them.
-    fetching: BTreeMap<(Timestamp, Seq), Fetch>,
-    /// How many of them are not here yet.
-    fetches: usize,
+    /// Expired on disk and being read to be dead-lettered.
+    fetching: Fetching,
     /// Taken out on disk: a read of the level that was asked for earlier, or that overtakes the store's log, may still
     /// bring them back.
     gone: BTreeSet<(u8, Seq)>,
@@ -65,13 +61,6 @@ pub(super) struct Index {
     late_count: usize,
     /// When the first of them expired.
     late_since: Timestamp,
-}
-
-/// An expired message on its way from the disk.
-struct Fetch {
-    lane: u8,
-    bytes: u32,
-    entry: Option<Entry>,
 }
 
 impl Index {
@@ -249,12 +238,9 @@ impl<P: Port> QueueState<P> {
     /// Dead-letters what was read for it, in the order of the deadlines.
     fn release_fetched(&mut self, removed: &mut Removed) {
         while let Some(Expiry::Indexed(index)) = &mut self.expiry
-            && let Some(first) = index.fetching.first_entry()
-            && first.get().entry.is_some()
+            && let Some(entry) = index.fetching.pop()
         {
-            if let Some(entry) = first.remove().entry {
-                self.discard(entry, Reason::Expired, removed);
-            }
+            self.discard(entry, Reason::Expired, removed);
         }
     }
 
@@ -291,42 +277,21 @@ impl<P: Port> QueueState<P> {
             let ((deadline, seq), &(level, bytes)) = (*first.key(), first.get());
             let lane = self.lanes.at(level);
             let on_disk = lane.gap.as_ref().is_some_and(|gap| gap.holds(seq));
-            let fetch = on_disk && self.settings.dead_letter.is_some();
-            if fetch && index.fetches >= FETCHES_MAX {
-                break;
-            }
             first.remove();
             if let Some(entry) = lane.ready.take(seq) {
                 self.ready_bytes = self.ready_bytes.saturating_sub(entry.message.body_len());
                 if index.fetching.is_empty() {
                     self.discard(entry, Reason::Expired, removed);
                 } else {
-                    let entry = Some(entry);
-                    let lane = level;
-                    index
-                        .fetching
-                        .insert((deadline, seq), Fetch { lane, bytes, entry });
+                    index.fetching.add_behind(deadline, entry, bytes);
                 }
             } else if on_disk && !index.gone.contains(&(level, seq)) {
                 self.ready_bytes = self.ready_bytes.saturating_sub(bytes.into());
                 self.lanes.disk_count = self.lanes.disk_count.saturating_sub(1);
                 self.lanes.disk_bytes = self.lanes.disk_bytes.saturating_sub(bytes.into());
-                if fetch {
-                    let fetch = Fetch {
-                        lane: level,
-                        bytes,
-                        entry: None,
-                    };
+                if self.settings.dead_letter.is_some() {
                     index.gone.insert((level, seq));
-                    index.fetching.insert((deadline, seq), fetch);
-                    index.fetches += 1;
-                    self.reads.push(ReadFrom {
-                        queue: self.id,
-                        lane: level,
-                        from: seq,
-                        until: seq.next(),
-                        pending: false,
-                    });
+                    index.fetching.add((deadline, seq), level, bytes);
                 } else {
                     if let Some(keys) = &mut self.keys {
                         keys.forget(seq);
@@ -343,9 +308,16 @@ impl<P: Port> QueueState<P> {
         let Some(Expiry::Indexed(index)) = &mut self.expiry else {
             return;
         };
+        while let Some((lane, from, until)) = index.fetching.next_read() {
+            self.reads.push(ReadFrom {
+                queue: self.id,
+                lane,
+                from,
+                until,
+                pending: false,
+            });
+        }
         index.expired_through = index.expired_through.max(limit);
-        // What is still to be read to be dead-lettered has not left.
-        index.found_late();
         let over = empty && index.fetching.is_empty() && index.reading.is_none();
         let long_ago = index.late_until().is_some() && index.late_until() <= limit;
         if index.late_count >= LATE_MAX || long_ago || over {
@@ -378,33 +350,7 @@ impl<P: Port> QueueState<P> {
         let Some(Expiry::Indexed(index)) = &mut self.expiry else {
             return Some(paged);
         };
-        let waits = |(key, fetch): (&(Timestamp, Seq), &Fetch)| {
-            let wanted = key.1 == paged.from && fetch.lane == paged.lane && fetch.entry.is_none();
-            wanted.then_some(*key)
-        };
-        if paged.until == paged.from.next()
-            && let Some(key) = index.fetching.iter().find_map(waits)
-        {
-            index.fetches -= 1;
-            let lane = paged.lane;
-            match (paged.entries.into_iter().next(), index.fetching.get_mut(&key)) {
-                (Some((seq, message)), Some(fetch)) => {
-                    fetch.entry = Some(Entry {
-                        seq,
-                        lane,
-                        message,
-                        redelivered: false,
-                        stored: true,
-                        expires_at: key.0,
-                        acquired: 0,
-                        failed: 0,
-                    });
-                }
-                // It is gone; so is what waited for it.
-                _ => drop(index.fetching.remove(&key)),
-            }
-            return None;
-        }
+        let paged = index.fetching.answered(paged)?;
         if index.reading != Some((paged.lane, paged.from, paged.until)) {
             return Some(paged);
         }
@@ -467,49 +413,28 @@ impl<P: Port> QueueState<P> {
             if let Some(part) = index.reading.take() {
                 index.unread.push_front(part);
             }
-            let (missing, here) = std::mem::take(&mut index.fetching)
-                .into_iter()
-                .partition(|(_, fetch)| fetch.entry.is_none());
-            index.fetching = here;
-            let missing: BTreeMap<(Timestamp, Seq), Fetch> = missing;
-            for ((deadline, seq), fetch) in missing {
-                let gap = self.lanes.at(fetch.lane).gap.as_ref();
-                if !gap.is_some_and(|gap| gap.holds(seq)) {
-                    // All around it was read meanwhile: the next start looks at it again.
-                    continue;
-                }
-                index.gone.remove(&(fetch.lane, seq));
-                index.expired_through = index.expired_through.min(deadline);
-                index
-                    .by_deadline
-                    .insert((deadline, seq), (fetch.lane, fetch.bytes));
-                self.lanes.disk_count += 1;
-                self.lanes.disk_bytes += u64::from(fetch.bytes);
-                self.ready_bytes += u64::from(fetch.bytes);
-            }
-            index.fetches = 0;
+            index.fetching.failed();
         }
     }
 
     /// All messages go; of those that left before, the store is told now. To be called before the levels are cleared.
     pub(super) fn expiry_cleared(&mut self, purged: &mut Purged) {
-        let mut fetching = BTreeMap::new();
+        let mut fetching = Fetching::default();
         if let Some(Expiry::Indexed(index)) = &mut self.expiry {
             purged.removed.merge(index.take_late());
             fetching = std::mem::take(&mut index.fetching);
         }
-        for ((_, seq), fetch) in fetching {
+        for (lane, seq, bytes, entry) in fetching.into_all() {
             // They had left already, but the ranges that a purge names cover those that are stored.
-            let stored = fetch.entry.as_ref().is_none_or(|entry| entry.stored);
-            let gap = self.lanes.at(fetch.lane).gap.as_ref();
+            let stored = entry.as_ref().is_none_or(|entry| entry.stored);
+            let gap = self.lanes.at(lane).gap.as_ref();
             if stored && gap.is_some_and(|gap| gap.holds(seq)) {
                 purged.range_messages += 1;
-                purged.range_bytes += u64::from(fetch.bytes);
-            } else if fetch.entry.is_none() {
-                let lane = fetch.lane;
+                purged.range_bytes += u64::from(bytes);
+            } else if entry.is_none() {
                 purged.removed.push(Place { seq, lane });
             }
-            if let Some(entry) = fetch.entry {
+            if let Some(entry) = entry {
                 self.discard(entry, Reason::Expired, &mut purged.removed);
             }
         }
@@ -542,13 +467,11 @@ impl<P: Port> QueueState<P> {
 
     /// When something expires next; [`Timestamp::NONE`] for never, as far as is known.
     pub fn next_deadline(&mut self) -> Timestamp {
-        let dead_letters = self.settings.dead_letter.is_some();
+        let heard = self.settings.dead_letter.is_some() || self.limited;
         let messages = match &self.expiry {
             None => Timestamp::NONE,
             Some(Expiry::Indexed(index)) => match index.by_deadline.first_key_value() {
-                // The read that gives room goes on with it.
-                Some(_) if index.fetches >= FETCHES_MAX => Timestamp::NONE,
-                Some((&(deadline, _), _)) if index.by_deadline.len() < MANY || dead_letters => deadline,
+                Some((&(deadline, _), _)) if index.by_deadline.len() < MANY || heard => deadline,
                 Some((&(deadline, _), _)) => Timestamp(deadline.0.next_multiple_of(GRID_MS)),
                 None => Timestamp::NONE,
             }

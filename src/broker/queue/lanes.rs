@@ -32,7 +32,7 @@ impl Lane {
         self.ready.peek(self.gap.as_ref().map(Gap::from))
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.gap.is_none() && self.ready.len() == 0
     }
 

@@ -61,7 +61,7 @@ impl<P: Port> QueueState<P> {
         self.settings.refuses()
             && !self
                 .settings
-                .allows(ready + self.dying + 1, bytes + message.body_len())
+                .allows(ready + self.dying.0 + 1, bytes + message.body_len())
     }
 
     /// A message was refused: some queues dead-letter it, and a duplicate is always.

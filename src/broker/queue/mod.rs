@@ -7,6 +7,7 @@ mod consumers;
 pub mod dead_letter;
 mod deduplication;
 mod expiry;
+mod fetching;
 mod lanes;
 mod limits;
 mod paging;
@@ -51,6 +52,9 @@ pub use self::{
     returns::{Return, Returned, with_counts},
     schedule::{ScheduleLoaded, ScheduleRead, Turn},
 };
+
+/// What a delivery costs beside its body while it is not settled: its place in a ledger, and its names and properties.
+const UNACKED_BYTES: u64 = 200;
 
 /// A message in its place in one queue.
 #[derive(Clone)]
@@ -129,6 +133,8 @@ pub struct QueueState<P> {
     committed: Seq,
     unacked: u64,
     unacked_bytes: u64,
+    /// Nothing more is handed out while what is handed out takes more memory than this.
+    unacked_limit: u64,
     consumers: Consumers<P>,
     /// It ever had a consumer: auto-delete needs one to have been.
     had_consumer: bool,
@@ -139,8 +145,8 @@ pub struct QueueState<P> {
     resident_limit: usize,
     /// Left the queue for its dead-letter exchange; the caller takes them after every change.
     dead: Vec<DeadLetter>,
-    /// Dead letters that may not be lost and have not arrived.
-    dying: u64,
+    /// Dead letters that may not be lost and have not arrived, and their bodies.
+    dying: (u64, u64),
     /// Nothing while no message has a deadline.
     expiry: Option<Expiry>,
     /// Reads that expiry needs beside those of consumers; the caller takes them after every change.
@@ -213,6 +219,7 @@ impl<P: Port> QueueState<P> {
             committed: Seq(0),
             unacked: 0,
             unacked_bytes: 0,
+            unacked_limit: u64::MAX,
             consumers: Consumers::default(),
             had_consumer: false,
             deleted: false,
@@ -220,7 +227,7 @@ impl<P: Port> QueueState<P> {
             delivered_logged: Seq(0),
             resident_limit: RESIDENT_BYTES,
             dead: Vec::new(),
-            dying: 0,
+            dying: (0, 0),
             expiry: None,
             reads: Vec::new(),
             schedule: None,
@@ -288,6 +295,18 @@ impl<P: Port> QueueState<P> {
         self.unacked_bytes
     }
 
+    /// Memory of what is handed out and not settled.
+    #[inline]
+    pub fn unacked_memory(&self) -> u64 {
+        self.unacked_bytes + self.unacked * UNACKED_BYTES
+    }
+
+    /// How much memory messages may take that are handed out, before consumers must settle some to get more. What was handed
+    /// out stays with them. Call [`Self::dispatch`] next.
+    pub fn set_unacked_limit(&mut self, bytes: u64) {
+        self.unacked_limit = bytes;
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.deleted
     }
@@ -334,8 +353,8 @@ impl<P: Port> QueueState<P> {
         self.lanes.at(lane).ready.push_tail(Entry {
             seq,
             lane,
+            redelivered: message.was_delivered_before(),
             message,
-            redelivered: false,
             stored,
             expires_at,
             acquired: 0,
@@ -357,7 +376,7 @@ impl<P: Port> QueueState<P> {
         if self.expiry.is_some() {
             self.expire(now, removed);
         }
-        while self.has_ready() {
+        while self.unacked_memory() <= self.unacked_limit && self.has_ready() {
             let Some(mut run) = self.consumers.begin() else {
                 break;
             };
@@ -433,7 +452,10 @@ impl<P: Port> QueueState<P> {
         let reason = self.settings.holds.map_or(reason, |_| Reason::Due);
         match &self.settings.dead_letter {
             Some(route) => {
-                self.dying += u64::from(route.at_least_once);
+                if route.at_least_once {
+                    self.dying.0 += 1;
+                    self.dying.1 += entry.message.body_len();
+                }
                 self.dead.push(DeadLetter {
                     stored: entry.stored.then(|| entry.place()),
                     seq: entry.seq,
@@ -447,9 +469,15 @@ impl<P: Port> QueueState<P> {
         }
     }
 
-    /// A dead letter that may not be lost is where it should go.
-    pub fn dead_letter_left(&mut self) {
-        self.dying = self.dying.saturating_sub(1);
+    /// A dead letter that may not be lost, with so many bytes of body, is where it should go.
+    pub fn dead_letter_left(&mut self, bytes: u64) {
+        let (count, sum) = self.dying;
+        self.dying = (count.saturating_sub(1), sum.saturating_sub(bytes));
+    }
+
+    /// Dead letters that may not be lost and still wait here until their targets have them, and their bodies.
+    pub fn dead_letters_waiting(&self) -> (u64, u64) {
+        self.dying
     }
 
     /// What died since the last call, in order.

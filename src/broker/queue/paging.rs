@@ -94,14 +94,14 @@ impl Lane {
         (gap.reading.is_none() && gap.from < gap.until).then(|| gap.read(queue, level))
     }
 
-    /// Gives up what of the front exceeds `keep` bytes and came from the store; gives its number and the bytes of its
-    /// bodies, as [`Self::absorb`] does. Not while a read is under way, whose answer follows what is here.
-    fn trim(&mut self, keep: usize, committed: Seq) -> (u64, u64) {
+    /// Gives up what of the front exceeds `keep` bytes and `least` messages and came from the store; gives its number and the
+    /// bytes of its bodies, as [`Self::absorb`] does. Not while a read is under way, whose answer follows what is here.
+    fn trim(&mut self, (keep, least): (usize, usize), committed: Seq) -> (u64, u64) {
         let (mut count, mut bytes) = (0, 0);
         let Some(gap) = self.gap.as_mut().filter(|gap| gap.reading.is_none()) else {
             return (0, 0);
         };
-        let first = self.ready.trim_head(keep, committed, |entry| {
+        let first = self.ready.trim_head((keep, least), committed, |entry| {
             count += 1;
             bytes += entry.message.body_len();
         });
@@ -113,6 +113,15 @@ impl Lane {
     fn split(&mut self, keep: usize) {
         if self.gap.is_none()
             && let Some(from) = self.ready.split_off(keep)
+        {
+            self.gap = Some(Gap::new(from, from));
+        }
+    }
+
+    /// Leaves all of it to the store, its front too.
+    fn split_whole(&mut self) {
+        if self.gap.is_none()
+            && let Some(from) = self.ready.split_whole()
         {
             self.gap = Some(Gap::new(from, from));
         }
@@ -175,8 +184,8 @@ impl Lane {
                 returns.not_recalled(Entry {
                     seq,
                     lane: level,
+                    redelivered: seq <= delivered || message.was_delivered_before(),
                     message,
-                    redelivered: seq <= delivered,
                     stored: true,
                     expires_at: deadline.map_or(Timestamp::NONE, |(_, deadline)| deadline),
                     acquired: acquired(seq),
@@ -209,7 +218,7 @@ impl<P: Port> QueueState<P> {
                 // Deadlines of messages that were read are known, and must not be learned twice; what came back before a
                 // restart was taken from among them, and must not be read twice.
                 if self.expiry.is_none() && !self.returns.recalls() && lane.ready.head_bytes() > keep {
-                    let (lane_count, lane_bytes) = lane.trim(keep, on_disk);
+                    let (lane_count, lane_bytes) = lane.trim((keep, 1), on_disk);
                     count += lane_count;
                     bytes += lane_bytes;
                 }
@@ -221,6 +230,32 @@ impl<P: Port> QueueState<P> {
                 self.absorb();
             }
         }
+    }
+
+    /// Leaves the front to the store too, when a single message of it is more than the queue's memory and nobody is about to
+    /// take it. True when anything changed; call [`Self::take_unstored`] then as after any change.
+    pub fn page_out_front(&mut self) -> bool {
+        if self.lanes.bytes() <= self.resident_limit
+            || self.consumers.len() > 0
+            || self.expiry.is_some()
+            || self.returns.recalls()
+        {
+            return false;
+        }
+        let on_disk = self.on_disk();
+        let (mut count, mut bytes) = (0, 0);
+        for lane in self.lanes.iter_mut() {
+            lane.split_whole();
+            let (lane_count, lane_bytes) = lane.trim((0, 0), on_disk);
+            count += lane_count;
+            bytes += lane_bytes;
+        }
+        self.lanes.disk_count += count;
+        self.lanes.disk_bytes += bytes;
+        if self.spilling || !self.may_spill() {
+            self.absorb();
+        }
+        true
     }
 
     /// What the store has anyway leaves memory for nothing. What it does not have must be written first, which waits while

@@ -277,6 +277,16 @@ impl Ready {
         first
     }
 
+    /// As [`Self::split_off`], but nothing stays in front of the gap.
+    pub(super) fn split_whole(&mut self) -> Option<Seq> {
+        debug_assert!(!self.split, "one gap at a time");
+        self.tail = std::mem::take(&mut self.head);
+        self.tail_bytes = std::mem::take(&mut self.head_bytes);
+        let first = self.tail.front().map(|entry| entry.seq);
+        self.split = first.is_some();
+        first
+    }
+
     /// There is no message in memory; all there is lies on disk.
     pub(super) fn all_on_disk() -> Self {
         Self {
@@ -306,17 +316,17 @@ impl Ready {
         last
     }
 
-    /// Takes from the head's back what the store holds for certain, down to `keep` bytes and one message. Calls `left` for
-    /// each, and gives the first place that left.
+    /// Takes from the head's back what the store holds for certain, down to `keep` bytes and `least` messages. Calls `left`
+    /// for each, and gives the first place that left.
     pub(super) fn trim_head(
         &mut self,
-        keep: usize,
+        (keep, least): (usize, usize),
         committed: Seq,
         mut left: impl FnMut(&Entry),
     ) -> Option<Seq> {
         let mut first = None;
         while self.head_bytes > keep
-            && self.head.len() > 1
+            && self.head.len() > least
             && let Some(back) = self.head.back()
             && back.stored
             && back.seq <= committed

@@ -149,9 +149,32 @@ impl Returns {
         None
     }
 
-    /// All of them, in no order that matters.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.front.iter().chain(self.waiting.iter())
+    /// Those in memory, in no order that matters, with the times until which they wait.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Entry, Timestamp)> {
+        let front = self.front.iter().map(|entry| (entry, Timestamp::NONE));
+        front.chain(self.waiting.iter())
+    }
+
+    /// The first of those ahead of all others.
+    pub(super) fn front(&self) -> Option<&Entry> {
+        self.front.front()
+    }
+
+    /// What is known of those of a level that only the store has, ascending; at most so many.
+    pub(super) fn known(&self, lane: u8, from: Seq, until: Seq, at_most: usize) -> Vec<Returned> {
+        let mut known = self.waiting.away_between(lane, from, until, at_most);
+        if from < until {
+            let recalled = self.recalled.range((lane, from)..(lane, until)).take(at_most);
+            known.extend(recalled.map(|(_, returned)| *returned));
+        }
+        known.sort_unstable_by_key(|returned| returned.seq);
+        known.truncate(at_most);
+        known
+    }
+
+    /// Takes out one that waits in the store only; false when it does not.
+    pub(super) fn take_away(&mut self, turn: (Timestamp, Seq)) -> bool {
+        self.waiting.take_away(turn)
     }
 
     /// Takes out the message of a place.

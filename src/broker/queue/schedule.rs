@@ -229,7 +229,8 @@ impl<P: Port> QueueState<P> {
             if let Some(near) = schedule.take(turn)
                 && let Some(route) = &self.settings.dead_letter
             {
-                self.dying += 1;
+                self.dying.0 += 1;
+                self.dying.1 += near.message.body_len();
                 self.dead.push(DeadLetter {
                     message: near.message,
                     reason: Reason::Due,

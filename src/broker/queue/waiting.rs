@@ -2,11 +2,11 @@
 //! much of it, the others are left to the store, which has them anyway: some 60 bytes each remember when they are due, and
 //! they are read again when that time is near.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::broker::{
     ids::{Seq, Timestamp},
-    queue::{Entry, PagedIn, Place, Removed},
+    queue::{Entry, PagedIn, Place, Removed, Returned},
 };
 
 /// Memory that waiting messages may take; beyond it those that are due last are left to the store.
@@ -82,9 +82,45 @@ impl Waiting {
         (self.away.len() as u64, self.away_bytes)
     }
 
-    /// Those in memory.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.here.values()
+    /// Those in memory, with the times until which they wait.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Entry, Timestamp)> {
+        self.here.iter().map(|(turn, entry)| (entry, turn.0))
+    }
+
+    /// The first of those that only the store holds, by place, at most so many. Goes over all of them, for which memory has
+    /// no order by place: only for whoever looks from outside.
+    pub(super) fn away_between(&self, lane: u8, from: Seq, until: Seq, at_most: usize) -> Vec<Returned> {
+        let mut first: BinaryHeap<(Seq, Timestamp)> = BinaryHeap::new();
+        let away = self.away.iter().filter(|(_, away)| away.lane == lane);
+        for ((due, seq), _) in away.filter(|(turn, _)| (from..until).contains(&turn.1)) {
+            if first.len() < at_most {
+                first.push((*seq, *due));
+            } else if let Some(mut last) = first.peek_mut()
+                && *seq < last.0
+            {
+                *last = (*seq, *due);
+            }
+        }
+        let first = first.into_sorted_vec().into_iter();
+        first
+            .filter_map(|(seq, due)| {
+                let away = self.away.get(&(due, seq))?;
+                Some(Returned {
+                    lane,
+                    seq,
+                    acquired: away.acquired,
+                    failed: away.failed,
+                    due,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes out one that only the store holds; false when it does not.
+    pub(super) fn take_away(&mut self, turn: Turn) -> bool {
+        let away = self.away.remove(&turn);
+        self.away_bytes -= away.as_ref().map_or(0, |away| away.bytes);
+        away.is_some()
     }
 
     /// There is more than should be; what the store has for certain may go.

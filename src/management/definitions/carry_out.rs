@@ -1,10 +1,12 @@
 //! Carries a plan out, step by step in the reference's order. What is done is noted; when a step fails, that is undone,
-//! the latest first, so that an import happens whole or not at all. (Only the end of the broker itself can come between:
-//! an import may be repeated.)
+//! the latest first, so that an import happens whole or not at all. If the broker ends between, `journal.rs` has it done
+//! at the next start.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::plan::Plan;
+use serde_json::json;
+
+use super::{difference::names, journal::Made, plan::Plan};
 use crate::broker::{
     definition::{BindingDefinition, Destination, Name, VhostDefinition},
     limits::VhostLimits,
@@ -13,7 +15,7 @@ use crate::broker::{
     policy::{Policy, PolicyKind},
     user::User,
 };
-use crate::management::{answer::ApiError, call::block_on};
+use crate::management::{answer::ApiError, bindings, call::block_on};
 use crate::protocol::field::FieldTable;
 use crate::server::{Handle, NewPassword, QueueSpec, UserSpec, VhostSpec};
 
@@ -31,30 +33,35 @@ enum Before {
     NoBinding(BindingDefinition),
 }
 
-/// Queues and exchanges that exist stay as they are, even if different.
+/// Queues and exchanges that exist stay as they are, even if different. What was `made` by an earlier attempt counts as
+/// made by this one.
 ///
 /// # Errors
 /// Why a step failed; then nothing is done.
-pub(super) fn carry_out(handle: &Handle, plan: Plan) -> Result<(), ApiError> {
+pub(super) fn carry_out(handle: &Handle, plan: Plan, made: &Made) -> Result<(), ApiError> {
     let mut done = Vec::new();
-    let result = steps(handle, plan, &mut done);
+    let result = steps(handle, plan, made, &mut done);
     if result.is_err() {
         for before in done.into_iter().rev() {
             if let Err(error) = undo(handle, before) {
-                tracing::error!(%error, "a step of a failed import could not be undone");
+                tracing::error!(%error, "a step of a failed import could not be undone; leveretctl definitions diff FILE shows what differs");
             }
         }
     }
     result
 }
 
-fn steps(handle: &Handle, plan: Plan, done: &mut Vec<Before>) -> Result<(), ApiError> {
+fn steps(handle: &Handle, plan: Plan, made: &Made, done: &mut Vec<Before>) -> Result<(), ApiError> {
     for user in plan.users {
-        done.push(Before::User(user.name.clone(), handle.user(&user.name)));
+        let old = handle.user(&user.name);
+        let old = old.filter(|_| !made.has("users", || json!(user.name)));
+        done.push(Before::User(user.name.clone(), old));
         block_on(handle.put_user(user))?;
     }
     for (name, spec, limits) in plan.vhosts {
-        done.push(Before::Vhost(name.clone(), handle.vhost_definition(&name)));
+        let old = handle.vhost_definition(&name);
+        let old = old.filter(|_| !made.has("vhosts", || json!(name)));
+        done.push(Before::Vhost(name.clone(), old));
         block_on(handle.put_vhost(&name, spec))?;
         if let Some(limits) = limits {
             let limits = VhostLimits::parse(&limits).map_err(ApiError::bad_request)?;
@@ -63,13 +70,17 @@ fn steps(handle: &Handle, plan: Plan, done: &mut Vec<Before>) -> Result<(), ApiE
     }
     for permission in plan.permissions {
         let old = handle.permission(&permission.user, &permission.vhost);
+        let old = old.filter(|_| !made.has("permissions", || names::permission(&permission)));
         done.push(Before::Permission(permission.clone(), old));
         block_on(handle.set_permission(permission))?;
     }
     for exchange in plan.exchanges {
-        if handle.exchange(&exchange.vhost, &exchange.name).is_none() {
-            let (vhost, name) = (exchange.vhost.clone(), exchange.name.clone());
+        let missing = handle.exchange(&exchange.vhost, &exchange.name).is_none();
+        let (vhost, name) = (exchange.vhost.clone(), exchange.name.clone());
+        if missing || made.has("exchanges", || names::in_vhost(&vhost, &name)) {
             done.push(Before::NoExchange(vhost, name));
+        }
+        if missing {
             handle.declare_exchange(exchange)?;
         }
     }
@@ -78,18 +89,21 @@ fn steps(handle: &Handle, plan: Plan, done: &mut Vec<Before>) -> Result<(), ApiE
             (&old.user, &old.vhost, &old.exchange) == (&topic.user, &topic.vhost, &topic.exchange)
         };
         let old = handle.topic_permissions().into_iter().find(same);
+        let old = old.filter(|_| !made.has("topic_permissions", || names::topic(&topic)));
         done.push(Before::Topic(topic.clone(), old));
         block_on(handle.set_topic_permission(topic))?;
     }
     for parameter in plan.global {
         let mut all = handle.global_parameters().into_iter();
         let old = all.find(|old| old.name == parameter.name);
+        let old = old.filter(|_| !made.has("global_parameters", || json!(&*parameter.name)));
         done.push(Before::Global(parameter.name.clone(), old));
         block_on(handle.set_global_parameter(parameter))?;
     }
     for policy in plan.policies {
         let (kind, vhost, name) = (policy.kind, policy.vhost.clone(), policy.name.clone());
         let old = handle.policy(kind, &vhost, &name);
+        let old = old.filter(|_| !made.has("policies", || names::policy(&policy)));
         done.push(Before::Policy(kind, vhost, name, old));
         block_on(handle.set_policy(policy))?;
     }
@@ -101,30 +115,38 @@ fn steps(handle: &Handle, plan: Plan, done: &mut Vec<Before>) -> Result<(), ApiE
             ..
         } = parameter.clone();
         let old = handle.parameter(&vhost, &component, &name);
+        let old = old.filter(|_| !made.has("parameters", || names::parameter(&parameter)));
         done.push(Before::Parameter(vhost, component, name, old));
         block_on(handle.set_parameter(parameter))?;
     }
-    queues_and_bindings(handle, plan.queues, plan.bindings, done)
+    queues_and_bindings(handle, plan.queues, plan.bindings, made, done)
 }
 
 fn queues_and_bindings(
     handle: &Handle,
     queues: Vec<(String, String, QueueSpec)>,
     bindings: Vec<BindingDefinition>,
+    made: &Made,
     done: &mut Vec<Before>,
 ) -> Result<(), ApiError> {
     for (vhost, name, spec) in queues {
-        if handle.queue(&vhost, &name).is_none() {
+        let missing = handle.queue(&vhost, &name).is_none();
+        if missing || made.has("queues", || names::in_vhost(&vhost, &name)) {
             done.push(Before::NoQueue(vhost.clone(), name.clone()));
+        }
+        if missing {
             handle.declare_queue(&vhost, &name, spec)?;
         }
     }
     let mut known = existing(handle, &bindings);
     for binding in bindings {
         let same = known.entry(ends(&binding)).or_default();
-        if !same.contains(&binding.arguments) {
-            same.push(binding.arguments.clone());
+        let missing = !same.contains(&binding.arguments);
+        if missing || made.has("bindings", || bindings::render(&binding)) {
             done.push(Before::NoBinding(binding.clone()));
+        }
+        if missing {
+            same.push(binding.arguments.clone());
             handle.bind(binding)?;
         }
     }

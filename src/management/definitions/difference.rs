@@ -53,10 +53,58 @@ impl Difference {
 
 /// Compares a checked plan with the broker.
 pub(super) fn difference(plan: &Plan, handle: &Handle) -> Value {
+    let found = compare(plan, handle);
+    json!({"dry_run": true, "new": found.new.0, "changed": found.changed.0, "kept": found.kept.0})
+}
+
+/// What of a checked plan is not there yet, by category.
+pub(super) fn new(plan: &Plan, handle: &Handle) -> Value {
+    Value::Object(compare(plan, handle).new.0)
+}
+
+fn compare(plan: &Plan, handle: &Handle) -> Difference {
     let mut found = Difference::default();
     settings(plan, handle, &mut found);
     topology(plan, handle, &mut found);
-    json!({"dry_run": true, "new": found.new.0, "changed": found.changed.0, "kept": found.kept.0})
+    found
+}
+
+/// How objects are named in a difference.
+pub(super) mod names {
+    use serde_json::{Value, json};
+
+    use crate::broker::{
+        parameter::Parameter,
+        permission::{Permission, TopicPermission},
+        policy::{Policy, PolicyKind},
+    };
+
+    pub(in super::super) fn in_vhost(vhost: &str, name: &str) -> Value {
+        json!({"vhost": vhost, "name": name})
+    }
+
+    pub(in super::super) fn permission(permission: &Permission) -> Value {
+        json!({"user": &*permission.user, "vhost": &*permission.vhost})
+    }
+
+    pub(in super::super) fn topic(topic: &TopicPermission) -> Value {
+        json!({"user": &*topic.user, "vhost": &*topic.vhost, "exchange": &*topic.exchange})
+    }
+
+    pub(in super::super) fn policy(policy: &Policy) -> Value {
+        let mut name = in_vhost(&policy.vhost, &policy.name);
+        if policy.kind == PolicyKind::Operator
+            && let Value::Object(name) = &mut name
+        {
+            name.insert("operator".to_owned(), true.into());
+        }
+        name
+    }
+
+    pub(in super::super) fn parameter(parameter: &Parameter) -> Value {
+        let (vhost, component) = (&*parameter.vhost, &*parameter.component);
+        json!({"vhost": vhost, "component": component, "name": &*parameter.name})
+    }
 }
 
 fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
@@ -80,8 +128,7 @@ fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
     }
     for new in &plan.permissions {
         let old = handle.permission(&new.user, &new.vhost);
-        let object = json!({"user": &*new.user, "vhost": &*new.vhost});
-        found.set("permissions", object, old.map(|old| old == *new));
+        found.set("permissions", names::permission(new), old.map(|old| old == *new));
     }
     let topics = handle.topic_permissions();
     for new in &plan.topics {
@@ -89,8 +136,7 @@ fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
             (&topic.user, &topic.vhost, &topic.exchange) == (&new.user, &new.vhost, &new.exchange)
         };
         let same = topics.iter().find(|old| of(old)).map(|old| old == new);
-        let object = json!({"user": &*new.user, "vhost": &*new.vhost, "exchange": &*new.exchange});
-        found.set("topic_permissions", object, same);
+        found.set("topic_permissions", names::topic(new), same);
     }
     let global = handle.global_parameters();
     for new in &plan.global {
@@ -99,13 +145,11 @@ fn settings(plan: &Plan, handle: &Handle, found: &mut Difference) {
     }
     for new in &plan.policies {
         let old = handle.policy(new.kind, &new.vhost, &new.name);
-        let object = json!({"vhost": &*new.vhost, "name": &*new.name});
-        found.set("policies", object, old.map(|old| old == *new));
+        found.set("policies", names::policy(new), old.map(|old| old == *new));
     }
     for new in &plan.parameters {
         let old = handle.parameter(&new.vhost, &new.component, &new.name);
-        let object = json!({"vhost": &*new.vhost, "component": &*new.component, "name": &*new.name});
-        found.set("parameters", object, old.map(|old| old == *new));
+        found.set("parameters", names::parameter(new), old.map(|old| old == *new));
     }
 }
 
@@ -123,16 +167,19 @@ fn same_user(handle: &Handle, new: &UserSpec) -> Option<bool> {
 
 fn topology(plan: &Plan, handle: &Handle, found: &mut Difference) {
     for new in &plan.exchanges {
-        let object = json!({"vhost": &*new.vhost, "name": &*new.name});
         let old = handle.exchange(&new.vhost, &new.name);
-        found.declared("exchanges", object, old.map(|old| old == *new));
+        found.declared(
+            "exchanges",
+            names::in_vhost(&new.vhost, &new.name),
+            old.map(|old| old == *new),
+        );
     }
     for (vhost, name, new) in &plan.queues {
         let same = handle.queue(vhost, name).map(|old| {
             let old = old.definition();
             old.durable == new.durable && old.auto_delete == new.auto_delete && old.arguments == new.arguments
         });
-        found.declared("queues", json!({"vhost": vhost, "name": name}), same);
+        found.declared("queues", names::in_vhost(vhost, name), same);
     }
     let known = existing(handle, &plan.bindings);
     for new in &plan.bindings {

@@ -3,7 +3,10 @@
 
 mod carry_out;
 mod difference;
+mod journal;
 mod plan;
+
+use std::{io, path::Path};
 
 use axum::http::header;
 use serde_json::{Map, Value, json};
@@ -23,7 +26,7 @@ use crate::management::{
 };
 use crate::server::Handle;
 
-use self::plan::Plan;
+use self::{journal::Made, plan::Plan};
 
 pub(super) static ROUTES: [Route; 6] = [
     get("/definitions", Level::Admin, export, "All definitions"),
@@ -153,15 +156,12 @@ fn of_vhost(handle: &Handle, vhost: Option<&str>) -> Map<String, Value> {
         .filter(|parameter| vhost.is_none_or(|vhost| *parameter.vhost == *vhost))
         .map(policies::render_parameter)
         .collect();
-    for policy in handle.policies(PolicyKind::Operator, vhost) {
-        let mut value = policies::render(&policy);
-        if let Value::Object(value) = &mut value {
-            value.retain(|key, _| key != "vhost" && key != "name");
-        }
-        let (vhost, name) = (&*policy.vhost, &*policy.name);
-        parameters
-            .push(json!({"vhost": vhost, "component": "operator_policy", "name": name, "value": value}));
-    }
+    let operator = handle.policies(PolicyKind::Operator, vhost);
+    parameters.extend(
+        operator
+            .iter()
+            .map(|policy| policies::render_parameter(&policies::as_parameter(policy))),
+    );
     let rules: Vec<Value> = handle
         .policies(PolicyKind::User, vhost)
         .iter()
@@ -259,17 +259,22 @@ fn import_vhost(call: &Call) -> Result<Answer, ApiError> {
 pub(super) fn take_in_locally(handle: &Handle, document: &[u8]) -> Result<(), ApiError> {
     let plan = Plan::read(&object(document, "failed_to_parse_json")?, None)?;
     plan.check(handle)?;
-    carry_out::carry_out(handle, plan)
+    carry_out::carry_out(handle, plan, &Made::default())
+}
+
+/// Carries out the imports that were begun when the broker last ended.
+pub(super) fn finish_imports(handle: &Handle, data_dir: &Path) -> io::Result<()> {
+    journal::finish(handle, data_dir)
 }
 
 fn take_in(call: &Call, vhost: Option<&str>) -> Result<Answer, ApiError> {
-    let body = upload(call);
-    let plan = Plan::read(&object(&body, "failed_to_parse_json")?, vhost)?;
+    let definitions = object(&upload(call), "failed_to_parse_json")?;
+    let plan = Plan::read(&definitions, vhost)?;
     plan.check(&call.handle)?;
     if call.query.is_true("dry_run") {
         return Ok(Answer::json(difference::difference(&plan, &call.handle)));
     }
-    carry_out::carry_out(&call.handle, plan)?;
+    journal::carry_out(&call.handle, &call.settings.data_dir, &definitions, vhost, plan)?;
     Ok(Answer::no_content())
 }
 

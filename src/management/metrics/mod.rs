@@ -1,6 +1,7 @@
 //! Metrics for Prometheus, with the names and labels that RabbitMQ's dashboards and alert rules query
 //! (cli-and-metrics 11 to 15).
 
+mod aside;
 mod objects;
 mod page;
 mod spans;
@@ -28,6 +29,8 @@ use crate::management::{
     process::Process,
 };
 use crate::server::{Count, Handle, Protocol, SIZE_BOUNDS, Tally, now_ms};
+
+pub(super) use aside::Aside;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Bytes of the pattern that chooses queues.

@@ -8,7 +8,8 @@ use crate::server::{ChannelView, ConnectionView, Count, Handle, QueueLook, Queue
 struct QueueRow {
     now: QueueNow,
     counts: Tally,
-    durable: bool,
+    /// Messages and bytes.
+    persistent: (u64, u64),
 }
 
 /// Vhost, name, and messages published into it.
@@ -18,7 +19,7 @@ fn count(counts: &Tally, count: Count) -> u64 {
     counts.get(count as usize).copied().unwrap_or(0)
 }
 
-fn queue_labels(queue: &QueueLook) -> LabelList<'_> {
+fn queue_labels<'a>(queue: &'a &QueueLook) -> LabelList<'a> {
     let definition = queue.definition();
     LabelList::from_iter([("vhost", &*definition.vhost), ("queue", &*definition.name)])
 }
@@ -107,14 +108,14 @@ const QUEUE: [Column<QueueRow>; 13] = [
     (
         "queue_messages_persistent",
         Kind::Gauge,
-        "Messages of a durable queue",
-        |row| if_durable(row, total(row)),
+        "Persistent messages of a durable queue",
+        |row| row.persistent.0,
     ),
     (
         "queue_messages_persistent_bytes",
         Kind::Gauge,
-        "Bytes of the bodies of a durable queue",
-        |row| if_durable(row, body_bytes(row)),
+        "Bytes of persistent bodies of a durable queue",
+        |row| row.persistent.1,
     ),
     (
         "queue_messages_bytes",
@@ -147,10 +148,6 @@ const QUEUE: [Column<QueueRow>; 13] = [
         |row| row.now.head_timestamp.unwrap_or(0),
     ),
 ];
-
-fn if_durable(row: &QueueRow, value: u64) -> u64 {
-    if row.durable { value } else { 0 }
-}
 
 fn body_bytes(row: &QueueRow) -> u64 {
     row.now.ready_bytes + row.now.unacked_bytes
@@ -393,36 +390,34 @@ fn queues(page: &mut Page<'_>, handle: &Handle, choice: &Choice<'_>) {
     if columns.is_empty() {
         return;
     }
-    let look = |queue: &QueueLook| QueueRow {
-        now: queue.state(),
-        counts: queue.counts(),
-        durable: queue.definition().durable,
+    let look = |queue: &QueueLook| {
+        let now = queue.state();
+        QueueRow {
+            counts: queue.counts(),
+            persistent: if all { queue.persistent(&now) } else { (0, 0) },
+            now,
+        }
     };
+    let queues = choice
+        .vhosts
+        .iter()
+        .flat_map(|vhost| handle.queues_unsorted(vhost));
     if !choice.labelled {
-        let rows = choice
-            .vhosts
-            .iter()
-            .flat_map(|vhost| handle.queues_unsorted(vhost));
-        page.sums(choice.prefix, &columns, rows.map(|queue| look(&queue)));
+        page.sums(choice.prefix, &columns, queues.map(|queue| look(&queue)));
         return;
     }
-    let chosen = || {
-        let queues = choice.vhosts.iter().flat_map(|vhost| handle.queues(Some(vhost)));
-        queues.filter(|queue| {
-            let name = &queue.definition().name;
-            choice.queue.is_none_or(|pattern| pattern.is_match(name))
-        })
-    };
-    let rows = chosen().map(|queue| {
-        let row = look(&queue);
-        (queue, row)
+    let chosen = queues.filter(|queue| {
+        let name = &queue.definition().name;
+        choice.queue.is_none_or(|pattern| pattern.is_match(name))
     });
+    let chosen: Vec<QueueLook> = chosen.collect();
+    let rows = chosen.iter().map(|queue| (queue, look(queue)));
     page.objects(choice.prefix, &columns, rows, queue_labels);
     if coarse || consumers || all {
         let name = format!("{}queue_info", choice.prefix);
         page.family(&name, Kind::Gauge, "Metadata about queues");
-        for queue in chosen() {
-            let kind = match queue_type(&queue).as_str() {
+        for queue in &chosen {
+            let kind = match queue_type(queue) {
                 "quorum" => "rabbit_quorum_queue",
                 "stream" => "rabbit_stream_queue",
                 _ => "rabbit_classic_queue",

@@ -38,19 +38,43 @@ pub(super) type Labels<K> = for<'a> fn(&'a K) -> LabelList<'a>;
 
 /// Takes pieces of the page; false when nobody wants the rest.
 pub(super) trait Taker {
-    fn take(&mut self, piece: &str) -> bool;
+    fn take(&mut self, piece: String) -> bool;
 }
 
 /// A page that is wanted whole.
 impl Taker for String {
-    fn take(&mut self, piece: &str) -> bool {
-        self.push_str(piece);
+    fn take(&mut self, piece: String) -> bool {
+        self.push_str(&piece);
         true
     }
 }
 
 /// Pieces are about this long.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Room for the line that completes a piece.
+const LINE_BYTES: usize = 2048;
+
+/// The labels of many objects, one after another as they stand in the page: written once for all families of the objects,
+/// and read in the order in which they lie in memory.
+#[derive(Default)]
+struct Written {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Written {
+    fn add(&mut self, labels: &[(&str, &str)]) {
+        write_labels(&mut self.text, labels);
+        self.ends.push(self.text.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .filter_map(|(start, end)| self.text.get(start..*end))
+    }
+}
 
 /// A page being written.
 pub(super) struct Page<'a> {
@@ -62,7 +86,7 @@ pub(super) struct Page<'a> {
 impl<'a> Page<'a> {
     pub(super) fn to(taker: &'a mut dyn Taker) -> Self {
         Self {
-            piece: String::new(),
+            piece: String::with_capacity(PIECE_BYTES + LINE_BYTES),
             taker,
             wanted: true,
         }
@@ -74,8 +98,9 @@ impl<'a> Page<'a> {
     }
 
     fn give(&mut self) {
-        self.wanted = self.wanted && self.taker.take(&self.piece);
-        self.piece.clear();
+        let next = String::with_capacity(PIECE_BYTES + LINE_BYTES);
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.wanted = self.wanted && self.taker.take(piece);
     }
 
     /// Begins a family.
@@ -96,17 +121,20 @@ impl<'a> Page<'a> {
     /// One series of the family begun last. Labels are given as pairs.
     pub(super) fn series(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.piece.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            self.piece.push(if at == 0 { '{' } else { ',' });
-            self.push(&[label, "=\""]);
-            escape(&mut self.piece, text);
-            self.piece.push('"');
-        }
-        if !labels.is_empty() {
-            self.piece.push('}');
-        }
+        write_labels(&mut self.piece, labels);
         // Writing to a string cannot fail.
         writeln!(self.piece, " {value}").unwrap_or_default();
+        self.give_when_long();
+    }
+
+    /// As [`Page::series`], with labels that are written already.
+    fn line(&mut self, name: &str, labels: &str, value: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.push(&[name, labels, " ", digits.format(value), "\n"]);
+        self.give_when_long();
+    }
+
+    fn give_when_long(&mut self) {
         if self.piece.len() >= PIECE_BYTES {
             self.give();
         }
@@ -131,8 +159,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Families of objects, one series per object. An object is looked at once; only its numbers and what names it are
-    /// kept until its last family is written.
+    /// Families of objects, one series per object. An object is looked at once; only its numbers and its labels are kept
+    /// until its last family is written.
     pub(super) fn objects<K, T>(
         &mut self,
         prefix: &str,
@@ -140,18 +168,18 @@ impl<'a> Page<'a> {
         rows: impl Iterator<Item = (K, T)>,
         labels: Labels<K>,
     ) {
-        let mut names = Vec::new();
+        let mut written = Written::default();
         let mut values = Vec::new();
         for (name, row) in rows {
-            names.push(name);
+            written.add(&labels(&name));
             values.extend(columns.iter().map(|(.., read)| read(&row)));
         }
         for (at, (name, kind, help, _)) in columns.iter().enumerate() {
             let name = format!("{prefix}{name}");
             self.family(&name, *kind, help);
             let of_family = values.iter().skip(at).step_by(columns.len());
-            for (object, value) in names.iter().zip(of_family) {
-                self.series(&name, &labels(object), value);
+            for (labels, value) in written.iter().zip(of_family) {
+                self.line(&name, labels, *value);
                 if !self.wanted {
                     return;
                 }
@@ -161,6 +189,19 @@ impl<'a> Page<'a> {
 
     fn push(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.piece.push_str(part));
+    }
+}
+
+fn write_labels(out: &mut String, labels: &[(&str, &str)]) {
+    for (at, (label, text)) in labels.iter().enumerate() {
+        out.push(if at == 0 { '{' } else { ',' });
+        out.push_str(label);
+        out.push_str("=\"");
+        escape(out, text);
+        out.push('"');
+    }
+    if !labels.is_empty() {
+        out.push('}');
     }
 }
 
@@ -230,7 +271,7 @@ mod tests {
             pieces: Vec<usize>,
         }
         impl Taker for Twice {
-            fn take(&mut self, piece: &str) -> bool {
+            fn take(&mut self, piece: String) -> bool {
                 self.pieces.push(piece.len());
                 self.pieces.len() < 2
             }

@@ -13,7 +13,10 @@ use flate2::{Compression, write::GzEncoder};
 use hyper::body::Frame;
 use tokio::{
     runtime::Handle as Runtime,
-    sync::{mpsc, mpsc::error::SendError},
+    sync::{
+        mpsc,
+        mpsc::error::{SendError, TrySendError},
+    },
 };
 
 use super::page::Taker;
@@ -63,6 +66,11 @@ struct Pipe {
 
 impl Pipe {
     fn send(&self, piece: Piece) -> bool {
+        let piece = match self.sender.try_send(piece) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(piece)) => piece,
+            Err(TrySendError::Closed(_)) => return false,
+        };
         let sending = tokio::time::timeout(PATIENCE, self.sender.send(piece));
         let sent: Result<Result<(), SendError<Piece>>, _> = self.runtime.block_on(sending);
         matches!(sent, Ok(Ok(())))
@@ -74,8 +82,8 @@ impl Pipe {
 }
 
 impl Taker for Pipe {
-    fn take(&mut self, piece: &str) -> bool {
-        self.send(Piece::Bytes(Bytes::copy_from_slice(piece.as_bytes())))
+    fn take(&mut self, piece: String) -> bool {
+        self.send(Piece::Bytes(Bytes::from(piece)))
     }
 }
 
@@ -96,7 +104,7 @@ impl Write for Pipe {
 struct Compressed<'a>(&'a mut GzEncoder<Pipe>);
 
 impl Taker for Compressed<'_> {
-    fn take(&mut self, piece: &str) -> bool {
+    fn take(&mut self, piece: String) -> bool {
         self.0.write_all(piece.as_bytes()).is_ok()
     }
 }

@@ -177,7 +177,7 @@ impl Exporter {
                 problem,
                 host,
                 port,
-                "spans are lost: the collector does not take them"
+                "spans are lost: the collector does not take them (otel.endpoint says where it is)"
             );
         }
     }

@@ -92,6 +92,19 @@ impl Assembler {
         }
     }
 
+    /// The next frame must be one of a body.
+    pub fn takes_body(&self) -> bool {
+        matches!(self.state, State::Body(_))
+    }
+
+    /// Octets of the body that is being assembled.
+    pub fn received(&self) -> u64 {
+        match &self.state {
+            State::Body(partial) => partial.content.body_len - partial.remaining,
+            State::Idle | State::Header(_) => 0,
+        }
+    }
+
     /// Takes the channel's next frame. `shared` is the frame's payload when the caller could share it with its buffer;
     /// `body_max` are the octets a body may have.
     ///

@@ -450,13 +450,18 @@ impl Connection {
         if !requeue {
             return Err(BrokerError::NotImplemented("requeue=false".to_owned()));
         }
+        // RabbitMQ's queues are told, and the client is answered before they deliver again. lapin relies on it: at the
+        // answer it forgets the deliveries it holds.
+        if let Some(reply) = reply {
+            self.outbox.method(number, &reply);
+        }
         if let Some(channel) = self.channels.get(&number) {
             let out = Arc::clone(&channel.out);
             let outstanding = out.unacked.lock().take_all();
             Self::requeue(outstanding, Return::Postponed);
             out.settled();
         }
-        Ok(reply.map_or(Reply::None, Reply::Now))
+        Ok(Reply::None)
     }
 
     /// Puts deliveries back to their queues.

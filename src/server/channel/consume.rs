@@ -207,7 +207,7 @@ impl Connection {
                 let Some(consumer) = channel.consumers.remove(&tag) else {
                     continue;
                 };
-                tracing::warn!(queue = %consumer.queue.name(), "consumer cancelled: its user may not read any more");
+                tracing::warn!(queue = %consumer.queue.name(), "consumer cancelled: its user may not read any more (rabbitmqctl list_permissions)");
                 let empty = consumer.queue.lock().state.cancel(consumer.id);
                 channel.out.tell_cancel(&tag);
                 if empty && consumer.queue.definition.auto_delete {

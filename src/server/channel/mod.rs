@@ -265,6 +265,7 @@ impl Connection {
             return;
         };
         channel.closing = true;
+        self.share.give_back(channel.assembler.received());
         channel.assembler = Assembler::default();
         let uncommitted = channel.transaction.take();
         if let Some(confirms) = channel.confirms.take() {
@@ -310,7 +311,7 @@ impl Connection {
             ..DeleteIf::default()
         };
         if let Err(error) = self.vhost.delete_queue(queue, only, &self.user) {
-            tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted");
+            tracing::error!(queue = %queue.name(), %error, "an auto-delete queue could not be deleted; rabbitmqctl delete_queue tries again");
         }
     }
 }

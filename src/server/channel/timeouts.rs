@@ -155,7 +155,7 @@ impl Channel {
         let Some(consumer) = self.consumers.remove(&tag) else {
             return;
         };
-        tracing::warn!(queue = %queue.name(), "consumer cancelled: it did not settle a delivery in time");
+        tracing::warn!(queue = %queue.name(), "consumer cancelled: it did not settle a delivery in time; amqp.consumer_timeout_ms, a policy or x-consumer-timeout allow more");
         consumer.queue.cancel(consumer.id);
         consumer.queue.lock().dispatch();
         let consumer_tag = String::from_utf8_lossy(&tag).into_owned();

@@ -26,9 +26,13 @@ impl Connection {
             self.release_channel(number);
         }
         self.channels.clear();
+        debug_assert!(
+            !self.share.is_counted(),
+            "every channel gave back what it had assembled"
+        );
         for queue in self.exclusive.drain(..) {
             if let Err(error) = self.vhost.delete_queue(&queue, DeleteIf::default(), &self.user) {
-                tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted");
+                tracing::error!(queue = %queue.name(), %error, "an exclusive queue could not be deleted; it is gone after a restart");
             }
         }
     }

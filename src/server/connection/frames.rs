@@ -31,8 +31,10 @@ impl Connection {
                     .get(&publish.channel)
                     .is_some_and(Channel::takes_publish)
             {
-                if self.broker.alarms().any() {
-                    break Ok(Next::Blocked);
+                if self.broker.alarms().any()
+                    && let Some(next) = self.held_back()
+                {
+                    break Ok(next);
                 }
                 at += publish.wire_len;
                 let channel = publish.channel;
@@ -48,8 +50,16 @@ impl Connection {
                 Ok(Some(frame)) => frame,
                 Err(error) => break Err(Fault::frame(&error)),
             };
-            if matches!(frame.kind, frame::HEADER | frame::BODY) && self.broker.alarms().any() {
-                break Ok(Next::Blocked);
+            if matches!(frame.kind, frame::HEADER | frame::BODY)
+                && self.broker.alarms().any()
+                && let Some(next) = self.held_back()
+            {
+                break Ok(next);
+            }
+            if frame.kind == frame::BODY
+                && let Some(next) = self.count_body(&frame)
+            {
+                break next;
             }
             let len = frame.wire_len();
             let next = if frame.kind == frame::BODY && frame.payload.len() >= SHARED_FRAME_MIN {
@@ -120,7 +130,10 @@ impl Connection {
             .map_err(|error| Fault::assembly(&error, frame.payload, pending))?;
         match step {
             Step::More => {}
-            Step::Content(content) => self.content(number, *content)?,
+            Step::Content(content) => {
+                self.share.give_back(content.body_len);
+                self.content(number, *content)?;
+            }
             Step::Oversized(method, size) => {
                 return Err(Fault::oversized(number, &method, size, body_max));
             }

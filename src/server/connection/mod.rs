@@ -3,6 +3,7 @@
 
 mod ending;
 mod frames;
+mod room;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use crate::server::{
     farewell::drain,
     firehose::Tap,
     handshake::Established,
+    intake::Share,
     outbox::Outbox,
     publisher::{Batch, Routes},
     queue_cell::{ConnectionId, QueueHandle},
@@ -40,6 +42,8 @@ use crate::server::{
 
 /// What one read takes at most; a connection's input never grows beyond this and one frame.
 const READ_BYTES: usize = 128 * 1024;
+/// And at least, when part of a frame is there already.
+const READ_MIN_BYTES: usize = 16 * 1024;
 
 /// How a connection came to its end; the caller logs it.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub(super) struct Connection {
     /// What of this read is published or settled goes to the firehose or leaves spans.
     pub(super) traced: bool,
     pub(super) tally: PublishTally,
+    /// Memory of the bodies its channels assemble.
+    pub(super) share: Share,
 }
 
 /// Who may end a connection from outside.
@@ -107,6 +113,11 @@ enum Next {
     Read,
     /// It publishes while an alarm is on; the frame is still in the input.
     Blocked,
+    /// Bodies take all memory they may; the frame is still in the input.
+    NoRoom {
+        octets: usize,
+        needs_turn: bool,
+    },
     Closed(End),
 }
 
@@ -123,6 +134,7 @@ impl Connection {
         );
         let announcer = Arc::clone(&broker.queues.announcer);
         let node = broker.cluster_name();
+        let share = Share::new(broker.alarms().intake(), &ticket.control);
         let spans = broker.spans.clone();
         let tap = Tap::new(&vhost, announcer, &client.name, &client.user, &node, spans);
         Self {
@@ -148,6 +160,7 @@ impl Connection {
             ticket,
             client,
             tally: PublishTally::default(),
+            share,
         }
     }
 
@@ -203,6 +216,14 @@ impl Connection {
                     (heard, missed) = (true, 0);
                     continue;
                 }
+                Next::NoRoom { octets, needs_turn } => {
+                    let wanted = (octets, needs_turn);
+                    if let Some(end) = self.wait_in_line(wanted, &mut orders, &control).await? {
+                        return Ok(end);
+                    }
+                    (heard, missed) = (true, 0);
+                    continue;
+                }
             }
             // A client that takes nothing can still be told to go.
             tokio::select! {
@@ -211,13 +232,7 @@ impl Connection {
                 close = orders.close() => return Err(close),
                 told = control.told() => self.obey(told)?,
             }
-            input.reserve(
-                READ_BYTES.max(
-                    frame::announced_len(input)
-                        .unwrap_or(0)
-                        .min(self.frame_max as usize + 8),
-                ),
-            );
+            input.reserve(self.read_bytes(input));
             tokio::select! {
                 biased;
                 read = socket.read_buf(input) => match read {
@@ -241,6 +256,16 @@ impl Connection {
                 return Ok(End::Dropped("the client's socket takes no more data".to_owned()));
             }
         }
+    }
+
+    /// How much more to read at once: a large frame to its end and hardly beyond, for parts of bodies stay in the buffer
+    /// that they were read into, and would keep what follows them in memory too.
+    fn read_bytes(&self, input: &[u8]) -> usize {
+        let announced = frame::announced_len(input).unwrap_or(0);
+        READ_BYTES
+            .max(announced.min(self.frame_max as usize + 8))
+            .saturating_sub(input.len())
+            .max(READ_MIN_BYTES)
     }
 
     /// What an operator's change means for this connection.

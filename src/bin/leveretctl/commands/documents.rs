@@ -77,14 +77,19 @@ pub(crate) fn bench(program: Program, words: &[String]) -> Result<(), Failure> {
     if program != Program::Leveretctl {
         return Ok(());
     }
-    let beside = env::current_exe().ok();
-    let beside = beside.and_then(|path| Some(path.parent()?.join("leveretperf")));
-    let path = beside
-        .filter(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from("leveretperf"));
+    let path = beside("leveretperf");
     // Comes back only when it failed.
     let error = Command::new(&path).args(options).exec();
     Err(Failure::io(&path.display().to_string(), &error))
+}
+
+/// A program of ours: beside this one, else wherever PATH says.
+pub(super) fn beside(name: &str) -> PathBuf {
+    let beside = env::current_exe().ok();
+    let beside = beside.and_then(|path| Some(path.parent()?.join(name)));
+    beside
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// `bench` is carried out before the options are parsed.

@@ -170,7 +170,14 @@ fn explain(call: &mut Call) -> Result<Output, Failure> {
         } else {
             default
         };
-        let (value, origin) = found.unwrap_or_else(|| (default.into(), "default".to_owned()));
+        let (value, origin) = found.unwrap_or_else(|| {
+            let value = if default == "false" {
+                false.into()
+            } else {
+                default.into()
+            };
+            (value, "default".to_owned())
+        });
         rows.push((key.to_owned(), value, origin));
     }
     let state = state(&queue);

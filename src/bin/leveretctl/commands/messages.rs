@@ -31,7 +31,7 @@ const BYTES_MAX: Opt = value("bytes-max", "number", "with a body of so many byte
 const LIMIT: Opt = value("limit", "number", "so many at most");
 
 /// Which messages.
-const CHOICE: [Opt; 9] = [
+const CHOICE: [Opt; 10] = [
     EXCHANGE,
     ROUTING_KEY,
     HEADER,
@@ -40,6 +40,7 @@ const CHOICE: [Opt; 9] = [
     BYTES_MIN,
     BYTES_MAX,
     value("redelivered", "true|false", "delivered before, or not"),
+    value("state", "ready|waiting", "ready, or waiting for another attempt"),
     LIMIT,
 ];
 
@@ -184,6 +185,11 @@ fn filter(call: &Call) -> Result<Map<String, Value>, Failure> {
     {
         filter.insert("redelivered".to_owned(), (text == "true").into());
     }
+    if call.spec.name != "redrive"
+        && let Some(text) = call.option("state")
+    {
+        filter.insert("state".to_owned(), text.into());
+    }
     Ok(filter)
 }
 
@@ -211,8 +217,14 @@ fn line(message: &Value) -> String {
     let text = |key: &str| message.get(key).map(cell).unwrap_or_default();
     let exchange = text("exchange");
     let redelivered = message.get("redelivered") == Some(&Value::Bool(true));
+    let due = text("due");
+    let waits = if due.is_empty() {
+        due
+    } else {
+        format!(" waits until {due}")
+    };
     format!(
-        "{}\t{}\t{}\t{}{}\t{}",
+        "{}\t{}\t{}\t{}{}{waits}\t{}",
         text("position"),
         if exchange.is_empty() {
             "(default)"
@@ -319,7 +331,8 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
     let mut interrupt = Interrupt::listen().map_err(|error| Failure::io("signals", &error))?;
     let path = format!("{}/messages/{verb}", path(call));
     let (mut total, mut refused) = (0, 0);
-    while total < limit {
+    let mut interrupted = false;
+    while total < limit && !interrupted {
         // A copy begins at the front each time: it must be one order.
         let batch = if verb == "copy" {
             limit
@@ -342,9 +355,10 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
         let count = |key: &str| outcome.get(key).and_then(Value::as_u64).unwrap_or(0);
         total += count("done");
         refused += count("refused");
-        if count("done") == 0 || verb == "copy" || interrupt.wait(Duration::ZERO) {
+        if count("done") == 0 || verb == "copy" {
             break;
         }
+        interrupted = total < limit && interrupt.wait(Duration::ZERO);
     }
     let beside = if refused > 0 {
         format!(", {refused} refused by the target")
@@ -354,10 +368,20 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
     let mut fields = Map::new();
     fields.insert("done".to_owned(), total.into());
     fields.insert("refused".to_owned(), refused.into());
-    Ok(Output::Sentence(
-        format!("{total} messages {done}{beside}"),
-        fields,
-    ))
+    ended(
+        call,
+        Output::Sentence(format!("{total} messages {done}{beside}"), fields),
+        interrupted,
+    )
+}
+
+/// What was done is told of an interrupted command too.
+fn ended(call: &Call, outcome: Output, interrupted: bool) -> Result<Output, Failure> {
+    if interrupted {
+        call.show(outcome)?;
+        return Err(Failure::interrupted());
+    }
+    Ok(outcome)
 }
 
 fn move_messages(call: &mut Call) -> Result<Output, Failure> {
@@ -432,8 +456,10 @@ fn redrive(call: &mut Call) -> Result<Output, Failure> {
     {
         lines.push(format!("{count} to '{queue}'"));
     }
-    Ok(Output::Report {
+    let stopped = text("state") == "cancelled";
+    let report = Output::Report {
         text: lines.join("\n"),
         json: job,
-    })
+    };
+    ended(call, report, stopped)
 }

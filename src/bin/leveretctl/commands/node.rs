@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     call::Call,
     client::nothing,
-    command::{Spec, value},
+    command::{Spec, switch, value},
     failure::{Failure, exit},
     output::Output,
     program::tools::{BOTH, CTL, UPGRADE},
@@ -51,7 +51,10 @@ pub(super) static COMMANDS: [Spec; 15] = [
         tools: CTL,
         group: GROUP,
         args: "[<pidfile>]",
-        options: &[value("idempotent", "bool", "accepted for RabbitMQ's sake")],
+        options: &[switch(
+            "idempotent",
+            "a broker that does not run is stopped already",
+        )],
         about: "Stops the broker",
         run: stop,
     },
@@ -203,7 +206,12 @@ fn await_online_nodes(call: &mut Call) -> Result<Output, Failure> {
 fn stop(call: &mut Call) -> Result<Output, Failure> {
     let node = call.node();
     call.banner(format!("Stopping and halting node {node} ..."));
-    call.client.post("/leveret/stop", &nothing())?;
+    match call.client.post("/leveret/stop", &nothing()) {
+        Err(failure) if failure.unreachable && call.switch("idempotent") => {
+            return Ok(Output::sentence(format!("Node {node} is no longer running")));
+        }
+        done => done?,
+    };
     if call.has("pidfile") {
         wait_for_end(call);
     }

@@ -122,6 +122,31 @@ impl Output {
         Self::Sentence(text.into(), Map::new())
     }
 
+    /// The answer as JSON.
+    pub(crate) fn into_value(self) -> Value {
+        match self {
+            Self::Silent | Self::Done { .. } => Value::Null,
+            Self::Sentence(text, mut fields) | Self::Remark(text, mut fields) => {
+                fields.insert("message".to_owned(), text.into());
+                fields.into()
+            }
+            Self::Report { json, .. } => json,
+            Self::Document(text) => text.into(),
+            Self::Table(table) => {
+                let row = |row: Vec<Value>| -> Value {
+                    table
+                        .columns
+                        .iter()
+                        .cloned()
+                        .zip(row)
+                        .collect::<Map<_, _>>()
+                        .into()
+                };
+                table.rows.into_iter().map(row).collect()
+            }
+        }
+    }
+
     /// Writes the answer to stdout.
     pub(crate) fn show(self, shape: &Shape) -> Result<(), Failure> {
         let json = shape.format.is_json();
@@ -150,10 +175,16 @@ impl Output {
 
 /// Writes to stdout. A reader that has gone, as `head` does, wants no more and is no failure of ours.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(drop)
+}
+
+/// As [`print`], for what would go on; false when the reader has gone.
+pub(crate) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("stdout", &error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::io("stdout", &error)),
     }
 }
 

@@ -98,6 +98,21 @@ fn messages_on_disk_expire_wherever_they_stand() {
 }
 
 #[test]
+fn neighbours_on_disk_are_read_together_to_be_dead_lettered() {
+    let begin = "settings dlx | store-large a b c@20 d e@10 f@10 g | commit g | at 10";
+    check(
+        &format!("{begin} | answer | counts | at 20 | answer | counts"),
+        "read | dead e@10 expired | dead f@10 expired | ready 5 unacked 0 consumers 0 \
+         | read | dead c@20 expired | ready 4 unacked 0 consumers 0",
+    );
+    // What one answer lacks is asked for again.
+    check(
+        &format!("{begin} | answer 1 | counts | answer"),
+        "read | dead e@10 expired | read | ready 5 unacked 0 consumers 0 | dead f@10 expired",
+    );
+}
+
+#[test]
 fn the_store_hears_of_those_on_disk_later_and_all_at_once() {
     let begin = "store-large a b c@10 d@20 e f@30 | commit f@30";
     check(

@@ -376,8 +376,7 @@ impl World {
             86..96 => {
                 self.answer();
             }
-            // Of dead letters that could not be read, the next start learns.
-            96 if self.settings.dead_letter.is_none() => {
+            96 => {
                 self.disk.fail();
                 self.queue.read_failed();
             }
@@ -387,6 +386,57 @@ impl World {
         }
         self.dispatch();
         self.counts();
+        self.browse();
+    }
+
+    /// Whoever looks from outside sees what waits, each message once, in its state.
+    fn browse(&mut self) {
+        let mut seen: BTreeMap<Place, Timestamp> = BTreeMap::new();
+        let mut from = Some(Place {
+            lane: u8::MAX,
+            seq: Seq(0),
+        });
+        while let Some(place) = from {
+            let part = self.queue.look(place, self.random.random_range(1..5));
+            from = part.next;
+            let lane = part.lane;
+            let here: Vec<Seq> = part.here.iter().map(|(entry, _)| entry.seq).collect();
+            let mut add = |seq, due| {
+                let twice = seen.insert(Place { seq, lane }, due);
+                assert_eq!(twice, None, "{seq:?} is seen twice");
+            };
+            part.here.iter().for_each(|(entry, due)| add(entry.seq, *due));
+            let known = |seq: Seq| part.known.iter().find(|known| known.seq == seq);
+            for (place, _) in self.disk.messages.range((lane, part.from)..(lane, part.until)) {
+                if !here.contains(&place.1) && (part.on_disk || known(place.1).is_some()) {
+                    let deadline = self.disk.deadlines.get(place).copied();
+                    let due = known(place.1).map_or(Timestamp::NONE, |known| known.due);
+                    let due = if due.is_some() {
+                        due.earlier(deadline.unwrap_or_default())
+                    } else {
+                        due
+                    };
+                    add(place.1, due);
+                }
+            }
+        }
+        for (number, known) in &self.known {
+            match (known.state, seen.get(&known.place)) {
+                (State::Held, found) => assert_eq!(found, None, "{number} is held"),
+                _ if self.has_expired(known) => {}
+                (State::Ready, found) => {
+                    assert!(
+                        found.is_some_and(|due| *due <= self.now),
+                        "{number} is ready: {found:?}"
+                    )
+                }
+                (State::Waiting(due), found) => {
+                    let due = due.earlier(known.deadline);
+                    let over = due <= self.now && found.is_some_and(|due| *due <= self.now);
+                    assert!(over || found == Some(&due), "{number} waits: {found:?}");
+                }
+            }
+        }
     }
 
     fn counts(&mut self) {

@@ -4,6 +4,13 @@
 //! be moved is what is still there.
 
 mod definitions;
+#[path = "../../../../protocol/frame.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the broker's own file: this program is not linked with the library, which would bring RocksDB along"
+)]
+mod frame;
 mod source;
 mod tally;
 #[path = "../../../leveretperf/uri.rs"]
@@ -116,10 +123,7 @@ fn migrate(call: &mut Call) -> Result<Output, Failure> {
     tally.end();
     let (state, failure) = match ended {
         Ok(()) => ("finished", None),
-        Err(Stop::Interrupted) => {
-            let text = "interrupted; the same command goes on from here";
-            ("interrupted", Some(Failure::plain(exit::TEMPORARY, text)))
-        }
+        Err(Stop::Interrupted) => ("interrupted", Some(Failure::interrupted())),
         Err(Stop::Failed(failure)) => ("failed", Some(failure)),
     };
     let (text, json) = tally.report(state);

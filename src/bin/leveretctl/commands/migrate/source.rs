@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
+
 use super::{
+    frame::{BODY, HEADER, METHOD, PROTOCOL_HEADER, parse},
     uri::Uri,
     wire::{self, Id, Method, Reader},
 };
@@ -26,6 +29,8 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// No broker has larger messages.
 const BODY_BYTES_MAX: u64 = 512 * 1024 * 1024;
 const READ_BYTES: usize = 128 * 1024;
+/// Whatever was agreed: nothing is allocated from a frame's declared size.
+const NO_LIMIT: u32 = 0;
 
 /// Why it went no further.
 #[derive(Debug)]
@@ -83,7 +88,7 @@ impl<'a> Source<'a> {
             average: BATCH_BYTES,
             interrupted,
         };
-        source.stream.write_all(b"AMQP\x00\x00\x09\x01")?;
+        source.stream.write_all(&PROTOCOL_HEADER)?;
         source.answer(0, &[wire::START])?;
         let response = format!("\0{}\0{}", uri.user, uri.password);
         // authentication_failure_close: a wrong password is answered and not just cut off.
@@ -188,16 +193,18 @@ impl<'a> Source<'a> {
     /// Packs the message that basic.get-ok announces.
     fn take(&mut self, announced: &[u8], out: &mut Vec<u8>) -> Result<u64, Trouble> {
         let (_, mut arguments) = Reader::method(announced).ok_or_else(|| malformed("basic.get-ok"))?;
-        let tag = arguments.u64();
-        arguments.u8();
-        let (Some(tag), Some(exchange), Some(key)) = (tag, arguments.short(), arguments.short()) else {
+        let (tag, redelivered) = (arguments.u64(), arguments.u8());
+        let (Some(tag), Some(redelivered), Some(exchange), Some(key)) =
+            (tag, redelivered, arguments.short(), arguments.short())
+        else {
             return Err(malformed("basic.get-ok"));
         };
         for text in [exchange, key] {
             out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
             out.extend(text);
         }
-        let header = self.next_of(wire::HEADER)?;
+        out.push(redelivered);
+        let header = self.next_of(HEADER)?;
         let (size, properties) = wire::content(&header).ok_or_else(|| malformed("a content header"))?;
         let length = u32::try_from(size).ok().filter(|_| size <= BODY_BYTES_MAX);
         let length = length.ok_or_else(|| malformed("a message's size"))?;
@@ -206,7 +213,7 @@ impl<'a> Source<'a> {
         out.extend(length.to_be_bytes());
         let mut left = usize::try_from(size).unwrap_or(usize::MAX);
         while left > 0 {
-            let body = self.next_of(wire::BODY)?;
+            let body = self.next_of(BODY)?;
             left = left
                 .checked_sub(body.len())
                 .ok_or_else(|| malformed("a message's body"))?;
@@ -226,7 +233,7 @@ impl<'a> Source<'a> {
                 .bytes(&[u8::from(multiple)])
                 .frame()
         };
-        let frames: Vec<u8> = match tags.last() {
+        let frames: BytesMut = match tags.last() {
             Some(last) if all => ack(*last, true),
             _ => tags.iter().flat_map(|tag| ack(*tag, false)).collect(),
         };
@@ -252,7 +259,7 @@ impl<'a> Source<'a> {
     fn answer(&mut self, channel: u16, expected: &[Id]) -> Result<(Id, Vec<u8>), Trouble> {
         loop {
             let (kind, on, payload) = self.next()?;
-            if kind != wire::METHOD {
+            if kind != METHOD {
                 continue;
             }
             let (id, mut arguments) = Reader::method(&payload).ok_or_else(|| malformed("a method"))?;
@@ -280,7 +287,7 @@ impl<'a> Source<'a> {
             if kind == wanted {
                 return Ok(payload);
             }
-            if kind == wire::METHOD {
+            if kind == METHOD {
                 return Err(malformed("a message that ends early"));
             }
         }
@@ -291,12 +298,11 @@ impl<'a> Source<'a> {
         let begun = Instant::now();
         loop {
             let unread = self.buffer.get(self.at..).unwrap_or_default();
-            if let Some((kind, channel, payload, length)) =
-                wire::frame(unread).map_err(Trouble::Connection)?
-            {
-                let payload = payload.to_vec();
-                self.at += length;
-                return Ok((kind, channel, payload));
+            let frame = parse(unread, NO_LIMIT)
+                .map_err(|error| Trouble::Connection(format!("this is no AMQP 0-9-1: {error}")))?;
+            if let Some(frame) = frame {
+                self.at += frame.wire_len();
+                return Ok((frame.kind, frame.channel, frame.payload.to_vec()));
             }
             self.buffer.drain(..self.at);
             self.at = 0;

@@ -1,11 +1,10 @@
 //! As much of AMQP 0-9-1 as it takes to fetch messages from a queue and to acknowledge them. Properties and bodies are
 //! passed on as the bytes they are.
 
-pub(super) const METHOD: u8 = 1;
-pub(super) const HEADER: u8 = 2;
-pub(super) const BODY: u8 = 3;
-const END: u8 = 0xCE;
-const HEAD_BYTES: usize = 7;
+use bytes::BytesMut;
+
+use super::frame::{METHOD, write};
+
 /// Class, weight and body size before the properties of a content header.
 const CONTENT_HEAD_BYTES: usize = 12;
 
@@ -30,31 +29,6 @@ pub(super) const GET: Id = (60, 70);
 pub(super) const GET_OK: Id = (60, 71);
 pub(super) const GET_EMPTY: Id = (60, 72);
 pub(super) const ACK: Id = (60, 80);
-
-/// A frame's type, channel and payload, and how long it is.
-pub(super) type Frame<'a> = (u8, u16, &'a [u8], usize);
-
-/// The first whole frame of the bytes. `None` while more must come.
-///
-/// # Errors
-/// What is no frame.
-pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
-    let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
-        return Ok(None);
-    };
-    let [kind, c0, c1, l0, l1, l2, l3] = *head;
-    let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
-    let Some((payload, [end, ..])) = rest.split_at_checked(length) else {
-        return Ok(None);
-    };
-    if *end != END {
-        return Err(format!(
-            "a frame ends with {end:#04x}: is this an AMQP 0-9-1 broker?"
-        ));
-    }
-    let channel = u16::from_be_bytes([c0, c1]);
-    Ok(Some((kind, channel, payload, HEAD_BYTES + length + 1)))
-}
 
 /// A method frame under construction.
 pub(super) struct Method {
@@ -95,16 +69,11 @@ impl Method {
         self.bytes(&length.to_be_bytes()).bytes(bytes)
     }
 
-    pub(super) fn frame(self) -> Vec<u8> {
-        let mut frame = vec![METHOD];
-        frame.extend(self.channel.to_be_bytes());
-        frame.extend(
-            u32::try_from(self.payload.len())
-                .unwrap_or(u32::MAX)
-                .to_be_bytes(),
-        );
-        frame.extend(self.payload);
-        frame.push(END);
+    pub(super) fn frame(self) -> BytesMut {
+        let mut frame = BytesMut::new();
+        write(&mut frame, METHOD, self.channel, |out| {
+            out.extend_from_slice(&self.payload)
+        });
         frame
     }
 }
@@ -163,27 +132,21 @@ pub(super) fn content(payload: &[u8]) -> Option<(u64, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::frame::parse, *};
 
     #[test]
-    fn a_method_reads_back_and_waits_at_every_cut() {
+    fn a_method_reads_back() {
         let bytes = Method::new(7, GET).u16(0).short("q").bytes(&[0]).frame();
-        for cut in 0..bytes.len() {
-            assert_eq!(frame(&bytes[..cut]), Ok(None), "cut at {cut}");
-        }
-        let (kind, channel, payload, length) = frame(&bytes).unwrap().unwrap();
-        assert_eq!((kind, channel, length), (METHOD, 7, bytes.len()));
-        let (id, mut arguments) = Reader::method(payload).unwrap();
+        let frame = parse(&bytes, 0).unwrap().unwrap();
+        assert_eq!(
+            (frame.kind, frame.channel, frame.wire_len()),
+            (METHOD, 7, bytes.len())
+        );
+        let (id, mut arguments) = Reader::method(frame.payload).unwrap();
         assert_eq!((id, arguments.u16()), (GET, Some(0)));
         assert_eq!(
             (arguments.short(), arguments.u8(), arguments.u8()),
             (Some(&b"q"[..]), Some(0), None)
         );
-    }
-
-    #[test]
-    fn what_is_no_frame_is_told() {
-        assert!(frame(b"HTTP/1.1 400 Bad Request\r\n").is_ok_and(|found| found.is_none()));
-        assert!(frame(&[1, 0, 0, 0, 0, 0, 0, 9]).is_err());
     }
 }

@@ -377,7 +377,7 @@ fn os_env(call: &mut Call) -> Result<Output, Failure> {
 
 fn no_tls(call: &mut Call) -> Result<Output, Failure> {
     call.banner("This broker does not speak TLS yet");
-    Ok(Output::Silent)
+    Ok(Table::streamed(&["name"], Vec::new()).into())
 }
 
 /// What a support report is made of.
@@ -417,15 +417,28 @@ const PARTS: [&[&str]; 14] = [
 fn report(call: &mut Call) -> Result<Output, Failure> {
     let node = call.node();
     call.banner(format!("Reporting server status of node {node} ..."));
+    call.print_banner()?;
+    let mut all = serde_json::Map::new();
     for words in PARTS {
+        let name = words.first().copied().unwrap_or_default();
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
         let (spec, matches) = crate::arguments::parse(call.program, &words)?;
         let mut part = Call::new(call.program, spec, matches)?;
         std::mem::swap(&mut part.client, &mut call.client);
         let output = (spec.run)(&mut part);
         std::mem::swap(&mut part.client, &mut call.client);
-        part.show(output?)?;
-        crate::output::print("\n")?;
+        if call.shape.format.is_json() {
+            all.insert(name.to_owned(), output?.into_value());
+        } else {
+            part.show(output?)?;
+            crate::output::print("\n")?;
+        }
+    }
+    if call.shape.format.is_json() {
+        return Ok(Output::Report {
+            text: String::new(),
+            json: all.into(),
+        });
     }
     Ok(Output::Silent)
 }
