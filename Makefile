@@ -51,6 +51,8 @@ interop: build ## Other people's clients against the broker
 	python3 interop/prometheus.py --binary $(TARGET)/release/leveret
 	python3 interop/otel.py --binary $(TARGET)/release/leveret
 	python3 interop/migrate.py --binary $(TARGET)/release/leveret
+	python3 interop/ctl.py --binary $(TARGET)/release/leveret
+	python3 interop/terminal.py --binary $(TARGET)/release/leveret
 
 lapin-scenarios: setup
 	$(CARGO) build --release --locked --example lapin-scenarios

@@ -36,10 +36,10 @@ mkdir -p "$manual"
 "$binaries/leveretctl" man "$manual"
 gzip -9nf "$manual"/leveretctl*.1
 
-complete() {
+completions() {
     mkdir -p "$(dirname "$destdir$prefix/share/$2")"
     "$binaries/leveretctl" completions "$1" > "$destdir$prefix/share/$2"
 }
-complete bash bash-completion/completions/leveretctl
-complete zsh zsh/vendor-completions/_leveretctl
-complete fish fish/vendor_completions.d/leveretctl.fish
+completions bash bash-completion/completions/leveretctl
+completions zsh zsh/vendor-completions/_leveretctl
+completions fish fish/vendor_completions.d/leveretctl.fish

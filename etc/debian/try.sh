@@ -27,8 +27,14 @@ inside leveretctl man /tmp/man
 start
 inside leveretctl -q add_vhost kept
 [ "$(inside /usr/lib/leveret/bin/rabbitmqctl list_vhosts -s | tr '\n' ' ')" = "/ kept " ] || fail "rabbitmqctl"
+inside leveretctl -q backup /var/lib/leveret/copy > /dev/null || fail "does not make a backup"
+inside leveretctl -q delete_vhost kept
+! inside leveretctl -q restore --replace /var/lib/leveret/copy 2> /dev/null || fail "restores under a running broker"
 inside leveretctl -q shutdown
 wait "$broker" || fail "does not stop cleanly"
+# By root, for the broker's user.
+inside leveretctl -q restore --replace /var/lib/leveret/copy > /dev/null || fail "does not restore"
+[ -z "$(inside find /var/lib/leveret ! -user leveret)" ] || fail "a restore left files that the broker may not write"
 echo "# mine" >> "$root/etc/leveret/leveret.toml"
 inside dpkg -i /leveret.deb > /dev/null || fail "does not upgrade"
 tail -1 "$root/etc/leveret/leveret.toml" | grep -q mine || fail "an upgrade overwrote the configuration"

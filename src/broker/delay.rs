@@ -12,8 +12,6 @@ use crate::protocol::{
 pub const HOLDING_PREFIX: &str = "amq.delayed.";
 /// The exchange type whose messages wait.
 pub const EXCHANGE_TYPE: &str = "x-delayed-message";
-/// The plugin's bound, of which clients rely on longer ones being routed at once.
-const PLUGIN_MAX_MS: i64 = 4_294_967_295;
 const DELAY: &str = "x-delay";
 const QUEUE_DELAY: &str = "x-opt-delivery-delay";
 const QUEUE_TIME: &str = "x-opt-delivery-time";
@@ -28,13 +26,12 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window == word)
 }
 
-/// How long an exchange that delays is asked to wait; `None` is not at all.
+/// How long an exchange that delays is asked to wait; `None` is not at all. The plugin routes what should wait longer than
+/// 49 days at once; here it waits.
 pub fn exchange_delay_ms(properties: RawProperties<'_>) -> Option<u64> {
     let headers = properties.headers().ok()??;
     let ms = number(headers.get(DELAY)?)?;
-    u64::try_from(ms)
-        .ok()
-        .filter(|_| (1..=PLUGIN_MAX_MS).contains(&ms))
+    u64::try_from(ms).ok().filter(|ms| *ms > 0)
 }
 
 /// When queues are asked to let the message be seen; `None` is now.
@@ -116,7 +113,7 @@ mod tests {
             (text("250"), Some(250)),
             (FieldValue::F64(10.9), Some(10)),
             (FieldValue::I64(4_294_967_295), Some(4_294_967_295)),
-            (FieldValue::I64(4_294_967_296), None),
+            (FieldValue::I64(4_294_967_296), Some(4_294_967_296)),
             (FieldValue::I32(0), None),
             (FieldValue::I32(-5000), None),
             (text("soon"), None),

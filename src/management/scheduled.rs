@@ -63,6 +63,9 @@ pub(super) static ROUTES: [Route; 8] = [
     ),
 ];
 
+/// What of a body is shown, bytes.
+const SHOWN_BYTES: usize = 4096;
+
 #[derive(Clone, Copy)]
 enum Kind {
     Queue,
@@ -126,6 +129,7 @@ fn list(call: &Call, kind: Kind) -> Result<Answer, ApiError> {
 
 fn render(scheduled: &Scheduled) -> Value {
     let message = &scheduled.message;
+    let (payload, encoding) = messages::content(message, false, Some(SHOWN_BYTES));
     json!({
         "id": id(scheduled.due, scheduled.number),
         "due": scheduled.due.0,
@@ -133,6 +137,8 @@ fn render(scheduled: &Scheduled) -> Value {
         "routing_key": crate::management::json::text(message.routing_key()),
         "payload_bytes": message.body_len(),
         "properties": messages::show_properties(message.properties()),
+        "payload": payload,
+        "payload_encoding": encoding,
     })
 }
 

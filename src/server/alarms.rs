@@ -260,6 +260,9 @@ impl Alarms {
                 alarms
                     .queues
                     .share_memory(status.memory_used, status.memory_limit);
+                alarms
+                    .queues
+                    .bound_unacked(status.raised.memory, status.memory_limit);
             };
             if tokio::task::spawn_blocking(look).await.is_err() {
                 return;

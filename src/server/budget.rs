@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use crate::broker::queue::RESIDENT_BYTES;
 use crate::server::queues::Queues;
 
+/// What consumers of one queue may hold unsettled however many queues there are.
+const UNACKED_MIN: usize = 1024 * 1024;
 /// The part of the memory limit, one in so many, that ready messages may take.
 const PART: u64 = 4;
 /// A queue may keep this much however many there are: one page of the store, or one larger message.
@@ -51,6 +53,45 @@ impl Queues {
         self.share.store(share, Ordering::Relaxed);
         for queue in queues {
             queue.give_memory(share);
+        }
+    }
+}
+
+impl Queues {
+    /// While the memory alarm is on, consumers that hold much unsettled get no more of it: publishers wait, and what is
+    /// handed out could otherwise fill the memory all the same.
+    pub(super) fn bound_unacked(&self, alarm: bool, memory_limit: u64) {
+        if !alarm {
+            if self.bounds_unacked.swap(false, Ordering::Relaxed) {
+                self.set_unacked_limit(u64::MAX);
+            }
+            return;
+        }
+        let queues = self.all();
+        let held = queues.iter().map(|queue| queue.lock().state.unacked_memory());
+        let mut held: Vec<usize> = held
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+            .collect();
+        let room = of_messages(memory_limit);
+        if held.iter().map(|bytes| *bytes as u64).sum::<u64>() > room {
+            let share = fitting(&mut held, room).max(UNACKED_MIN);
+            if !self.bounds_unacked.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    share,
+                    "messages that consumers hold unacked fill the memory: each queue hands out no more above its share"
+                );
+            }
+            self.set_unacked_limit(share as u64);
+        }
+    }
+
+    fn set_unacked_limit(&self, bytes: u64) {
+        for queue in self.all() {
+            let mut queue = queue.lock();
+            queue.state.set_unacked_limit(bytes);
+            if queue.state.ready_count() > 0 {
+                queue.dispatch();
+            }
         }
     }
 }

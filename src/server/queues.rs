@@ -1,6 +1,9 @@
 //! All queues of the broker by number, for the store's answers, and what is counted and told of them.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize},
+};
 
 use ahash::AHashMap;
 use parking_lot::RwLock;
@@ -13,6 +16,8 @@ pub(super) struct Queues {
     /// How much memory each may keep ready messages in; changed by the alarms' task only.
     pub(super) share: AtomicUsize,
     pub(super) churn: Churn,
+    /// What consumers may hold unsettled is limited; changed by the alarms' task only.
+    pub(super) bounds_unacked: AtomicBool,
     /// Told what comes and goes.
     pub(super) announcer: Arc<Announcer>,
 }
@@ -23,6 +28,7 @@ impl Queues {
             by_id: RwLock::default(),
             share: AtomicUsize::new(RESIDENT_BYTES),
             churn: Churn::default(),
+            bounds_unacked: AtomicBool::new(false),
             announcer: Arc::default(),
         })
     }

@@ -1,7 +1,7 @@
 //! A copy of the whole store at one moment, taken while it serves: RocksDB's checkpoint, hard links where it can. The copy is
 //! itself a data directory.
 
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -51,41 +51,68 @@ pub fn restore(backup: &Path, target: &Path, replace: bool) -> Result<Option<Pat
         fs::remove_dir_all(&part).map_err(failed)?;
     }
     copy_files(&backup.join("db"), &part)?;
-    hand_over(target, &part).map_err(failed)?;
-    let aside = db.exists().then(|| free_name(target));
     // Renamed when whole: a restore that was cut off is never taken for a store.
-    if let Some(aside) = &aside {
-        fs::rename(&db, aside).map_err(failed)?;
-    }
+    let aside = put_aside(target).map_err(failed)?;
     fs::rename(&part, &db)
         .and_then(|()| fs::File::open(target)?.sync_all())
+        .and_then(|()| give_to_owner(target))
         .map_err(failed)?;
     Ok(aside)
 }
 
-/// Where a store is kept that was replaced.
-fn free_name(target: &Path) -> PathBuf {
+/// Moves a store, and the mark of how far it was synced, into a data directory of their own inside of this one.
+fn put_aside(target: &Path) -> io::Result<Option<PathBuf>> {
+    let parts = ["db", "synced"].map(|name| (target.join(name), name));
+    if !parts.iter().any(|(path, _)| path.exists()) {
+        return Ok(None);
+    }
     let mut number = 1_u32;
-    loop {
-        let name = target.join(format!("db.replaced-{number}"));
+    let aside = loop {
+        let name = target.join(format!("replaced-{number}"));
         if !name.exists() {
-            return name;
+            break name;
         }
         number += 1;
+    };
+    fs::create_dir(&aside)?;
+    for (path, name) in parts {
+        if path.exists() {
+            fs::rename(path, aside.join(name))?;
+        }
     }
+    fs::File::open(&aside)?.sync_all()?;
+    Ok(Some(aside))
 }
 
-/// Gives what was made here to the owner of the directory.
-fn hand_over(target: &Path, part: &Path) -> io::Result<()> {
-    let owner = fs::metadata(target)?;
-    let mut made = vec![target.join("lock"), part.to_path_buf()];
-    for entry in fs::read_dir(part)? {
-        made.push(entry?.path());
+/// Gives the files of a data directory to its owner: what root did to a store, the broker's user can go on with. Every
+/// offline tool ends with it.
+///
+/// # Errors
+/// The file system's.
+pub fn give_to_owner(dir: &Path) -> io::Result<()> {
+    let owner = match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_folder = entry.file_type()?.is_dir();
+        if is_folder && (name == "db" || name == "db.part") {
+            for file in fs::read_dir(entry.path())? {
+                files.push(file?.path());
+            }
+        }
+        if name == "lock" || name == "synced" || is_folder && name != "lost+found" {
+            files.push(entry.path());
+        }
     }
-    for path in made {
-        let found = fs::metadata(&path)?;
+    for path in files {
+        // Links are not followed: they may lead to what is none of the owner's.
+        let found = fs::symlink_metadata(&path)?;
         if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
-            chown(&path, Some(owner.uid()), Some(owner.gid()))?;
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
         }
     }
     Ok(())

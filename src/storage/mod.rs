@@ -19,6 +19,7 @@ mod ledger;
 mod lock;
 mod log_room;
 mod mark;
+mod memtable;
 mod oplog;
 mod ops;
 mod options;
@@ -35,6 +36,7 @@ mod recovery;
 mod returned;
 mod rocks;
 mod row;
+mod salvage;
 mod schedule;
 mod spill;
 mod stats;
@@ -56,13 +58,14 @@ use crate::broker::{
     queue::{ScheduleRead, Turn},
 };
 
-pub use backup::restore;
+pub use backup::{give_to_owner, restore};
 pub use check::{CheckReport, check};
 pub use error::{StoreError, StoreFailure};
 pub use format::{Outlook, outlook};
 pub use lock::holder;
 pub use ops::{DefinitionKey, Done, Loaded, Op, ReadRequest, Recovered, RecoveredQueue, StoreEvents, Target};
 pub use options::StoreOptions;
+pub use salvage::{Loss, Salvaged, loss, salvage};
 pub use stats::{Buckets, GROUP_SIZE_BOUNDS, GROUP_TIME_BOUNDS, StoreStats, SyncTimes};
 
 use disk::Disk;

@@ -56,8 +56,9 @@ impl Family {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
             Self::Scheduled => (16 << 20, 6),
-            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
-            Self::Default | Self::Meta => (4 << 20, 2),
+            // They are written out when the log is too long, in turn behind the pages; until then writers must not wait.
+            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 4),
+            Self::Default | Self::Meta => (4 << 20, 4),
         };
         options.set_write_buffer_size(write_buffer);
         options.set_max_write_buffer_number(buffers);
@@ -91,6 +92,16 @@ impl Family {
     }
 }
 
+/// How a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// Made when it is not there.
+    Usual,
+    AsItIs,
+    /// Logs may lack what the manifest knows to be synced.
+    CutShort,
+}
+
 /// The open database.
 pub(super) struct Rocks {
     db: DB,
@@ -102,7 +113,12 @@ pub(super) struct Rocks {
 impl Rocks {
     /// Opens or creates the database with all families.
     pub(super) fn open(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
-        Self::open_families(path, store, &ALL, true)
+        Self::open_families(path, store, &ALL, Opening::Usual)
+    }
+
+    /// Opens a database whose logs end before what was synced, which is refused otherwise.
+    pub(super) fn open_cut_short(path: &Path, store: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_families(path, store, &ALL, Opening::CutShort)
     }
 
     /// Opens a database that has just these families, as older formats did, and creates none.
@@ -115,18 +131,19 @@ impl Rocks {
             .into_iter()
             .filter(|family| names.contains(family.name()))
             .collect();
-        Self::open_families(path, store, &known, false)
+        Self::open_families(path, store, &known, Opening::AsItIs)
     }
 
     fn open_families(
         path: &Path,
         store: &StoreOptions,
         families: &[Family],
-        create: bool,
+        opening: Opening,
     ) -> Result<Self, StoreError> {
         let mut options = Options::default();
-        options.create_if_missing(create);
-        options.create_missing_column_families(create);
+        let creates = opening == Opening::Usual;
+        options.create_if_missing(creates);
+        options.create_missing_column_families(creates);
         options.set_max_background_jobs(2);
         // Compaction can wait, messages cannot; when it falls behind, RocksDB slows the writers and it gets its turn.
         let mut env = Env::new().map_err(|error| StoreError::from_rocks(path, &error))?;
@@ -138,7 +155,7 @@ impl Rocks {
         options.set_max_open_files(-1);
         // Point-in-time recovery would drop confirmed records behind a flipped bit without a word.
         options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_track_and_verify_wals_in_manifest(opening != Opening::CutShort);
         options.set_paranoid_checks(true);
         options.set_recycle_log_file_num(0);
         options.set_keep_log_file_num(5);
@@ -208,6 +225,32 @@ impl Rocks {
             self.db.flush_cf_opt(family, &options)?;
         }
         Ok(())
+    }
+
+    /// Begins to write out a family's memtable and does not wait for it. Whatever keeps it from beginning, the next write
+    /// is told as well.
+    pub(super) fn begin_flush(&self, family: Family) {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        if let Err(error) = self.db.flush_cf_opt(self.family(family), &options) {
+            tracing::debug!(%error, "a memtable stays until it is full");
+        }
+    }
+
+    /// Nothing waits to be written out, and so few tables wait to be merged that one more holds no writer up.
+    pub(super) fn is_calm(&self, family: Family) -> bool {
+        const FEW_TABLES: u64 = 12;
+        let tables = self
+            .db
+            .property_value_cf(self.family(family), "rocksdb.num-files-at-level0");
+        let tables = tables.ok().flatten().and_then(|value| value.parse().ok());
+        self.property(family, "rocksdb.num-immutable-mem-table") == 0
+            && tables.is_none_or(|tables: u64| tables < FEW_TABLES)
+    }
+
+    /// Memory of the memtable that takes pages now.
+    pub(super) fn page_memtable_bytes(&self) -> u64 {
+        self.property(Family::Page, "rocksdb.cur-size-active-mem-table")
     }
 
     /// Memory of all memtables.

@@ -88,6 +88,85 @@ pub(super) fn mend(db: &Path, aside: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// A log that is damaged before its end.
+pub(super) struct Wound {
+    pub(super) log: PathBuf,
+    pub(super) at: u64,
+    pub(super) behind: Behind,
+    /// Logs that follow it, whose records build on what is lost.
+    pub(super) later: Vec<PathBuf>,
+}
+
+/// What stands behind a damage.
+#[derive(Default)]
+pub(super) struct Behind {
+    pub(super) bytes: u64,
+    /// That begin there and are whole, and the operations in them.
+    pub(super) records: u64,
+    pub(super) operations: u64,
+}
+
+/// The damage that [`look`] refuses a log for, if any.
+///
+/// # Errors
+/// When the disk fails.
+pub(super) fn wound(db: &Path) -> Result<Option<Wound>, StoreError> {
+    let logs = logs(db)?;
+    for (number, log) in logs.iter().enumerate() {
+        let Some(Damage {
+            at,
+            cut: false,
+            within,
+        }) = damage(log)?
+        else {
+            continue;
+        };
+        let rest = read_from(log, at)?;
+        let later = logs.get(number + 1..).unwrap_or_default().to_vec();
+        let refused = if later.is_empty() {
+            has_record_behind(&rest, at)
+        } else {
+            within || !is_space(&rest)
+        };
+        if !refused {
+            continue;
+        }
+        let mut behind = Behind::default();
+        behind.count(&rest, at);
+        for log in &later {
+            behind.count(&read_from(log, 0)?, 0);
+        }
+        let log = log.clone();
+        return Ok(Some(Wound {
+            log,
+            at,
+            behind,
+            later,
+        }));
+    }
+    Ok(None)
+}
+
+impl Behind {
+    /// Adds what these bytes hold, which begin at `start` of their file.
+    fn count(&mut self, bytes: &[u8], start: u64) {
+        self.bytes += bytes.len() as u64;
+        let mut at = 0;
+        while at < bytes.len() {
+            match begins_record(bytes, start, at) {
+                Some((len, payload)) => {
+                    self.records += 1;
+                    // A batch: `[sequence u64][operations u32]`, little-endian.
+                    let operations = payload.get(8..12).and_then(|count| count.try_into().ok());
+                    self.operations += u64::from(operations.map_or(0, u32::from_le_bytes));
+                    at += len;
+                }
+                None => at += 1,
+            }
+        }
+    }
+}
+
 /// The first thing that is no record.
 struct Damage {
     at: u64,
@@ -216,13 +295,21 @@ fn is_cut(bytes: &[u8], room: usize) -> bool {
 /// Whether a record begins anywhere behind the damage, which begins these bytes. Parts of a longer one do not count: they
 /// belong to what is torn. `start` is where the bytes stand in the file.
 fn has_record_behind(bytes: &[u8], start: u64) -> bool {
+    (1..bytes.len()).any(|at| begins_record(bytes, start, at).is_some())
+}
+
+/// Length and payload of the record, or the first part of one, that begins at `at` of these bytes, which begin at `start` of
+/// their file.
+fn begins_record(bytes: &[u8], start: u64, at: usize) -> Option<(usize, &[u8])> {
     let within = usize::try_from(start % BLOCK as u64).unwrap_or_default();
-    (1..bytes.len()).any(|at| {
-        let left = BLOCK - (within + at) % BLOCK;
-        let block = bytes.get(at..bytes.len().min(at + left)).unwrap_or_default();
-        // Checksums are taken only where the kind is right: junk is long.
-        matches!(block.get(HEAD - 1), Some(&(WHOLE | FIRST))) && record_at(block, 0).is_some()
-    })
+    let left = BLOCK - (within + at) % BLOCK;
+    let block = bytes.get(at..bytes.len().min(at + left))?;
+    // Checksums are taken only where the kind is right: junk is long.
+    if !matches!(block.get(HEAD - 1), Some(&(WHOLE | FIRST))) {
+        return None;
+    }
+    let (_, len) = record_at(block, 0)?;
+    Some((len, block.get(HEAD..len)?))
 }
 
 /// Kind and length of the record that begins here, head included.

@@ -1,8 +1,9 @@
-//! What `leveret` does with a store while no broker runs on it: check, export, import, restore. Thin: the store knows how,
+//! What `leveret` does with a store while no broker runs on it: check, export, import, restore, salvage. Thin: the store knows how,
 //! and the directory's lock keeps a running broker safe from us.
 
 mod dry_run;
 mod json_lines;
+mod salvage;
 mod transfer;
 
 use std::io::{self, Write};
@@ -29,6 +30,12 @@ pub enum Command {
         queue: String,
         #[arg(long, default_value = "/")]
         vhost: String,
+    },
+    /// Say what a log that is damaged before its end would cost, or go on without it
+    Salvage {
+        /// Keep what stands before the damage and give up what is behind it; the files are kept aside as they were
+        #[arg(long)]
+        accept_data_loss: bool,
     },
     /// Fill the data directory from a backup, while no broker runs on it
     Restore {
@@ -59,10 +66,17 @@ pub enum ToolError {
 /// # Errors
 /// [`ToolError`].
 pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolError> {
+    let outcome = carry_out(command, data_dir);
+    // A store is opened, and written to, by looking into it.
+    storage::give_to_owner(data_dir)?;
+    outcome
+}
+
+fn carry_out(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolError> {
     let mut report = io::stderr();
     match command {
         Command::Check => {
-            let found = storage::check(data_dir)?;
+            let found = storage::check(data_dir).inspect_err(|_| salvage::foretell(data_dir, &mut report))?;
             for finding in &found.findings {
                 writeln!(report, "{finding}")?;
             }
@@ -76,6 +90,7 @@ pub fn run(command: &Command, data_dir: &std::path::Path) -> Result<(), ToolErro
                 count => Err(ToolError::Findings(count)),
             }
         }
+        Command::Salvage { accept_data_loss } => salvage::run(data_dir, *accept_data_loss, &mut report),
         Command::Export { queue, vhost } => {
             let out = io::BufWriter::new(io::stdout().lock());
             let count = transfer::export(data_dir, vhost, queue, out)?;

@@ -17,11 +17,11 @@ use crate::{
     truth,
 };
 
-const QUEUES: [&str; 3] = ["a", "b", "c"];
-const MESSAGES: u64 = 120;
+pub(crate) const QUEUES: [&str; 3] = ["a", "b", "c"];
+pub(crate) const MESSAGES: u64 = 120;
 
 /// A store with confirmed messages in tables and in the log; what each queue holds is known.
-fn filled(dir: &Path) {
+pub(crate) fn filled(dir: &Path) {
     let synced = dir.with_extension("synced");
     for half in 0..2 {
         let broker = Broker::start(dir, &[("SHIM_SYNCED", synced.clone().into())])

@@ -20,6 +20,7 @@ mod damage;
 mod disk;
 mod load;
 mod power;
+mod salvage;
 mod start;
 mod timed;
 mod truth;

@@ -178,6 +178,14 @@ fn errors_close_the_channel() {
         406,
         "PRECONDITION_FAILED - unknown delivery tag 7",
     );
+    channel.fill("q", &["a"]);
+    let tag = channel.get("q").unwrap().tag;
+    channel.refuses(
+        settle(tag, "ack-and-publish", [("x-exchange", text("nowhere"))]),
+        406,
+        &text_of("no exchange 'nowhere' in vhost '/'"),
+    );
+    assert_eq!(channel.count("q").0, 1);
 }
 
 #[test]

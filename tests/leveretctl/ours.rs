@@ -189,6 +189,12 @@ fn under_its_own_name_banners_stay_out_of_pipes() {
 
 /// Publishes two messages to the default exchange.
 fn publish(broker: &Broker, queue: &str, payloads: &[&str]) {
+    let now: Vec<(&str, Option<i64>)> = payloads.iter().map(|payload| (*payload, None)).collect();
+    publish_delayed(broker, queue, &now);
+}
+
+/// Publishes, with delays in milliseconds.
+fn publish_delayed(broker: &Broker, queue: &str, payloads: &[(&str, Option<i64>)]) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let connection = lapin::Connection::connect(&broker.uri(), lapin::ConnectionProperties::default())
@@ -199,9 +205,14 @@ fn publish(broker: &Broker, queue: &str, payloads: &[&str]) {
             .confirm_select(lapin::options::ConfirmSelectOptions::default())
             .await
             .unwrap();
-        for payload in payloads {
+        for (payload, delay) in payloads {
             let options = lapin::options::BasicPublishOptions::default();
-            let properties = lapin::BasicProperties::default();
+            let mut properties = lapin::BasicProperties::default();
+            if let Some(delay) = delay {
+                let mut headers = lapin::types::FieldTable::default();
+                headers.insert("x-opt-delivery-delay".into(), (*delay).into());
+                properties = properties.with_headers(headers);
+            }
             let confirm = channel
                 .basic_publish("".into(), queue.into(), options, payload.as_bytes(), properties)
                 .await
@@ -330,5 +341,69 @@ fn messages_are_looked_at_found_moved_and_brought_back() {
     assert_eq!(
         (missing.code, missing.err.as_str()),
         (69, "Error:\nno queue 'no' in vhost '/'\n")
+    );
+}
+
+#[test]
+fn scheduled_messages_are_listed_cancelled_and_given_another_time() {
+    let broker = Broker::start();
+    declare(&broker, "q", "{}");
+    let told = |words: &[&str]| {
+        let ran = ours(&broker, words);
+        assert_eq!(ran.code, 0, "{words:?}: {ran:?}");
+        ran.out
+    };
+    let delays = [("third", 3_600_000), ("first", 1_200_000), ("second", 2_400_000)];
+    publish_delayed(&broker, "q", &delays.map(|(body, delay)| (body, Some(delay))));
+    let rows = |out: String| -> Vec<(String, String)> {
+        let cells = out
+            .lines()
+            .skip(1)
+            .map(|line| line.split('\t').collect::<Vec<_>>());
+        cells
+            .map(|cells| (cells[0].to_owned(), cells[5].to_owned()))
+            .collect()
+    };
+    let listed = rows(told(&["-q", "list_scheduled", "q"]));
+    let bodies: Vec<&str> = listed.iter().map(|(_, body)| body.as_str()).collect();
+    assert_eq!(bodies, ["first", "second", "third"]);
+    assert_eq!(broker.quiet("list_queues name messages_scheduled -s"), "q\t3\n");
+    let page = ours(
+        &broker,
+        &["list_scheduled", "q", "--limit", "1", "--from", &listed[1].0],
+    );
+    let more = format!("3 in all, more from {}", listed[2].0);
+    assert!(
+        page.err.contains(&more) && page.out.contains("second"),
+        "{page:?}"
+    );
+    told(&["retime_scheduled", "q", &listed[2].0, "--due", "1999999999999"]);
+    assert_eq!(
+        told(&["cancel_scheduled", "q", &listed[0].0]),
+        "1 messages cancelled\n"
+    );
+    let gone = ours(&broker, &["-q", "cancel_scheduled", "q", &listed[0].0]);
+    assert_eq!(gone.code, 69, "{gone:?}");
+    assert!(gone.err.contains("waits for its time in queue 'q'"), "{gone:?}");
+    assert_eq!(
+        told(&["cancel_scheduled", "q", "--due-from", "1999999999999"]),
+        "1 messages cancelled\n"
+    );
+    assert_eq!(
+        told(&["cancel_scheduled", "q", "--all"]),
+        "1 messages cancelled\n"
+    );
+    for wrong in [
+        vec!["cancel_scheduled", "q"],
+        vec!["cancel_scheduled", "q", "--all", "--routing-key", "q"],
+        vec!["retime_scheduled", "q", "1-1"],
+        vec!["list_scheduled", "q", "--limit", "x"],
+    ] {
+        assert_eq!(ours(&broker, &wrong).code, 64, "{wrong:?}");
+    }
+    let missing = ours(&broker, &["-q", "list_scheduled", "no", "--exchange"]);
+    assert!(
+        missing.err.contains("no exchange 'no' in vhost '/'"),
+        "{missing:?}"
     );
 }

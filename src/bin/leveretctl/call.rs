@@ -14,6 +14,7 @@ use crate::{
     failure::{Failure, exit},
     output::{Format, Output, Shape, eprint, print},
     program::Program,
+    terminal::hidden_line,
 };
 
 pub(crate) struct Call {
@@ -146,13 +147,16 @@ impl Call {
             return Ok(self.arg(name).to_owned());
         }
         let stdin = std::io::stdin();
-        if stdin.is_terminal() {
+        let failed = |error| Failure::io("stdin", &error);
+        let line = if stdin.is_terminal() {
             eprint(&format!("{prompt}: "));
-        }
-        let mut line = String::new();
-        stdin
-            .read_line(&mut line)
-            .map_err(|error| Failure::io("stdin", &error))?;
+            let line = hidden_line().map_err(failed)?;
+            line.ok_or_else(|| Failure::plain(exit::INTERRUPTED, ""))?
+        } else {
+            let mut line = String::new();
+            stdin.read_line(&mut line).map_err(failed)?;
+            line
+        };
         let secret = line.trim_end_matches(['\n', '\r']);
         if secret.is_empty() {
             return Err(Failure::argument(exit::USAGE, "not enough arguments."));

@@ -160,7 +160,12 @@ impl Client {
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.send(&Method::DELETE, path, None, &[]).map(drop)
+        self.remove(path).map(drop)
+    }
+
+    /// A DELETE that tells what it did.
+    pub(crate) fn remove(&self, path: &str) -> Result<Value, Failure> {
+        self.send(&Method::DELETE, path, None, &[])
     }
 
     /// A DELETE that tells clients this reason.

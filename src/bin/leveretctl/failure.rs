@@ -10,6 +10,8 @@ pub(crate) mod exit {
     pub(crate) const IO: u8 = 74;
     pub(crate) const TEMPORARY: u8 = 75;
     pub(crate) const NO_PERMISSION: u8 = 77;
+    /// What shells report for a program that Ctrl-C ended.
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 /// A command that came to nothing.
@@ -105,6 +107,11 @@ impl Failure {
     /// The broker knows no such thing.
     pub(crate) fn is_missing(&self) -> bool {
         self.reason.as_ref().is_some_and(|refusal| refusal.status == 404)
+    }
+
+    /// Ctrl-C between two steps: nothing is half done.
+    pub(crate) fn interrupted() -> Self {
+        Self::plain(exit::TEMPORARY, "interrupted; the same command goes on from here")
     }
 
     /// What a file or a pipe said.

@@ -12,6 +12,7 @@ mod interrupt;
 mod nearest;
 mod output;
 mod program;
+mod terminal;
 mod usage;
 
 use std::{io::Write, process::ExitCode};

@@ -4,7 +4,10 @@ use std::{cmp::Ordering, sync::Arc};
 
 use serde_json::Value;
 
-use super::{Policy, Settings};
+use super::{
+    Policy, Settings,
+    keys::{decimal, waits},
+};
 use crate::broker::definition::Name;
 
 /// What a full queue does.
@@ -116,12 +119,12 @@ impl EffectivePolicy {
             delayed_retry_type: text("delayed-retry-type").and_then(RetryType::parse),
             delayed_retry_min_ms: number("delayed-retry-min"),
             delayed_retry_max_ms: number("delayed-retry-max"),
-            delayed_retry_multiplier: definition.get("delayed-retry-multiplier").and_then(Value::as_f64),
+            delayed_retry_multiplier: definition.get("delayed-retry-multiplier").and_then(decimal),
             delayed_retry_schedule_ms: definition
                 .get("delayed-retry-schedule")
-                .and_then(Value::as_array)
-                .map(|waits| waits.iter().filter_map(Value::as_u64).collect()),
-            delayed_retry_jitter: definition.get("delayed-retry-jitter").and_then(Value::as_f64),
+                .and_then(waits)
+                .map(Arc::from),
+            delayed_retry_jitter: definition.get("delayed-retry-jitter").and_then(decimal),
             definition,
         }
     }

@@ -223,15 +223,28 @@ fn fits(value: &Value, shape: Shape) -> bool {
             (None, None) => false,
         },
         Shape::OneOf(words) => value.as_str().is_some_and(|text| words.contains(&text)),
-        Shape::Number(min, max) => value.as_f64().is_some_and(|number| (min..=max).contains(&number)),
-        Shape::Waits => value
-            .as_array()
-            .is_some_and(|waits| (1..=64).contains(&waits.len()) && waits.iter().all(Value::is_u64)),
+        Shape::Number(min, max) => decimal(value).is_some_and(|number| (min..=max).contains(&number)),
+        Shape::Waits => waits(value).is_some_and(|waits| (1..=64).contains(&waits.len())),
         Shape::Age => value.as_str().is_some_and(|text| {
             text.strip_suffix(['Y', 'M', 'D', 'h', 'm', 's'])
                 .and_then(|digits| digits.parse::<u64>().ok())
                 .is_some_and(|number| number > 0)
         }),
+    }
+}
+
+/// A number, or one in text, as the argument of the same name may have it.
+pub(super) fn decimal(value: &Value) -> Option<f64> {
+    let in_text = || value.as_str()?.trim().parse().ok();
+    value.as_f64().or_else(in_text)
+}
+
+/// Waits in an array, or in text with commas, as the argument may have them.
+pub(super) fn waits(value: &Value) -> Option<Vec<u64>> {
+    match value {
+        Value::Array(waits) => waits.iter().map(Value::as_u64).collect(),
+        Value::String(text) => text.split(',').map(|wait| wait.trim().parse().ok()).collect(),
+        _ => None,
     }
 }
 

@@ -190,6 +190,31 @@ fn definitions_are_refused_in_rabbitmqs_words() {
     );
 }
 
+/// A client that cannot send a fraction in an argument writes text; so may a policy.
+#[test]
+fn retries_are_set_in_numbers_or_in_text() {
+    for definition in [
+        json!({"delayed-retry-multiplier": 1.5, "delayed-retry-jitter": 0.2, "delayed-retry-schedule": [5, 60]}),
+        json!({"delayed-retry-multiplier": "1.5", "delayed-retry-jitter": " 0.2", "delayed-retry-schedule": "5, 60"}),
+    ] {
+        let policy = policy("p", "", definition);
+        assert_eq!(policy.validate(PolicyRules::default()), Ok(()));
+        let effective = EffectivePolicy::merge(Some(&policy), None);
+        assert_eq!(effective.delayed_retry_multiplier, Some(1.5));
+        assert_eq!(effective.delayed_retry_jitter, Some(0.2));
+        assert_eq!(effective.delayed_retry_schedule_ms.as_deref(), Some(&[5, 60][..]));
+    }
+    for (key, wrong) in [
+        ("multiplier", "0.5"),
+        ("jitter", "x"),
+        ("schedule", "5,"),
+        ("schedule", ""),
+    ] {
+        let policy = policy("p", "", json!({format!("delayed-retry-{key}"): wrong}));
+        assert!(policy.validate(PolicyRules::default()).is_err(), "{key} {wrong}");
+    }
+}
+
 #[test]
 fn a_pattern_cannot_be_made_expensive() {
     assert!(compile(&"a".repeat(PATTERN_MAX + 1)).is_err());

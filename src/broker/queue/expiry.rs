@@ -17,10 +17,10 @@ use crate::broker::{
 /// stand for many messages.
 const LATE_MAX: usize = 64 * 1024;
 const LATE_MS: u64 = 120_000;
-/// With so many deadlines, those that nobody hears of when they pass are looked at on this grid. Who takes a message
-/// always looks first.
+/// With so many deadlines, those that nobody hears of when they pass are looked at on this grid: waking costs more than a
+/// message. Who takes a message always looks first.
 const MANY: usize = 1024;
-const GRID_MS: u64 = 100;
+const GRID_MS: u64 = 1000;
 
 /// The deadlines of a queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -467,11 +467,11 @@ impl<P: Port> QueueState<P> {
 
     /// When something expires next; [`Timestamp::NONE`] for never, as far as is known.
     pub fn next_deadline(&mut self) -> Timestamp {
-        let dead_letters = self.settings.dead_letter.is_some();
+        let heard = self.settings.dead_letter.is_some() || self.limited;
         let messages = match &self.expiry {
             None => Timestamp::NONE,
             Some(Expiry::Indexed(index)) => match index.by_deadline.first_key_value() {
-                Some((&(deadline, _), _)) if index.by_deadline.len() < MANY || dead_letters => deadline,
+                Some((&(deadline, _), _)) if index.by_deadline.len() < MANY || heard => deadline,
                 Some((&(deadline, _), _)) => Timestamp(deadline.0.next_multiple_of(GRID_MS)),
                 None => Timestamp::NONE,
             }

@@ -53,6 +53,9 @@ pub use self::{
     schedule::{ScheduleLoaded, ScheduleRead, Turn},
 };
 
+/// What a delivery costs beside its body while it is not settled: its place in a ledger, and its names and properties.
+const UNACKED_BYTES: u64 = 200;
+
 /// A message in its place in one queue.
 #[derive(Clone)]
 pub struct Entry {
@@ -130,6 +133,8 @@ pub struct QueueState<P> {
     committed: Seq,
     unacked: u64,
     unacked_bytes: u64,
+    /// Nothing more is handed out while what is handed out takes more memory than this.
+    unacked_limit: u64,
     consumers: Consumers<P>,
     /// It ever had a consumer: auto-delete needs one to have been.
     had_consumer: bool,
@@ -214,6 +219,7 @@ impl<P: Port> QueueState<P> {
             committed: Seq(0),
             unacked: 0,
             unacked_bytes: 0,
+            unacked_limit: u64::MAX,
             consumers: Consumers::default(),
             had_consumer: false,
             deleted: false,
@@ -289,6 +295,18 @@ impl<P: Port> QueueState<P> {
         self.unacked_bytes
     }
 
+    /// Memory of what is handed out and not settled.
+    #[inline]
+    pub fn unacked_memory(&self) -> u64 {
+        self.unacked_bytes + self.unacked * UNACKED_BYTES
+    }
+
+    /// How much memory messages may take that are handed out, before consumers must settle some to get more. What was handed
+    /// out stays with them. Call [`Self::dispatch`] next.
+    pub fn set_unacked_limit(&mut self, bytes: u64) {
+        self.unacked_limit = bytes;
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.deleted
     }
@@ -358,7 +376,7 @@ impl<P: Port> QueueState<P> {
         if self.expiry.is_some() {
             self.expire(now, removed);
         }
-        while self.has_ready() {
+        while self.unacked_memory() <= self.unacked_limit && self.has_ready() {
             let Some(mut run) = self.consumers.begin() else {
                 break;
             };

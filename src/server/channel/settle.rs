@@ -242,7 +242,13 @@ impl Connection {
             mut route,
             message,
             replies,
-        } = self.route(&parts, body)?;
+        } = self.route(&parts, body).map_err(|error| match error {
+            // What is wrong with an order is 406.
+            BrokerError::NotFound(missing) => {
+                BrokerError::InvalidMessage(format!("amq.settle: no {missing}"))
+            }
+            other => other,
+        })?;
         let mut held_back = false;
         if may_be_asked(raw) {
             (route, held_back) = self.hold(message.exchange(), raw, route);

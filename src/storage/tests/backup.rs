@@ -34,13 +34,19 @@ fn a_backup_under_load_holds_what_was_confirmed_before_it() {
     let error = restore(&copy, restored.path(), false).unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
     let aside = restore(&copy, restored.path(), true).unwrap().unwrap();
-    assert!(aside.join("CURRENT").exists(), "the replaced store is kept");
+    assert!(aside.join("db/CURRENT").exists(), "the replaced store is kept");
     let restored = Bench::in_dir(restored);
     let seqs = restored.seqs(queue);
     assert!(seqs.len() >= 200);
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    restored.publish_confirmed(&[(queue, 401)], &[3; 300], 1);
+    restored.told.wait_for_confirm(1);
     restored.store.close();
     check(restored.dir.path());
+    // What was written since is no part of the store that replaces it, nor is the mark of how far that was synced.
+    let aside = restore(&copy, restored.dir.path(), true).unwrap().unwrap();
+    check(restored.dir.path());
+    check(&aside);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
     command::{Spec, switch},
     commands::beside,
     failure::{Failure, exit},
+    interrupt::Interrupt,
     output::Output,
     program::tools::OURS,
 };
@@ -85,6 +86,8 @@ fn restore(call: &mut Call) -> Result<Output, Failure> {
     if call.switch("replace") {
         command.arg("--replace");
     }
+    // Ctrl-C ends the other program, which we tell of.
+    let _interrupt = Interrupt::listen().map_err(|error| Failure::io("signals", &error))?;
     let done = command
         .output()
         .map_err(|error| Failure::io(&program.display().to_string(), &error))?;

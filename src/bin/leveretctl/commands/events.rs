@@ -10,7 +10,7 @@ use crate::{
     command::{Spec, value},
     failure::{Failure, exit},
     interrupt::Interrupt,
-    output::{Output, print},
+    output::{Output, print_on},
     program::tools::DIAGNOSTICS,
 };
 
@@ -99,8 +99,8 @@ fn follow(
         for event in &events {
             let line = describe(event);
             // That somebody watches is not worth watching.
-            if !line.to_string().contains(own) {
-                print(&format!("{line}\n"))?;
+            if !line.to_string().contains(own) && !print_on(&format!("{line}\n"))? {
+                return Ok(());
             }
         }
         let pause = if events.is_empty() { PAUSE } else { Duration::ZERO };

@@ -88,7 +88,7 @@ pub(super) static COMMANDS: [Spec; 7] = [
     },
 ];
 
-const QUEUES: [&str; 42] = [
+const QUEUES: [&str; 44] = [
     "name",
     "durable",
     "auto_delete",
@@ -108,6 +108,8 @@ const QUEUES: [&str; 42] = [
     "messages_unacknowledged_ram",
     "messages_ram",
     "messages_persistent",
+    "messages_scheduled",
+    "messages_dlx",
     "message_bytes",
     "message_bytes_ready",
     "message_bytes_unacknowledged",

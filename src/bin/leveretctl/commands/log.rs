@@ -9,7 +9,7 @@ use crate::{
     command::{Spec, value},
     failure::{Failure, exit},
     interrupt::Interrupt,
-    output::{Output, cell, print},
+    output::{Output, cell, print_on},
     program::tools::{CTL, DIAGNOSTICS, OURS},
 };
 
@@ -188,10 +188,13 @@ fn log_tail_stream(call: &mut Call) -> Result<Output, Failure> {
         let (lines, then) = lines(call, &format!("from={next}"))?;
         next = then;
         for line in lines {
-            if call.shape.format.is_json() {
-                print(&format!("{}\n", Value::from(line)))?;
+            let line = if call.shape.format.is_json() {
+                Value::from(line).to_string()
             } else {
-                print(&format!("{line}\n"))?;
+                line
+            };
+            if !print_on(&format!("{line}\n"))? {
+                return Ok(Output::Silent);
             }
         }
         if interrupt.wait(PAUSE) || until.is_some_and(|until| Instant::now() >= until) {

@@ -331,7 +331,8 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
     let mut interrupt = Interrupt::listen().map_err(|error| Failure::io("signals", &error))?;
     let path = format!("{}/messages/{verb}", path(call));
     let (mut total, mut refused) = (0, 0);
-    while total < limit {
+    let mut interrupted = false;
+    while total < limit && !interrupted {
         // A copy begins at the front each time: it must be one order.
         let batch = if verb == "copy" {
             limit
@@ -354,9 +355,10 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
         let count = |key: &str| outcome.get(key).and_then(Value::as_u64).unwrap_or(0);
         total += count("done");
         refused += count("refused");
-        if count("done") == 0 || verb == "copy" || interrupt.wait(Duration::ZERO) {
+        if count("done") == 0 || verb == "copy" {
             break;
         }
+        interrupted = total < limit && interrupt.wait(Duration::ZERO);
     }
     let beside = if refused > 0 {
         format!(", {refused} refused by the target")
@@ -366,10 +368,20 @@ fn change(call: &mut Call, verb: &str, done: &str) -> Result<Output, Failure> {
     let mut fields = Map::new();
     fields.insert("done".to_owned(), total.into());
     fields.insert("refused".to_owned(), refused.into());
-    Ok(Output::Sentence(
-        format!("{total} messages {done}{beside}"),
-        fields,
-    ))
+    ended(
+        call,
+        Output::Sentence(format!("{total} messages {done}{beside}"), fields),
+        interrupted,
+    )
+}
+
+/// What was done is told of an interrupted command too.
+fn ended(call: &Call, outcome: Output, interrupted: bool) -> Result<Output, Failure> {
+    if interrupted {
+        call.show(outcome)?;
+        return Err(Failure::interrupted());
+    }
+    Ok(outcome)
 }
 
 fn move_messages(call: &mut Call) -> Result<Output, Failure> {
@@ -444,8 +456,10 @@ fn redrive(call: &mut Call) -> Result<Output, Failure> {
     {
         lines.push(format!("{count} to '{queue}'"));
     }
-    Ok(Output::Report {
+    let stopped = text("state") == "cancelled";
+    let report = Output::Report {
         text: lines.join("\n"),
         json: job,
-    })
+    };
+    ended(call, report, stopped)
 }

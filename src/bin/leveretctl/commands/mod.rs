@@ -22,6 +22,7 @@ mod permissions;
 mod plugins;
 mod policies;
 mod queues;
+mod scheduled;
 mod secrets;
 mod settings;
 mod status;
@@ -43,7 +44,7 @@ use crate::{
 /// What the broker says it is to tools that compare versions.
 pub(crate) const RABBITMQ_VERSION: &str = "4.3.5";
 
-static TABLES: [&[Spec]; 30] = [
+static TABLES: [&[Spec]; 31] = [
     &node::COMMANDS,
     &status::COMMANDS,
     &health::COMMANDS,
@@ -72,6 +73,7 @@ static TABLES: [&[Spec]; 30] = [
     &migrate::COMMANDS,
     &documents::COMMANDS,
     &messages::COMMANDS,
+    &scheduled::COMMANDS,
     &tail::COMMANDS,
     &top::COMMANDS,
 ];

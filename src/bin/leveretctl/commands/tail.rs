@@ -10,7 +10,7 @@ use crate::{
     command::{Spec, switch, value},
     failure::{Failure, exit},
     interrupt::Interrupt,
-    output::{Output, cell, print},
+    output::{Output, cell, print_on},
     program::tools::OURS,
 };
 
@@ -227,9 +227,9 @@ fn follow(
             if queue.is_some_and(|queue| !routed_to(copy, queue)) {
                 continue;
             }
-            print(&describe(copy, call.shape.format.is_json()))?;
+            let read = print_on(&describe(copy, call.shape.format.is_json()))?;
             shown += 1;
-            if shown >= limit {
+            if shown >= limit || !read {
                 return Ok(());
             }
         }

@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
-};
+use rustix::termios::tcgetwinsize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,6 +16,7 @@ use crate::{
     failure::{Failure, exit},
     output::{Output, cell},
     program::tools::OURS,
+    terminal::{CTRL_C, Raw},
 };
 
 pub(super) static COMMANDS: [Spec; 1] = [Spec {
@@ -249,21 +248,12 @@ fn connection_lines(lines: &mut Vec<String>, connections: &[Value], room: usize)
 
 /// A terminal that gives keys as they are pressed and shows a screen of our own; as it was, when this goes.
 struct Screen {
-    before: Termios,
+    _keys: Raw,
 }
 
 impl Screen {
     fn open() -> std::io::Result<Self> {
-        let stdin = std::io::stdin();
-        let before = tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        // Ctrl-C is a key like others here, so that the terminal is put back as it was.
-        raw.local_modes
-            .remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG);
-        raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        let screen = Self { before };
+        let screen = Self { _keys: Raw::open()? };
         write("\x1b[?1049h\x1b[?25l")?;
         Ok(screen)
     }
@@ -282,8 +272,6 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         drop(write("\x1b[?25h\x1b[?1049l"));
-        // Nothing is left to try when the terminal has gone.
-        let _gone = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
     }
 }
 
@@ -305,8 +293,6 @@ fn keys() -> Receiver<u8> {
     });
     receive
 }
-
-const CTRL_C: u8 = 3;
 
 fn top(call: &mut Call) -> Result<Output, Failure> {
     let seconds: f64 = call

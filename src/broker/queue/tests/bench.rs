@@ -532,7 +532,11 @@ impl Bench {
 /// Plays a script, commands separated by `|`, and compares everything that came of it.
 #[track_caller]
 pub(super) fn check(script: &str, expected: &str) {
-    let mut bench = Bench::new(true);
+    check_on(Bench::new(true), script, expected);
+}
+
+/// The same on a queue that has been prepared.
+pub(super) fn check_on(mut bench: Bench, script: &str, expected: &str) {
     for command in script.split('|') {
         bench.run(command);
     }

@@ -60,6 +60,18 @@ fn messages_wait_in_order_for_a_consumer() {
     );
 }
 
+/// Proves: H48
+#[test]
+fn consumers_that_hold_too_much_get_no_more_until_they_settle_some() {
+    let mut bench = bench::Bench::new(true);
+    bench.queue.set_unacked_limit(0);
+    bench::check_on(
+        bench,
+        "consume x | publish a | publish b c | counts | ack x a | counts",
+        "deliver x a | ready 2 unacked 1 consumers 1 | deliver x b | deliver x c | ready 0 unacked 2 consumers 1",
+    );
+}
+
 /// Proves: BAS-031
 #[test]
 fn equal_consumers_take_turns() {

@@ -123,10 +123,7 @@ fn migrate(call: &mut Call) -> Result<Output, Failure> {
     tally.end();
     let (state, failure) = match ended {
         Ok(()) => ("finished", None),
-        Err(Stop::Interrupted) => {
-            let text = "interrupted; the same command goes on from here";
-            ("interrupted", Some(Failure::plain(exit::TEMPORARY, text)))
-        }
+        Err(Stop::Interrupted) => ("interrupted", Some(Failure::interrupted())),
         Err(Stop::Failed(failure)) => ("failed", Some(failure)),
     };
     let (text, json) = tally.report(state);
