@@ -47,6 +47,7 @@ interop: build ## Other people's clients against the broker
 	python3 interop/run.py --binary $(TARGET)/release/leveret
 	python3 interop/management.py --binary $(TARGET)/release/leveret
 	python3 interop/definitions.py --binary $(TARGET)/release/leveret
+	python3 interop/openapi.py --binary $(TARGET)/release/leveret
 	python3 interop/prometheus.py --binary $(TARGET)/release/leveret
 	python3 interop/otel.py --binary $(TARGET)/release/leveret
 	python3 interop/migrate.py --binary $(TARGET)/release/leveret

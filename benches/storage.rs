@@ -158,6 +158,7 @@ fn main() -> io::Result<()> {
             drop(dir);
             let dir = tempfile::tempdir_in(&parent)?;
             found.raw_syncs = raw_syncs_per_second(&dir.path().join("raw"), found.group_bytes(), time)?;
+            found.plain = plain_rate(load, time, &dir.path().join("plain"))?;
             rounds.push(found);
         }
         rounds.sort_by(|left, right| left.ratio().total_cmp(&right.ratio()));
@@ -182,12 +183,13 @@ fn print(load: &Load, found: &Found) {
     );
     let all = (load.producers * load.window) as f64;
     println!(
-        "{:<32} build {:.0} us, write {:.0} us, release {:.0} us per group; against {all} x raw sync/s: {:.2}",
+        "{:<32} build {:.0} us, write {:.0} us, release {:.0} us per group; against {all} x raw sync/s: {:.2}; plain file {:.0} msg/s",
         "",
         found.build.as_secs_f64() * 1e6 / found.groups,
         found.write.as_secs_f64() * 1e6 / found.groups,
         found.release.as_secs_f64() * 1e6 / found.groups,
         found.rate() / (found.raw_syncs * all),
+        found.plain,
     );
 }
 
@@ -205,6 +207,8 @@ struct Found {
     latency: Histogram<u64>,
     /// Synced appends of a group's bytes to a file, per second.
     raw_syncs: f64,
+    /// Messages per second of the same producers with a file in the store's place.
+    plain: f64,
 }
 
 impl Found {
@@ -227,7 +231,7 @@ impl Found {
 
 /// The broker's queues, as far as the store needs them: the seq and the log call under one lock.
 struct Queues {
-    store: Store,
+    log: Log,
     next_seq: Vec<Mutex<u64>>,
 }
 
@@ -262,6 +266,9 @@ struct Driver {
 impl ConfirmSink for Producer {
     fn stored(&self, tags: &[u64]) {
         self.confirmed.fetch_add(tags.len() as u64, Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
         let mut has_news = self.driver.has_news.lock();
         if !*has_news {
             *has_news = true;
@@ -276,29 +283,12 @@ fn run(load: &Load, time: Duration, dir: &Path) -> Found {
     let mut ops = (1..=load.queues as u64).map(define).collect();
     store.log(&mut ops);
     let queues = Queues {
-        store: store.clone(),
+        log: Log::Store(store.clone()),
         next_seq: (0..load.queues).map(|_| Mutex::new(1)).collect(),
     };
-    let stop = AtomicBool::new(false);
     let before = store.stats();
     let (cpu, start) = (cpu_time(), Instant::now());
-    let latency = thread::scope(|scope| {
-        let drivers: Vec<_> = (0..DRIVERS)
-            .map(|number| {
-                let producers = (load.producers + number) / DRIVERS;
-                let (queues, stop) = (&queues, &stop);
-                scope.spawn(move || drive(load, producers, number, queues, stop))
-            })
-            .collect();
-        thread::sleep(time);
-        stop.store(true, Ordering::Relaxed);
-        let mut all = Histogram::new(3).expect("a histogram");
-        for driver in drivers {
-            all.add(driver.join().expect("a driver"))
-                .expect("histograms alike");
-        }
-        all
-    });
+    let latency = drive_for(load, time, &queues);
     let (took, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
     let after = store.stats();
     store.close();
@@ -315,7 +305,30 @@ fn run(load: &Load, time: Duration, dir: &Path) -> Found {
         release: after.release_time,
         latency,
         raw_syncs: 0.0,
+        plain: 0.0,
     }
+}
+
+/// All producers, for this long. Gives their latencies.
+fn drive_for(load: &Load, time: Duration, queues: &Queues) -> Histogram<u64> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let drivers: Vec<_> = (0..DRIVERS)
+            .map(|number| {
+                let producers = (load.producers + number) / DRIVERS;
+                let stop = &stop;
+                scope.spawn(move || drive(load, producers, number, queues, stop))
+            })
+            .collect();
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        let mut all = Histogram::new(3).expect("a histogram");
+        for driver in drivers {
+            all.add(driver.join().expect("a driver"))
+                .expect("histograms alike");
+        }
+        all
+    })
 }
 
 /// One thread with its share of the producers, until stopped and all is confirmed.
@@ -408,7 +421,7 @@ impl Line {
             }
         }
         self.confirmed = confirmed;
-        queues.store.log(&mut self.acks);
+        queues.log.log(&mut self.acks);
     }
 
     fn publish(
@@ -450,7 +463,7 @@ impl Line {
                 *next_seq += 1;
             }
         }
-        queues.store.log(ops);
+        queues.log.log(ops);
     }
 }
 
@@ -481,6 +494,107 @@ fn raw_syncs_per_second(path: &Path, block_bytes: usize, time: Duration) -> io::
         syncs += 1;
     }
     Ok(f64::from(syncs) / start.elapsed().as_secs_f64())
+}
+
+/// Where the producers' operations go.
+enum Log {
+    Store(Store),
+    /// What any store has to pay: the threads, and a sync per group.
+    Plain(Arc<Plain>),
+}
+
+impl Log {
+    fn log(&self, ops: &mut Vec<Op>) {
+        match self {
+            Self::Store(store) => store.log(ops),
+            Self::Plain(plain) => plain.log(ops),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Plain {
+    state: Mutex<PlainState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct PlainState {
+    ops: Vec<Op>,
+    /// So many are worth waking the committer.
+    enough: usize,
+    ended: bool,
+}
+
+impl Plain {
+    fn log(&self, ops: &mut Vec<Op>) {
+        let mut state = self.state.lock();
+        let before = state.ops.len();
+        state.ops.append(ops);
+        if before < state.enough && state.ops.len() >= state.enough {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Appends the bodies of what was logged, syncs, and tells the producers: as many as were told before are waited for,
+    /// but not longer than the store waits.
+    fn commit(&self, mut file: File) -> io::Result<u64> {
+        let (mut ops, mut bytes, mut messages) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let until = Instant::now() + Duration::from_micros(125);
+            let mut state = self.state.lock();
+            state.enough = ops.len().max(1);
+            ops.clear();
+            while !state.ended && state.ops.len() < state.enough {
+                if self.wake.wait_until(&mut state, until).timed_out() {
+                    state.enough = 1;
+                    if state.ops.is_empty() && !state.ended {
+                        self.wake.wait(&mut state);
+                    }
+                }
+            }
+            if state.ended && state.ops.is_empty() {
+                return Ok(messages);
+            }
+            std::mem::swap(&mut state.ops, &mut ops);
+            drop(state);
+            bytes.clear();
+            let tokens: Vec<_> = ops
+                .iter()
+                .filter_map(|op| match op {
+                    Op::Publish { message, confirm, .. } => {
+                        bytes.extend_from_slice(message.record());
+                        confirm.as_ref()
+                    }
+                    _ => None,
+                })
+                .collect();
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            messages += tokens.len() as u64;
+            tokens.iter().for_each(|token| token.sink.stored(&[token.tag]));
+            tokens.iter().for_each(|token| token.sink.wake());
+        }
+    }
+}
+
+/// Messages per second of the load with [`Plain`] in the store's place.
+fn plain_rate(load: &Load, time: Duration, path: &Path) -> io::Result<f64> {
+    let plain = Arc::new(Plain::default());
+    let queues = Queues {
+        log: Log::Plain(Arc::clone(&plain)),
+        next_seq: (0..load.queues).map(|_| Mutex::new(1)).collect(),
+    };
+    let file = File::create(path)?;
+    thread::scope(|scope| {
+        let committer = scope.spawn(|| plain.commit(file));
+        let start = Instant::now();
+        drive_for(load, time, &queues);
+        plain.state.lock().ended = true;
+        plain.wake.notify_one();
+        let messages = committer.join().expect("the committer")?;
+        Ok(messages as f64 / start.elapsed().as_secs_f64())
+    })
 }
 
 /// CPU time of all threads of this process, the drivers included.

@@ -8,7 +8,7 @@ use leveret::{
     log::Log,
     management::{self, Management, Operator},
     operator::{self, Program, Signals, StopSignals},
-    server::{Handle, Server, StartError},
+    server::{Handle, Server, StartError, StoreFailed},
     storage::StoreError,
     supervisor::Supervisor,
     tools::{self, ToolError},
@@ -126,13 +126,11 @@ async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervi
     let failed = tokio::select! {
         () = stop.recv() => None,
         () = program.asked_to_stop() => None,
-        reason = server.store_failed() => Some(reason),
+        failed = server.store_failed() => Some(failed),
     };
-    if let Some(reason) = failed {
-        return fail(
-            &format!("the store failed: {reason}; restart once the disk is healthy"),
-            exit::IO,
-        );
+    if let Some(StoreFailed { reason, full }) = failed {
+        let (advice, code) = store_failed(full);
+        return fail(&format!("the store failed: {reason}; {advice}"), code);
     }
     supervisor.stopping();
     tracing::info!("stopping; a second signal exits at once");
@@ -140,11 +138,23 @@ async fn serve(server: Server, program: &Program, mut stop: StopSignals, supervi
     tokio::select! {
         failed = drained => match failed {
             None => tracing::info!("stopped"),
-            Some(reason) => return fail(&format!("the store failed at the end: {reason}"), exit::IO),
+            Some(StoreFailed { reason, full }) => {
+                let (advice, code) = store_failed(full);
+                return fail(&format!("the store failed at the end: {reason}; {advice}"), code);
+            }
         },
         () = stop.recv() => tracing::warn!("stopped at once by a second signal"),
     }
     ExitCode::SUCCESS
+}
+
+/// When to start again after the store failed, and the exit code.
+fn store_failed(full: bool) -> (&'static str, u8) {
+    if full {
+        ("restart once there is space, or a larger quota", exit::FULL)
+    } else {
+        ("restart once the disk is healthy", exit::IO)
+    }
 }
 
 /// What was being imported when the broker last ended.

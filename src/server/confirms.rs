@@ -52,10 +52,16 @@ impl ChannelConfirms {
     /// These publishes are answered; the writer task sends it.
     pub(super) fn resolve(&self, tags: &[u64], ack: bool) {
         self.settle(tags, ack);
+        self.list();
+        self.outbox.wake();
+    }
+
+    /// Enters the outbox's list, unless it stands there already.
+    fn list(&self) {
         if !self.listed.swap(true, Ordering::AcqRel)
             && let Some(this) = self.this.upgrade()
         {
-            self.outbox.confirm(this);
+            self.outbox.list(this);
         }
     }
 
@@ -94,7 +100,12 @@ impl ChannelConfirms {
 
 impl ConfirmSink for ChannelConfirms {
     fn stored(&self, tags: &[u64]) {
-        self.resolve(tags, true);
+        self.settle(tags, true);
+        self.list();
+    }
+
+    fn wake(&self) {
+        self.outbox.wake();
     }
 
     fn stored_among_few(&self, tags: &[u64]) {

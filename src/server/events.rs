@@ -25,7 +25,15 @@ pub(super) struct Events {
     /// A publisher waits for the store.
     lagging: AtomicBool,
     caught_up: Notify,
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<StoreFailed>>,
+}
+
+/// The store takes no more, and the broker must stop.
+#[derive(Clone, Debug)]
+pub struct StoreFailed {
+    pub reason: String,
+    /// For want of space: of a quota, for a disk that fills up is waited out.
+    pub full: bool,
 }
 
 impl Events {
@@ -33,7 +41,7 @@ impl Events {
     pub(super) fn new(
         queues: Arc<Queues>,
         alarms: Arc<Alarms>,
-    ) -> (Arc<Self>, watch::Receiver<Option<String>>) {
+    ) -> (Arc<Self>, watch::Receiver<Option<StoreFailed>>) {
         let (failed, receiver) = watch::channel(None);
         let lagging = AtomicBool::new(false);
         (
@@ -99,7 +107,10 @@ impl StoreEvents for Events {
 
     fn failed(&self, error: StoreError) {
         tracing::error!(%error, "the store failed: nothing more is confirmed");
-        self.failed.send_replace(Some(error.to_string()));
+        self.failed.send_replace(Some(StoreFailed {
+            reason: error.to_string(),
+            full: matches!(error, StoreError::Full { .. }),
+        }));
         self.caught_up.notify_waiters();
     }
 

@@ -66,6 +66,7 @@ pub use self::{
     admin::{AccessOptions, AdminError, Change, Missing, NewPassword, UserSpec, VhostSpec},
     alarms::{AlarmOptions, AlarmStatus, Alarms, Raised, Watermark},
     browse::{FIRST, Held, Outcome, Selected, Sight},
+    events::StoreFailed,
     handle::Handle,
     inspect::{ChannelView, ConnectionView, ConsumerView},
     listener::listen,
@@ -294,7 +295,7 @@ pub struct Server {
     found: Found,
     /// Samples, dead letters, timers, alarms, announcements.
     tasks: [JoinHandle<()>; 6],
-    store_failed: watch::Receiver<Option<String>>,
+    store_failed: watch::Receiver<Option<StoreFailed>>,
 }
 
 /// Starts what runs beside the connections for as long as the broker does.
@@ -432,18 +433,21 @@ impl Server {
     }
 
     /// Resolves, with the reason, when the store failed and the broker must stop.
-    pub async fn store_failed(&self) -> String {
+    pub async fn store_failed(&self) -> StoreFailed {
         let mut failed = self.store_failed.clone();
         let reason = failed
             .wait_for(Option::is_some)
             .await
             .ok()
             .and_then(|reason| reason.clone());
-        reason.unwrap_or_else(|| "the store's thread ended".to_owned())
+        reason.unwrap_or_else(|| StoreFailed {
+            reason: "the store's thread ended".to_owned(),
+            full: false,
+        })
     }
 
     /// Stops accepting, closes clients with 320, commits what waits and closes the store. Gives what went wrong with that.
-    pub async fn stop(self, reason: &str) -> Option<String> {
+    pub async fn stop(self, reason: &str) -> Option<StoreFailed> {
         /// Clients that do not answer are cut off after this.
         const PATIENCE: Duration = Duration::from_secs(5);
         self.broker.doors.shut().await;

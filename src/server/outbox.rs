@@ -168,14 +168,23 @@ impl Outbox {
         true
     }
 
-    /// A channel has confirms to send. Behind a connection's last frame nothing is sent, and nobody would take them out of
-    /// the list, which the channel holds.
-    pub(super) fn confirm(&self, channel: Arc<ChannelConfirms>) {
+    /// A channel has confirms to send; [`Self::wake`] has to follow. Behind a connection's last frame nothing is sent, and
+    /// nobody would take them out of the list, which the channel holds.
+    pub(super) fn list(&self, channel: Arc<ChannelConfirms>) {
         if self.closing.load(Ordering::Acquire) || self.is_broken() {
             return;
         }
         self.confirms.lock().push(channel);
+    }
+
+    /// The writer task looks for what there is to send.
+    pub(super) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    fn confirm(&self, channel: Arc<ChannelConfirms>) {
+        self.list(channel);
+        self.wake();
     }
 
     /// Sends a channel's confirms from the calling thread, without waiting, when the socket is free and takes them; a wake-up of

@@ -57,6 +57,8 @@ pub(super) struct GroupCounts {
     pub(super) holes: u64,
     /// Bytes on disk that nothing refers to any more.
     pub(super) deleted_bytes: u64,
+    /// Those of them that were pages whose last message was acked.
+    pub(super) erased_bytes: u64,
 }
 
 /// A message of this group.
@@ -385,6 +387,7 @@ impl Group {
             self.batch.delete_cf(rocks.family(Family::Ack), key);
         }
         self.counts.deleted_bytes += page.disk_bytes();
+        self.counts.erased_bytes += page.disk_bytes();
     }
 
     /// What was handed out is flagged after a crash, even if nothing else is written; but an empty queue's row has nothing

@@ -19,6 +19,7 @@ mod ledger;
 mod lock;
 mod log_room;
 mod mark;
+mod memtable;
 mod oplog;
 mod ops;
 mod options;

@@ -19,6 +19,8 @@ pub struct StoreOptions {
     /// Memtable of the pages family; three of them at most. Bigger means less compaction, more memory and a
     /// longer replay after a crash.
     pub page_write_buffer_bytes: usize,
+    /// With so many bytes alive in it, the memtable of the pages family is written out before it is full.
+    pub page_live_bytes: usize,
     /// Memtable of the family of large and shared bodies.
     pub body_write_buffer_bytes: usize,
     /// Log files are dropped, by flushing what they still hold, when together they exceed this.
@@ -47,7 +49,8 @@ impl StoreOptions {
             data_dir: data_dir.into(),
             commit_interval: Duration::from_micros(250),
             group_max_bytes: 4 << 20,
-            page_write_buffer_bytes: 24 << 20,
+            page_write_buffer_bytes: 64 << 20,
+            page_live_bytes: 24 << 20,
             body_write_buffer_bytes: 32 << 20,
             wal_max_bytes: 256 << 20,
             block_cache_bytes: 64 << 20,

@@ -56,8 +56,9 @@ impl Family {
             Self::Page => (store.page_write_buffer_bytes, 3),
             Self::Body => (store.body_write_buffer_bytes, 3),
             Self::Scheduled => (16 << 20, 6),
-            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 2),
-            Self::Default | Self::Meta => (4 << 20, 2),
+            // They are written out when the log is too long, in turn behind the pages; until then writers must not wait.
+            Self::QueueRow | Self::Ack | Self::BodyCount => (16 << 20, 4),
+            Self::Default | Self::Meta => (4 << 20, 4),
         };
         options.set_write_buffer_size(write_buffer);
         options.set_max_write_buffer_number(buffers);
@@ -224,6 +225,32 @@ impl Rocks {
             self.db.flush_cf_opt(family, &options)?;
         }
         Ok(())
+    }
+
+    /// Begins to write out a family's memtable and does not wait for it. Whatever keeps it from beginning, the next write
+    /// is told as well.
+    pub(super) fn begin_flush(&self, family: Family) {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        if let Err(error) = self.db.flush_cf_opt(self.family(family), &options) {
+            tracing::debug!(%error, "a memtable stays until it is full");
+        }
+    }
+
+    /// Nothing waits to be written out, and so few tables wait to be merged that one more holds no writer up.
+    pub(super) fn is_calm(&self, family: Family) -> bool {
+        const FEW_TABLES: u64 = 12;
+        let tables = self
+            .db
+            .property_value_cf(self.family(family), "rocksdb.num-files-at-level0");
+        let tables = tables.ok().flatten().and_then(|value| value.parse().ok());
+        self.property(family, "rocksdb.num-immutable-mem-table") == 0
+            && tables.is_none_or(|tables: u64| tables < FEW_TABLES)
+    }
+
+    /// Memory of the memtable that takes pages now.
+    pub(super) fn page_memtable_bytes(&self) -> u64 {
+        self.property(Family::Page, "rocksdb.cur-size-active-mem-table")
     }
 
     /// Memory of all memtables.

@@ -72,11 +72,16 @@ impl Waiting {
     /// write to a few sockets holds nobody up, and is sooner done than a task is woken.
     pub(super) fn stored(&mut self, idle: bool) {
         let few = idle && self.sinks.len() <= FEW;
-        for SinkTags { sink, mut tags } in self.sinks.drain(..) {
+        for SinkTags { sink, tags } in &self.sinks {
             if few {
-                sink.stored_among_few(&tags);
+                sink.stored_among_few(tags);
             } else {
-                sink.stored(&tags);
+                sink.stored(tags);
+            }
+        }
+        for SinkTags { sink, mut tags } in self.sinks.drain(..) {
+            if !few {
+                sink.wake();
             }
             tags.clear();
             self.spare.push(tags);

@@ -14,6 +14,7 @@ use crate::storage::{
     disk::Disk,
     group::Group,
     keys,
+    memtable::Memtable,
     oplog::{Ending, Enough},
     reclaim,
     rocks::{Family, Rocks},
@@ -39,6 +40,7 @@ pub(super) struct Committer {
     /// So many waiting parties are likely to come back soon: who was just released, and who already waits.
     expected: usize,
     failed: bool,
+    memtable: Memtable,
     deleted_bytes: u64,
     reclaim: Option<JoinHandle<()>>,
 }
@@ -52,6 +54,7 @@ impl Committer {
         group: Group,
     ) -> Self {
         let now = Instant::now();
+        let memtable = Memtable::new(rocks.clone(), shared.options.page_live_bytes);
         Self {
             shared,
             rocks,
@@ -64,6 +67,7 @@ impl Committer {
             ended_at: now,
             expected: 0,
             failed: false,
+            memtable,
             deleted_bytes: 0,
             reclaim: None,
         }
@@ -171,9 +175,12 @@ impl Committer {
 
         self.write_ahead()?;
         let batch = std::mem::take(&mut self.group.batch);
+        let mut batch_bytes = 0;
         if !batch.is_empty() {
-            add(&counters.bytes, batch.size_in_bytes() as u64);
+            let bytes = batch.size_in_bytes();
+            add(&counters.bytes, bytes as u64);
             self.write(batch, self.group.sync)?;
+            batch_bytes = bytes;
         } else if self.group.waiting.has_dones() {
             // A barrier: what was written before it has to be durable, and this group has nothing of its own.
             self.write(WriteBatch::default(), true)?;
@@ -205,6 +212,7 @@ impl Committer {
         counters
             .group_times
             .add(&GROUP_TIME_BOUNDS, nanos(self.ended_at - self.started_at));
+        self.memtable.wrote(batch_bytes, counts.erased_bytes);
         self.reclaim_if_worth(counts.deleted_bytes);
         self.step(Step::Released)
     }

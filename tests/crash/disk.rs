@@ -121,6 +121,23 @@ fn a_flush_that_fails_at_the_orderly_end_is_told_and_loses_nothing() {
     has(dir.path(), 3);
 }
 
+/// There is free space that this user may not have: nothing more is confirmed, and the exit code says what is the matter.
+#[test]
+fn a_quota_that_is_used_up_ends_the_broker_as_a_full_disk_would() {
+    const EDQUOT: u32 = 122;
+    let dir = directory();
+    let fails = [("SHIM_FAIL", format!("wal:40:{EDQUOT}").into())];
+    let broker = Broker::start(dir.path(), &fails)
+        .map_err(|refused| refused.log)
+        .expect("a start");
+    let confirmed = publish_until_failure(broker.address, 200);
+    let (status, log) = broker.wait();
+    assert_eq!(status.code(), Some(75), "{log}");
+    assert!(log.contains("quota"), "{log}");
+    assert!(confirmed > 0 && confirmed < 200, "{confirmed}");
+    has(dir.path(), confirmed);
+}
+
 /// A small tmpfs, unmounted when dropped. RocksDB goes on only when there is room for a memtable, 64 MiB. `None` where mounting is not allowed.
 struct SmallDisk(TempDir);
 

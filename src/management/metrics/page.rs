@@ -83,6 +83,40 @@ pub(super) struct Page<'a> {
     wanted: bool,
 }
 
+/// Numbers of many objects, seven bits an octet: most are 0 or small, and there are millions.
+#[derive(Clone, Default)]
+struct Values(Vec<u8>);
+
+const MORE: u8 = 0x80;
+
+impl Values {
+    fn add(&mut self, mut value: u64) {
+        while let [low, ..] = value.to_le_bytes()
+            && value >= MORE.into()
+        {
+            self.0.push(low | MORE);
+            value >>= 7;
+        }
+        let [low, ..] = value.to_le_bytes();
+        self.0.push(low);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> {
+        let mut octets = self.0.iter();
+        std::iter::from_fn(move || {
+            let (mut value, mut shift) = (0, 0);
+            loop {
+                let octet = *octets.next()?;
+                value |= u64::from(octet & !MORE) << shift;
+                shift += 7;
+                if octet & MORE == 0 {
+                    return Some(value);
+                }
+            }
+        })
+    }
+}
+
 impl<'a> Page<'a> {
     pub(super) fn to(taker: &'a mut dyn Taker) -> Self {
         Self {
@@ -169,17 +203,18 @@ impl<'a> Page<'a> {
         labels: Labels<K>,
     ) {
         let mut written = Written::default();
-        let mut values = Vec::new();
+        let mut families = vec![Values::default(); columns.len()];
         for (name, row) in rows {
             written.add(&labels(&name));
-            values.extend(columns.iter().map(|(.., read)| read(&row)));
+            for (values, (.., read)) in families.iter_mut().zip(columns) {
+                values.add(read(&row));
+            }
         }
-        for (at, (name, kind, help, _)) in columns.iter().enumerate() {
+        for ((name, kind, help, _), values) in columns.iter().zip(families) {
             let name = format!("{prefix}{name}");
             self.family(&name, *kind, help);
-            let of_family = values.iter().skip(at).step_by(columns.len());
-            for (labels, value) in written.iter().zip(of_family) {
-                self.line(&name, labels, *value);
+            for (labels, value) in written.iter().zip(values.iter()) {
+                self.line(&name, labels, value);
                 if !self.wanted {
                     return;
                 }
@@ -229,6 +264,24 @@ mod tests {
         ("things", Kind::Gauge, "Things", |row| *row),
         ("twice", Kind::Counter, "Twice", |row| 2 * *row),
     ];
+
+    #[test]
+    fn numbers_of_any_size_are_kept() {
+        let numbers = [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX - 1,
+            u64::MAX,
+        ];
+        let mut values = Values::default();
+        numbers.iter().for_each(|number| values.add(*number));
+        assert_eq!(values.iter().collect::<Vec<_>>(), numbers);
+    }
 
     #[test]
     fn objects_are_summed() {
