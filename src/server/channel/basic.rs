@@ -1,4 +1,4 @@
-//! Class basic: publish, get, ack, nack, reject, recover, qos. Consuming is in `consume.rs`.
+//! Class basic: publish, ack, nack, reject, recover, qos. Getting is in `get.rs`, consuming in `consume.rs`.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -6,14 +6,12 @@ use bytes::Bytes;
 
 use super::{
     Reply, Settlement,
-    get::check_gettable,
     properties::{check_properties, check_user_id},
 };
 use crate::broker::{
     delay::may_be_asked,
-    error::{BrokerError, Resource},
+    error::BrokerError,
     message::{INLINE_BODY_MAX, Message, MessageParts},
-    permission::Verb,
     queue::{ConsumerId, Entry, Return},
     sender_selected::{BCC, select},
     unacked::UnackedDelivery,
@@ -469,61 +467,6 @@ impl Connection {
         each_queue(deliveries, |queue, consumer, entry| {
             queue.requeue(consumer, entry, why);
         });
-    }
-
-    /// The queue that is meant, if the user may read it.
-    fn readable_queue(&mut self, number: u16, name: &str) -> Result<QueueHandle, BrokerError> {
-        let name = self.queue_name(number, name)?;
-        self.rights
-            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
-        self.vhost.queue(&name, self.id)
-    }
-
-    /// basic.get; waits when the message must be read from disk.
-    pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
-        let queue = self.readable_queue(number, name)?;
-        check_gettable(&queue)?;
-        let Some(channel) = self.channels.get(&number) else {
-            return Ok(());
-        };
-        let out = Arc::clone(&channel.out);
-        let delivery = loop {
-            let loaded = queue.loaded.notified();
-            tokio::pin!(loaded);
-            loaded.as_mut().enable();
-            let got = queue.lock().get(no_ack);
-            let read = match got {
-                Ok(delivery) => break delivery,
-                Err(read) => read,
-            };
-            if queue.is_damaged() {
-                let resource = Resource::queue(queue.name(), &self.vhost.name);
-                return Err(BrokerError::Damaged(resource));
-            }
-            queue.read(read);
-            loaded.await;
-        };
-        let count = match &delivery {
-            None => Count::GetEmpty,
-            Some(_) if no_ack => Count::GetNoAck,
-            Some(_) => Count::Get,
-        };
-        // Gets are rare beside deliveries, and the queue's lock is not held here.
-        for counters in [&queue.counters, queue.totals(), &*out.counters] {
-            counters.add(count, 1);
-            if delivery
-                .as_ref()
-                .is_some_and(|delivery| delivery.entry.redelivered)
-            {
-                counters.add(Count::Redeliver, 1);
-            }
-        }
-        let Some(delivery) = delivery else {
-            self.outbox.method(number, &Method::BasicGetEmpty);
-            return Ok(());
-        };
-        out.got(queue, delivery, no_ack);
-        Ok(())
     }
 }
 

@@ -1,7 +1,10 @@
-//! The answer to basic.get.
+//! basic.get and its answer.
+
+use std::sync::Arc;
 
 use crate::broker::{
     error::{BrokerError, Resource},
+    permission::Verb,
     queue::{
         Delivery,
         arguments::{QueueKind, single_active},
@@ -10,22 +13,81 @@ use crate::broker::{
 };
 use crate::protocol::{field::ShortString, method::Method};
 use crate::server::{
+    connection::Connection,
     consumer_port::{ChannelOut, told},
     queue_cell::QueueHandle,
     spans::Handed,
+    stats::Count,
 };
 
 /// Who gets from a quorum queue with a single active consumer would pass that consumer by.
 ///
 /// # Errors
 /// 405, as RabbitMQ answers (amqp-behaviour 2.4).
-pub(super) fn check_gettable(queue: &QueueHandle) -> Result<(), BrokerError> {
+fn check_gettable(queue: &QueueHandle) -> Result<(), BrokerError> {
     let definition = &queue.definition;
     if single_active(&definition.arguments) && QueueKind::of(&definition.arguments) == QueueKind::Quorum {
         let resource = Resource::queue(queue.name(), &definition.vhost);
         return Err(BrokerError::SingleActiveGet(resource));
     }
     Ok(())
+}
+
+impl Connection {
+    /// The queue that is meant, if the user may read it.
+    fn readable_queue(&mut self, number: u16, name: &str) -> Result<QueueHandle, BrokerError> {
+        let name = self.queue_name(number, name)?;
+        self.rights
+            .check(Verb::Read, &Resource::queue(&name, &self.vhost.name))?;
+        self.vhost.queue(&name, self.id)
+    }
+
+    /// basic.get; waits when the message must be read from disk.
+    pub(super) async fn get(&mut self, number: u16, name: &str, no_ack: bool) -> Result<(), BrokerError> {
+        let queue = self.readable_queue(number, name)?;
+        check_gettable(&queue)?;
+        let Some(channel) = self.channels.get(&number) else {
+            return Ok(());
+        };
+        let out = Arc::clone(&channel.out);
+        let delivery = loop {
+            let loaded = queue.loaded.notified();
+            tokio::pin!(loaded);
+            loaded.as_mut().enable();
+            let got = queue.lock().get(no_ack);
+            let read = match got {
+                Ok(delivery) => break delivery,
+                Err(read) => read,
+            };
+            if queue.is_damaged() {
+                let resource = Resource::queue(queue.name(), &self.vhost.name);
+                return Err(BrokerError::Damaged(resource));
+            }
+            queue.read(read);
+            loaded.await;
+        };
+        let count = match &delivery {
+            None => Count::GetEmpty,
+            Some(_) if no_ack => Count::GetNoAck,
+            Some(_) => Count::Get,
+        };
+        // Gets are rare beside deliveries, and the queue's lock is not held here.
+        for counters in [&queue.counters, queue.totals(), &*out.counters] {
+            counters.add(count, 1);
+            if delivery
+                .as_ref()
+                .is_some_and(|delivery| delivery.entry.redelivered)
+            {
+                counters.add(Count::Redeliver, 1);
+            }
+        }
+        let Some(delivery) = delivery else {
+            self.outbox.method(number, &Method::BasicGetEmpty);
+            return Ok(());
+        };
+        out.got(queue, delivery, no_ack);
+        Ok(())
+    }
 }
 
 impl ChannelOut {
