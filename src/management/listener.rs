@@ -153,8 +153,6 @@ async fn receive(request: Request<Incoming>, max: usize, peer: Peer) -> Received
     let told = header(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let body = if header(header::CONTENT_ENCODING).is_some() {
         Err(ApiError::compressed())
-    } else if told.is_some() && header(header::TRANSFER_ENCODING).is_some() {
-        Err(ApiError::bad_request("the body has two lengths"))
     } else if told.is_some_and(|told| told > max) {
         Err(ApiError::too_large())
     } else {
