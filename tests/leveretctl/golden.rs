@@ -3,8 +3,8 @@
 //!
 //! `$ ` begins a command, `! ` is its exit code when that is not 0, `> ` a line of stderr, and all other lines are stdout
 //! (those that could be taken for something else have a bar before). `& ` is something that the session needs: `broker`
-//! starts one, with variables; `other` keeps it and starts a second one; `queues`, `publish` and `connect` are what clients
-//! do; `gone` waits until the broker has ended. Long answers are kept up to their first lines, and end in `...`.
+//! starts one, with variables; `other` keeps it and starts a second one; `queues`, `publish`, `schedule` and `connect` are what
+//! clients do; `gone` waits until the broker has ended. Long answers are kept up to their first lines, and end in `...`.
 //!
 //! `UPDATE_GOLDEN=1` writes the files anew; there `$$ ` runs a line both ways. What changes from run to run has a name in
 //! capitals (see [`Session::plain`]).
@@ -16,7 +16,7 @@ use lapin::{
     options::{
         BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use regex::Regex;
 use tokio::runtime::Runtime;
@@ -48,7 +48,7 @@ const WITHOUT: [(&str, &str, &str); 4] = [
 ];
 
 /// Numbers that no two runs have in common, by their key in JSON.
-const NUMBERS: &str = "pid|erlang|used|msg_index|uptime|rss|total|total_used|total_limit|sockets_used|sockets_limit|allocated|bytes|percentage|\
+const NUMBERS: &str = "rate|pid|erlang|used|msg_index|uptime|rss|total|total_used|total_limit|sockets_used|sockets_limit|allocated|bytes|percentage|\
     disk_free|disk_free_limit|vm_memory_high_watermark_limit|processes|seconds|peer_port|other_system|run_queue|NODE|\
     mem_used|mem_limit|fd_used|fd_total|sockets_total|proc_used|memory_used|memory_limit|free_disk";
 
@@ -89,7 +89,8 @@ impl Session {
                 }
                 self.disconnect();
             }
-            "publish" => self.publish(rest),
+            "publish" => self.publish(rest, None),
+            "schedule" => self.publish(rest, Some(3_600_000)),
             "connect" => self.connect(rest[0]),
             "gone" => assert_eq!(self.broker.as_mut().unwrap().wait(), 0),
             other => panic!("& {other}"),
@@ -110,7 +111,8 @@ impl Session {
         channel
     }
 
-    fn publish(&mut self, words: &[&str]) {
+    /// A queue and bodies; what has a delay waits for its time.
+    fn publish(&mut self, words: &[&str], delay_ms: Option<i64>) {
         let channel = self.channel();
         self.runtime.block_on(async {
             channel
@@ -118,7 +120,15 @@ impl Session {
                 .await
                 .unwrap();
             for body in &words[1..] {
+                let mut headers = FieldTable::default();
+                if let Some(delay_ms) = delay_ms {
+                    headers.insert("x-opt-delivery-delay".into(), AMQPValue::LongLongInt(delay_ms));
+                }
                 let properties = BasicProperties::default().with_delivery_mode(2);
+                let properties = match delay_ms {
+                    None => properties,
+                    Some(_) => properties.with_headers(headers),
+                };
                 let options = BasicPublishOptions::default();
                 let confirm = channel
                     .basic_publish("".into(), words[0].into(), options, body.as_bytes(), properties)
@@ -170,6 +180,10 @@ impl Session {
         if line.contains("CONNECTION") {
             line = line.replace("CONNECTION", broker.quiet("list_connections pid -s").trim());
         }
+        if line.contains("SCHEDULED") {
+            let listed = broker.run("leveretctl", &["-s", "list_scheduled", "q"]).out;
+            line = line.replace("SCHEDULED", listed.split('\t').next().unwrap());
+        }
         let words = words(&line);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let data = dir.join("data");
@@ -208,6 +222,7 @@ impl Session {
         for (pattern, name) in [
             (r"127\.0\.0\.1:\d{4,}", "127.0.0.1:PORT"),
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "TIME"),
+            (r"\b1[6-9]\d{11}-(\d+)", "TIME-$1"),
             (r"\b1[6-9]\d{11}\b", "MILLISECONDS"),
             (r"<NODE\.[0-9.]+>", "<CLIENT>"),
             (r"\b\d+(\.\d+)? s\b", "N s"),
