@@ -136,12 +136,12 @@ fn a_missing_file_is_named_and_refused_with_66() {
             dir.path(),
             &[],
             66,
-            &[&shown(&file), "is missing", "from a backup"],
+            &[&shown(&file), "is missing", "restore a backup"],
         );
     }
     let dir = filled();
     fs::remove_dir_all(dir.path().join("db")).expect("removed");
-    let words = [&*shown(&dir.path().join("db")), "is missing", "from a backup"];
+    let words = [&*shown(&dir.path().join("db")), "is missing", "restore a backup"];
     refused(dir.path(), &[], 66, &words);
     let dry = leveret(dir.path(), &["--dry-run"]);
     assert_eq!(dry.status.code(), Some(66), "{dry:?}");
@@ -210,7 +210,7 @@ fn a_damaged_log_is_refused_with_65_and_its_place() {
         dir.path(),
         &[],
         65,
-        &[&shown(&log), "no record at byte 0", "from a backup"],
+        &[&shown(&log), "no record at byte 0", "restore a backup"],
     );
     let dry = leveret(dir.path(), &["--dry-run"]);
     assert_eq!(dry.status.code(), Some(65), "{dry:?}");
