@@ -223,12 +223,7 @@ impl<P: Port> QueueState<P> {
                     bytes += lane_bytes;
                 }
             }
-            self.lanes.disk_count += count;
-            self.lanes.disk_bytes += bytes;
-            // Before the store takes everything, `take_unstored` has a say.
-            if self.spilling || !self.may_spill() {
-                self.absorb();
-            }
+            self.left_to_store(count, bytes);
         }
     }
 
@@ -250,12 +245,18 @@ impl<P: Port> QueueState<P> {
             count += lane_count;
             bytes += lane_bytes;
         }
+        self.left_to_store(count, bytes);
+        true
+    }
+
+    /// So much of the lanes' fronts is the store's now; what lies behind follows.
+    fn left_to_store(&mut self, count: u64, bytes: u64) {
         self.lanes.disk_count += count;
         self.lanes.disk_bytes += bytes;
+        // Before the store takes everything, `take_unstored` has a say.
         if self.spilling || !self.may_spill() {
             self.absorb();
         }
-        true
     }
 
     /// What the store has anyway leaves memory for nothing. What it does not have must be written first, which waits while
